@@ -1,0 +1,153 @@
+"""Children start, are awaited, and never outlive their parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.embedded.process import ManagedProcess, ProcessFailed, accepts_tcp, free_port
+
+IGNORES_SIGTERM = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(60)
+"""
+
+
+def sleeper(tmp_path: Path) -> ManagedProcess:
+    return ManagedProcess([sys.executable, "-c", "import time; time.sleep(60)"], log_path=tmp_path / "log")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; a zombie that nobody has reaped counts as dead."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_start_returns_when_the_probe_says_ready(tmp_path: Path) -> None:
+    port = free_port()
+    server = ManagedProcess(
+        [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
+        log_path=tmp_path / "log",
+        ready=accepts_tcp("127.0.0.1", port),
+    )
+    with server:
+        assert accepts_tcp("127.0.0.1", port)()
+    assert not accepts_tcp("127.0.0.1", port)()
+
+
+def test_child_that_exits_early_fails_with_its_last_words(tmp_path: Path) -> None:
+    child = ManagedProcess(
+        [sys.executable, "-c", "raise SystemExit('no such cluster')"], log_path=tmp_path / "log", ready=lambda: False
+    )
+    with pytest.raises(ProcessFailed, match=r"(?s)exited with status 1.*no such cluster"):
+        child.start()
+
+
+def test_child_that_is_never_ready_is_killed(tmp_path: Path) -> None:
+    child = sleeper(tmp_path)
+    child.ready, child.ready_timeout_s = (lambda: False), 0.1
+    with pytest.raises(ProcessFailed, match=r"not ready after 0\.1 s"):
+        child.start()
+    assert child.returncode == -signal.SIGKILL
+
+
+def test_log_tail_of_a_second_run_leaves_out_the_first(tmp_path: Path) -> None:
+    child = ManagedProcess([sys.executable, "-c", "print('one')"], log_path=tmp_path / "log")
+    child.start()
+    assert wait_until(lambda: not child.is_running())
+    child.argv[-1] = "print('two')"
+    child.start()
+    assert wait_until(lambda: not child.is_running())
+    assert child.log_tail() == "two"
+
+
+def test_stop_asks_with_sigterm(tmp_path: Path) -> None:
+    assert sleeper(tmp_path).start().stop() == -signal.SIGTERM
+
+
+def test_stop_insists_when_sigterm_is_ignored(tmp_path: Path) -> None:
+    deaf = tmp_path / "deaf"
+    child = ManagedProcess(
+        [sys.executable, "-c", IGNORES_SIGTERM, str(deaf)], log_path=tmp_path / "log", ready=deaf.exists
+    )
+    assert child.start().stop(timeout_s=0.1) == -signal.SIGKILL
+
+
+def test_stop_and_kill_of_what_never_ran_do_nothing(tmp_path: Path) -> None:
+    child = sleeper(tmp_path)
+    assert (child.stop(), child.kill()) == (None, None)
+
+
+def test_child_can_be_started_again_after_a_kill(tmp_path: Path) -> None:
+    child = sleeper(tmp_path).start()
+    first = child.pid
+    assert child.kill() == -signal.SIGKILL
+    with child.start():
+        assert child.is_running()
+        assert child.pid != first
+
+
+def test_child_that_runs_is_not_started_twice(tmp_path: Path) -> None:
+    with sleeper(tmp_path) as child, pytest.raises(RuntimeError, match="running already"):
+        child.start()
+
+
+def test_child_has_a_process_group_of_its_own(tmp_path: Path) -> None:
+    with sleeper(tmp_path) as child:
+        assert os.getpgid(child.pid) == child.pid != os.getpgid(0)
+
+
+def test_child_survives_the_thread_that_started_it(tmp_path: Path) -> None:
+    child = sleeper(tmp_path)
+    thread = threading.Thread(target=child.start)
+    thread.start()
+    thread.join()
+    try:
+        time.sleep(0.2)
+        assert child.is_running()
+    finally:
+        child.kill()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the death signal is Linux's own")
+def test_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys, time, pathlib\n"
+        "from infra.embedded.process import ManagedProcess\n"
+        "child = ManagedProcess([sys.executable, '-c', 'import time; time.sleep(60)'],"
+        " log_path=pathlib.Path(sys.argv[1])).start()\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "log")], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child_pid = int(parent.stdout.readline())
+        assert is_alive(child_pid)
+        parent.kill()
+    try:
+        assert wait_until(lambda: not is_alive(child_pid))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child_pid, signal.SIGKILL)
