@@ -1,0 +1,40 @@
+"""A dead letter: a record that could not be metered, why, and its original bytes."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+
+
+class Reason(StrEnum):
+    """Why a record is dead. Stable: alerts and replays select by it."""
+
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    OUT_OF_RANGE = "out_of_range"
+    INVALID_VALUE = "invalid_value"
+    INCONSISTENT_USAGE = "inconsistent_usage"
+    OCCURRED_IN_FUTURE = "occurred_in_future"
+
+
+class DeadLetter(BaseModel):
+    """One record, identified by where it stood: (``source_log``, ``partition``, ``offset``)."""
+
+    model_config = ConfigDict(frozen=True, title="Dead letter, llm.usage.dlq.v1")
+
+    topic: str
+    source_log: str = Field(description="Which life of the topic: offsets start anew when a topic is made anew.")
+    partition: int
+    offset: int
+    reason: Reason
+    field: str | None = Field(None, description="The field at fault, where one is.")
+    message: str = Field(description="What is wrong and how to mend it.")
+    event_id: str | None = Field(None, description="Where it could be read.")
+    service: str | None = Field(None, description="Where it could be read: who to tell.")
+    recorded_at: datetime = Field(description="The record's Kafka timestamp.")
+    key: Base64Bytes | None = None
+    original: Base64Bytes = Field(description="The record's value, whole.")

@@ -1,0 +1,40 @@
+"""The meter's own marker: how far one source partition is durable. Internal to the meter."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Counters(BaseModel):
+    """What became of every record of a partition since its log began. They sum to ``records``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    records: int = 0
+    metered: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    rerouted: int = Field(0, description="Keyless records sent on to the partition that their key belongs to.")
+    late: int = Field(0, description="Of the metered: after their minute closed, within the allowed lateness.")
+    corrections: int = Field(0, description="Of the metered: beyond the allowed lateness.")
+    unpriced: int = Field(0, description="Of the metered: without a price.")
+
+
+class Progress(BaseModel):
+    """Written once everything up to ``through_offset`` is acknowledged. The record's value also carries
+    the 16-byte event ids counted since the marker before, so that duplicates are known across a crash.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    partition: int
+    source_log: str
+    first_offset: int
+    through_offset: int
+    watermark_us: int = Field(description="Greatest event time so far, µs since 1970. Never goes back.")
+    log_clock_ms: int = Field(description="Greatest Kafka timestamp so far: the clock of the dedupe horizon.")
+    rollups_from: int = Field(description="Offset in the rollup topic from which the open aggregates can be read back.")
+    counters: Counters = Counters()
+    id_segments: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
+        default_factory=list, description="[generation, count] runs over the ids that follow, in offset order."
+    )
