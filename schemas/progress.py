@@ -14,7 +14,7 @@ class Counters(BaseModel):
     metered: int = 0
     duplicates: int = 0
     dead_letters: int = 0
-    rerouted: int = Field(0, description="Keyless records sent on to the partition that their key belongs to.")
+    rerouted: int = Field(default=0, description="Keyless records sent on to the partition that their key belongs to.")
     late: int = Field(0, description="Of the metered: after their minute closed, within the allowed lateness.")
     corrections: int = Field(0, description="Of the metered: beyond the allowed lateness.")
     unpriced: int = Field(0, description="Of the metered: without a price.")
