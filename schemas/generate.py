@@ -1,0 +1,52 @@
+"""Generate ``schemas/json``: ``python -m schemas.generate [--check]``. The files are checked in and diffed in CI."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from schemas.buckets import COST_BUCKETS
+from schemas.dead_letter import DeadLetter
+from schemas.priced import PRICED_SCHEMA
+from schemas.rate_card import RateCardFile
+from schemas.rollup import CostRollup
+from schemas.topics import DEAD_LETTER, PRICED, ROLLUP, USAGE
+from schemas.usage import UsageEvent
+
+FOLDER: Final = Path(__file__).parent / "json"
+MODELS: Final[dict[str, type[BaseModel]]] = {
+    USAGE: UsageEvent,
+    ROLLUP: CostRollup,
+    DEAD_LETTER: DeadLetter,
+    "rate-card": RateCardFile,
+}
+
+
+def documents() -> dict[Path, str]:
+    """Return every generated file's path and text."""
+    schemas: dict[str, dict[str, Any]] = {name: model.model_json_schema() for name, model in MODELS.items()}
+    schemas[PRICED] = {
+        "title": f"Priced calls, {PRICED}: the columns of the Arrow IPC stream",
+        "cost_buckets": list(COST_BUCKETS),
+        "columns": [{"name": f.name, "type": str(f.type), "nullable": f.nullable} for f in PRICED_SCHEMA],
+    }
+    return {FOLDER / f"{name}.json": json.dumps(text, indent=2) + "\n" for name, text in schemas.items()}
+
+
+def main() -> int:
+    """Write the files, or with ``--check`` return 1 where one differs."""
+    stale = [path for path, text in documents().items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            sys.stderr.write(f"{path}: differs from its model; run `make schemas`\n")
+        return 1 if stale else 0
+    FOLDER.mkdir(exist_ok=True)
+    for path, text in documents().items():
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
