@@ -1,0 +1,50 @@
+"""Bedrock Converse's shape: the cache stands beside the input."""
+
+from typing import Any
+
+import pytest
+
+from streams.adapters import InconsistentUsage, usage_fields
+
+
+def converse(total: int, **rest: Any) -> dict[str, Any]:
+    usage = {
+        "inputTokens": 100,
+        "cacheReadInputTokens": 4_000,
+        "cacheWriteInputTokens": 1_000,
+        "outputTokens": 200,
+        "totalTokens": total,
+        **rest,
+    }
+    return {"stopReason": "end_turn", "usage": usage, "metrics": {"latencyMs": 1_275}}
+
+
+def test_cache_is_added_to_the_input_and_the_total_has_everything() -> None:
+    fields = usage_fields("aws", converse(5_300))
+    assert fields == {
+        "input_tokens": 100,
+        "cache_read_tokens": 4_000,
+        "cache_write_tokens": 1_000,
+        "output_tokens": 200,
+    }
+    assert sum(map(int, fields.values())) == 5_300
+
+
+def test_lifetimes_are_told_apart_and_their_remainder_is_kept() -> None:
+    details = [{"ttl": "5m", "inputTokens": 600}, {"ttl": "1h", "inputTokens": 300}]
+    fields = usage_fields("aws.bedrock", converse(5_300, cacheDetails=details))
+    assert [fields[f"cache_write{life}_tokens"] for life in ("_5m", "_1h", "")] == [600, 300, 100]
+
+
+def test_a_total_without_the_cache_changes_nothing() -> None:
+    assert usage_fields("aws", converse(300)) == usage_fields("aws", converse(5_300))
+
+
+def test_a_total_that_fits_no_reading_is_refused() -> None:
+    with pytest.raises(InconsistentUsage, match="totalTokens: 301 is neither"):
+        usage_fields("aws", converse(301))
+
+
+def test_a_stream_states_its_usage_in_its_metadata() -> None:
+    metadata = converse(5_300) | {"serviceTier": {"type": "priority"}}
+    assert usage_fields("bedrock", {"metadata": metadata})["service_tier"] == "priority"
