@@ -1,0 +1,71 @@
+"""JSON lines are published as they stand, or refused by their line."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from streams.intake import MappingError, RowError, TableMapping, UsageRow, read_usage
+from streams.intake.jsonl import read_jsonl
+
+EVENT: dict[str, Any] = {
+    "event_id": "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77",
+    "occurred_at": "2026-01-31T12:00:00.5Z",
+    "service": "search",
+    "provider": "openai",
+    "model_served": "gpt-5",
+    "input_tokens": 5,
+    "task_id": "t-1",
+}
+
+
+def line(**changes: Any) -> bytes:
+    return json.dumps(EVENT | changes).encode() + b"\n"
+
+
+def test_an_event_is_published_with_the_bytes_it_was_written_in() -> None:
+    text = json.dumps(EVENT, indent=None, separators=(" , ", " : ")).encode()
+    (row,) = read_jsonl([b"\xef\xbb\xbf" + text + b"\r\n"])
+    assert isinstance(row, UsageRow)
+    assert (row.value, row.key, row.line) == (text, b"t-1", 1)
+
+
+def test_blank_lines_are_skipped_and_still_counted() -> None:
+    assert [row.line for row in read_jsonl([line(), b"\n", b"  \n", line()])] == [1, 4]
+
+
+def test_a_last_line_without_its_end_is_read() -> None:
+    assert len(list(read_jsonl(io.BytesIO(line() + line().rstrip())))) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (b"{", None),
+        (b"[1]", None),
+        (b'{"a": "\xff"}', None),
+        (line(service=None), "service"),
+        (line(input_tokens=-1), "input_tokens"),
+        (line(input_tokens="5"), "input_tokens"),
+        (line(occurred_at="2026-01-31T12:00:00"), "occurred_at"),
+    ],
+)
+def test_a_line_that_is_no_event_is_reported_and_the_rest_goes_on(text: bytes, field: str | None) -> None:
+    rows = list(read_jsonl(io.BytesIO(line() + text.strip() + b"\n" + line())))
+    fault = rows[1]
+    assert isinstance(fault, RowError)
+    assert (fault.line, fault.field) == (2, field)
+    assert str(fault).startswith("line 2: ")
+    assert isinstance(rows[2], UsageRow)
+
+
+def test_a_line_longer_than_a_record_is_an_error_and_is_not_held_whole() -> None:
+    rows = list(read_jsonl(io.BytesIO(line(team="x" * 3_000_000) + line())))
+    assert isinstance(rows[0], RowError)
+    assert [row.line for row in rows] == [1, 2]
+
+
+def test_a_mapping_given_for_json_lines_is_refused_rather_than_ignored() -> None:
+    with pytest.raises(MappingError, match="map only CSV"):
+        read_usage(io.BytesIO(line()), "usage.jsonl", TableMapping.from_pairs(["team=Team"]))
