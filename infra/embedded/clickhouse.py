@@ -2,9 +2,9 @@
 
     python -m infra.embedded.clickhouse --path DIR --port 8123
 
-It keeps its data in DIR and writes its address (`127.0.0.1:8123`) to DIR/address when it is ready; port 0 chooses a
-free one. It survives kill -9: what an INSERT has answered stays. Nothing that speaks to it needs to know that it is
-embedded.
+It keeps its data in DIR. When it is ready it writes `{"url": "http://127.0.0.1:8123", "pid": 4711}` to stdout and to
+DIR/server.json; port 0 chooses a free port. It survives kill -9: an INSERT that was answered stays. Nothing that speaks
+to it needs to know that it is embedded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.error import URLError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from infra.embedded.process import READY_TIMEOUT_S, STOP_TIMEOUT_S, ManagedProcess
@@ -58,8 +58,6 @@ class EmbeddedClickHouse:
 
         Raises: ProcessFailed, when the folder or the port is in use, or the server does not answer in time.
         """
-        # An address left by a server that was killed would pass for this one's.
-        _address_file(self.path).unlink(missing_ok=True)
         self._process.argv = [
             *(sys.executable, "-m", "infra.embedded.clickhouse"),
             *("--path", str(self.path), "--host", HOST, "--port", str(self.port)),
@@ -87,10 +85,13 @@ class EmbeddedClickHouse:
 
     def _is_ready(self) -> bool:
         try:
-            self.port = int(_address_file(self.path).read_text().rpartition(":")[2])
+            announced = json.loads(_announcement(self.path).read_text())
+            if announced["pid"] != self.pid:
+                return False  # left by a server that was killed
+            self.port = int(urlsplit(announced["url"]).port)
             with urlopen(f"{self.url}/ping", timeout=5.0) as response:
                 return bool(response.status == 200)
-        except (FileNotFoundError, URLError, OSError):
+        except OSError:
             return False
 
 
@@ -133,21 +134,22 @@ def _serve(path: Path, host: str, port: int, stop: threading.Event) -> int:
         sys.stderr.flush()
         os._exit(0)
     engine.close()
-    _address_file(path).unlink(missing_ok=True)
+    _announcement(path).unlink(missing_ok=True)
     return 0
 
 
 def _announce(path: Path, host: str, port: int) -> None:
-    # Renamed into place: a reader sees no address or the whole one.
-    draft = path / "address.new"
-    draft.write_text(f"{host}:{port}\n")
-    draft.replace(_address_file(path))
-    sys.stdout.write(json.dumps({"url": f"http://{host}:{port}", "pid": os.getpid()}) + "\n")
+    line = json.dumps({"url": f"http://{host}:{port}", "pid": os.getpid()}) + "\n"
+    # Renamed into place: a reader sees the old line or the new one, never a part.
+    draft = path / "server.json.new"
+    draft.write_text(line)
+    draft.replace(_announcement(path))
+    sys.stdout.write(line)
     sys.stdout.flush()
 
 
-def _address_file(path: Path) -> Path:
-    return path / "address"
+def _announcement(path: Path) -> Path:
+    return path / "server.json"
 
 
 def _parser() -> argparse.ArgumentParser:

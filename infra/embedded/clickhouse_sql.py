@@ -38,9 +38,10 @@ _FINAL_FORMAT = re.compile(rb"\bFORMAT\s+([A-Za-z]\w*)(?:\s+SETTINGS\s[^']*)?[\s
 _OUTFILE = re.compile(rb"\bINTO\s+OUTFILE\b", re.IGNORECASE)
 _STATEFUL = re.compile(rb"\b(?:SET|USE|TEMPORARY)\b", re.IGNORECASE)
 # In an INSERT, whichever comes first decides where its rows are: in the data after FORMAT, or in the statement itself.
-# Quoted names and strings are consumed whole, so that a column called `format` or `values` decides nothing.
+# Quoted names, strings and comments are consumed whole, so that a column called `format` or `values` decides nothing.
 _INSERT_SEAM = re.compile(
     rb"`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
+    rb"|--[^\n]*|/\*.*?\*/"
     rb"|\bFORMAT\s+(?P<format>[A-Za-z]\w*)[ \t]*(?:\r?\n|;|\s|$)"
     rb"|\b(?P<inline>SELECT|WITH|VALUES|INFILE)\b",
     re.IGNORECASE | re.DOTALL,
