@@ -1,0 +1,53 @@
+"""The counts of a batch of calls, as columns: only the buckets that any call of the batch uses."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from schemas.buckets import INPUT_BUCKETS, TOKEN_BUCKETS, tokens_field
+from streams.core.pricing.rate_set import bit
+from streams.core.pricing.table import Int32s
+from streams.core.pricing.timeline import Int64s
+
+COLUMN_OF_COUNT: Final = {**{bucket: tokens_field(bucket) for bucket in TOKEN_BUCKETS}, "web_search": "web_searches"}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What each call used. Arrays have one element a call."""
+
+    counts: dict[str, npt.NDArray[Any]]
+    """Tokens, or searches, by bucket; integers of 64 bits, or Python's own where those might not do."""
+    used: Int32s
+    """The buckets that a call uses, as a mask."""
+    total_input: Int64s
+    """Tokens of all input buckets, which decide the tier."""
+    gpu_us: Int64s
+    is_unbounded: bool = False
+    """Counts are Python integers."""
+
+    def take(self, rows: Int64s) -> "Usage":
+        """Return the usage of some calls."""
+        counts = {bucket: count[rows] for bucket, count in self.counts.items()}
+        return Usage(counts, self.used[rows], self.total_input[rows], self.gpu_us[rows], self.is_unbounded)
+
+    def unbounded(self) -> "Usage":
+        """Return the same usage in Python integers, whose products can't overflow."""
+        counts = {bucket: count.astype(object) for bucket, count in self.counts.items()}
+        return Usage(counts, self.used, self.total_input, self.gpu_us, True)
+
+
+def usage_of(calls: pl.DataFrame) -> Usage:
+    """Read the counts of calls. Columns: ``<bucket>_tokens`` of each token bucket, ``web_searches``, ``gpu_us``."""
+    columns = {bucket: calls[column].to_numpy() for bucket, column in COLUMN_OF_COUNT.items()}
+    counts = {bucket: count for bucket, count in columns.items() if count.any()}
+    used = np.zeros(calls.height, dtype=np.int32)
+    total_input = np.zeros(calls.height, dtype=np.int64)
+    for bucket, count in counts.items():
+        used |= (count > 0) * np.int32(bit(bucket))
+        if bucket in INPUT_BUCKETS:
+            total_input += count
+    return Usage(counts, used, total_input, calls["gpu_us"].to_numpy())
