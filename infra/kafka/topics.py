@@ -1,0 +1,148 @@
+"""Topics as they should be: made where missing, compared where they exist, never altered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import InvalidConfigurationError, InvalidRequestError, TopicAlreadyExistsError, for_code
+
+_VISIBLE_TIMEOUT_S = 10.0
+_VISIBLE_INTERVAL_S = 0.05
+_CREATE_TIMEOUT_MS = 30_000
+_CONFIGS_REFUSED = (InvalidConfigurationError.errno, InvalidRequestError.errno)
+
+
+class TopicNotCreated(RuntimeError):
+    """The broker refused to make a topic; the message has its name and the broker's reason."""
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """A topic as it should be. `config`: Kafka topic settings by name, values as Kafka writes them (`"604800000"`)."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TopicReport:
+    """What `ensure_topics` found or did for one topic.
+
+    `created`: it was missing and is there now. `configs_refused`: the broker's words, when it made the topic only
+    without its settings; empty otherwise. `differences`: what an existing topic has otherwise than specified, one
+    sentence each.
+    """
+
+    name: str
+    created: bool
+    differences: tuple[str, ...] = ()
+    configs_refused: str = ""
+
+    @property
+    def as_specified(self) -> bool:
+        """Whether the topic has the partitions and settings of its spec."""
+        return not self.differences and not self.configs_refused
+
+
+async def ensure_topics(
+    bootstrap: str,
+    specs: Sequence[TopicSpec],
+    *,
+    replication: int,
+    security: Mapping[str, Any] | None = None,
+) -> list[TopicReport]:
+    """Create the topics that are missing, compare the others, and report on each, in the order of `specs`.
+
+    An existing topic is never altered: more partitions would move keys, and shorter retention would delete.
+    `security`: further arguments for the admin client (`security_protocol`, `sasl_…`, `ssl_context`).
+
+    Raises: TopicNotCreated; aiokafka's KafkaConnectionError, when no broker answers.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **(security or {}))
+    try:
+        await admin.start()
+        # All names, not these: some brokers create a topic whose metadata is asked for by name.
+        existing = set(await admin.list_topics())
+        created = await _create(admin, [spec for spec in specs if spec.name not in existing], replication)
+        differences = await _differences(admin, [spec for spec in specs if spec.name not in created])
+    finally:
+        await admin.close()
+    return [created.get(spec.name) or TopicReport(spec.name, False, differences[spec.name]) for spec in specs]
+
+
+async def _create(admin: Any, specs: Sequence[TopicSpec], replication: int) -> dict[str, TopicReport]:
+    """Create topics; those that another client made meanwhile are left out of the answer."""
+    reports: dict[str, TopicReport] = {}
+    for spec in specs:
+        code, reason = await _try_create(admin, spec, spec.config, replication)
+        refused = ""
+        if code in _CONFIGS_REFUSED and spec.config:
+            refused = reason
+            code, reason = await _try_create(admin, spec, {}, replication)
+        if code == TopicAlreadyExistsError.errno:
+            continue
+        if code != 0:
+            raise TopicNotCreated(f"{spec.name}: {reason}")
+        reports[spec.name] = TopicReport(spec.name, created=True, configs_refused=refused)
+    await _await_visible(admin, reports)
+    return reports
+
+
+async def _try_create(admin: Any, spec: TopicSpec, config: Mapping[str, str], replication: int) -> tuple[int, str]:
+    topic = NewTopic(spec.name, spec.partitions, replication, topic_configs=dict(config))
+    answer = await admin.create_topics([topic], timeout_ms=_CREATE_TIMEOUT_MS)
+    _, code, *message = answer.topic_errors[0]
+    return code, (message[0] if message and message[0] else for_code(code).__name__)
+
+
+async def _await_visible(admin: Any, names: Iterable[str]) -> None:
+    """Return when the topics are in the metadata: other brokers learn of a new topic a moment later."""
+    expected = set(names)
+    deadline = asyncio.get_running_loop().time() + _VISIBLE_TIMEOUT_S
+    while missing := expected - set(await admin.list_topics()):
+        if asyncio.get_running_loop().time() > deadline:
+            raise TopicNotCreated(f"created, but not in the metadata after {_VISIBLE_TIMEOUT_S:g} s: {sorted(missing)}")
+        await asyncio.sleep(_VISIBLE_INTERVAL_S)
+
+
+async def _differences(admin: Any, specs: Sequence[TopicSpec]) -> dict[str, tuple[str, ...]]:
+    if not specs:
+        return {}
+    names = [spec.name for spec in specs]
+    partitions = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(names)}
+    configs = await _configs(admin, names)
+    return {spec.name: tuple(_compare(spec, partitions[spec.name], configs[spec.name])) for spec in specs}
+
+
+async def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    # Every setting of each topic: asked for chosen ones, Tansu closes the connection.
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    for answer in await admin.describe_configs(resources):
+        for code, message, _, name, entries in answer.resources:
+            if code != 0:
+                raise for_code(code)(f"settings of {name}: {message}")
+            found[name] = {entry[0]: entry[1] for entry in entries}
+    return found
+
+
+def _compare(spec: TopicSpec, partitions: int, config: Mapping[str, str]) -> Iterable[str]:
+    if partitions != spec.partitions:
+        yield f"partitions: {partitions}, specified {spec.partitions}"
+    for name, specified in spec.config.items():
+        actual = config.get(name)
+        if actual is None:
+            yield f"{name}: not set, specified {specified}"
+        elif _normal(actual) != _normal(specified):
+            yield f"{name}: {actual}, specified {specified}"
+
+
+def _normal(value: str) -> frozenset[str]:
+    """Settings that are lists, such as `compact,delete`, are equal in any order."""
+    return frozenset(part.strip() for part in value.split(","))
