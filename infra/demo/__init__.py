@@ -1,0 +1,1 @@
+"""The demo's world: services that call models, and what goes wrong with their bills."""
