@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from schemas.buckets import TOKEN_BUCKETS
 from streams.core.pricing.rate_set import NO_RATE, PICO_PER_USD, TOKENS_PER_MTOK, CardRef, RateSet, instant
-from streams.core.pricing.timeline import UNKNOWN, Timeline
+from streams.core.pricing.timeline import DAY_US, UNKNOWN, Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def explain(sets: list[RateSet], timeline: Timeline, at_us: int, tier: str, tota
     chosen = sets[index]
     rates = {bucket: chosen.rate(bucket, total_input) for bucket in TOKEN_BUCKETS}
     end = timeline.end_of(at_us)
-    while end is not None and timeline.at(end + at_us % 86_400_000_000) == index:
+    while end is not None and timeline.at(end + at_us % DAY_US) == index:
         end = timeline.end_of(end)
     return Explanation(
         card=chosen.ref,

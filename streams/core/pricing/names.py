@@ -11,40 +11,29 @@ from typing import Final
 PROVIDER_ALIASES: Final = MappingProxyType(
     {
         # OpenTelemetry GenAI
-        "aws.bedrock": "aws",
-        "azure.ai.inference": "azure",
-        "azure.ai.openai": "azure",
-        "gcp.gemini": "google",
         "gcp.gen_ai": "google",
-        "gcp.vertex_ai": "google",
         "mistral_ai": "mistral",
         "moonshot_ai": "moonshotai",
         "x_ai": "x-ai",
-        # its earlier words, and those of common SDKs and gateways
-        "amazon-bedrock": "aws",
-        "anthropic-bedrock": "aws",
-        "anthropic-vertex": "google",
+        # common SDKs and gateways
         "az.ai.inference": "azure",
         "az.ai.openai": "azure",
-        "azure-openai": "azure",
-        "azure_ai": "azure",
-        "azure_openai": "azure",
-        "azureopenai": "azure",
         "fireworks-ai": "fireworks",
         "fireworks_ai": "fireworks",
         "google-anthropic": "google",
         "grok": "x-ai",
         "novita-ai": "novita",
-        "openai-azure": "azure",
         "together.ai": "together",
         "togetherai": "together",
-        "vertex_ai-anthropic": "google",
-        "z_ai": "zai",
         "z-ai": "zai",
+        "z_ai": "zai",
         "zhipu": "zhipuai",
     }
 )
-"""Those that the price book doesn't know, or would take for another (it finds ``openai`` in ``azure.ai.openai``)."""
+"""Names that the price book doesn't know, or would take for another."""
+
+_HOSTS: Final = (("azure", "azure"), ("bedrock", "aws"), ("vertex", "google"))
+"""Whoever hosts a model bills it: ``azure.ai.openai`` is not OpenAI, ``anthropic-bedrock`` is not Anthropic."""
 
 _PUBLISHER_PATH: Final = re.compile(r"^(?:projects/.+/)?(?:publishers/[^/]+/)?models/")
 _BEDROCK_GEOGRAPHY: Final = re.compile(r"^(?:us-gov|us|eu|apac|au|ca|jp|sa)\.(?=[a-z0-9]+\.)")
@@ -52,9 +41,10 @@ _BEDROCK_GEOGRAPHY: Final = re.compile(r"^(?:us-gov|us|eu|apac|au|ca|jp|sa)\.(?=
 
 
 def provider_alias(name: str) -> str:
-    """Return a provider's usual name: ``provider_alias("gcp.gemini") == "google"``; itself where there is no other."""
+    """Return a provider's usual name: ``provider_alias("aws.bedrock") == "aws"``; itself where there is no other."""
     name = name.strip().lower()
-    return PROVIDER_ALIASES.get(name, name)
+    hosted = next((provider for word, provider in _HOSTS if word in name), name)
+    return PROVIDER_ALIASES.get(name, hosted)
 
 
 def model_names(provider: str, own_names: frozenset[str], model: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from schemas.buckets import TOKEN_BUCKETS
 from schemas.rate_card import Dated, DeploymentCard, GpuRates, TokenCard, TokenRates
 from schemas.usage import ServiceTier
 from streams.core.pricing.dimensions import NAME_OF_RATE, RATE_DIMENSIONS, rate_of_each_bucket
-from streams.core.pricing.names import provider_alias
+from streams.core.pricing.names import PROVIDER_ALIASES
 from streams.core.pricing.rate_set import NO_RATE, PICO_PER_USD, SERVICE_TIERS, Intern, RateSet, pusd_per_token, whole
 from streams.core.pricing.timeline import UNKNOWN, Timeline, midnight_us
 
@@ -56,11 +56,14 @@ class OwnCard:
 
 
 def _likeness(pattern: str, names: Iterable[str]) -> int | None:
-    """Return how closely a pattern fits one of the names: letters of a glob, or more if it is no glob; None if not."""
+    """Return how closely a pattern fits one of the names, of which the first is the call's own; None if it doesn't.
+
+    A glob counts its letters. No glob counts more, and most where it is the call's own name.
+    """
     wild = sum(character in "*?[" for character in pattern)
-    for name in names:
+    for index, name in enumerate(names):
         if fnmatchcase(name, pattern) if wild else name == pattern:
-            return len(pattern) - wild if wild else _EXACT
+            return len(pattern) - wild if wild else _EXACT - index
     return None
 
 
@@ -81,7 +84,8 @@ def _token(card: TokenCard, intern: Intern) -> OwnCard:
     timelines: dict[str, Timeline] = {
         tier: _timeline(card.rates, [intern(_token_rates(card, entry, tier)) for entry in card.rates]) for tier in tiers
     }
-    provider = provider_alias(card.provider)
+    provider = card.provider.lower()
+    provider = PROVIDER_ALIASES.get(provider, provider)
     scope = (card.region or "").lower(), card.service_tier or "", (card.deployment or "").lower()
     return OwnCard(card.kind, provider, card.model.lower(), *scope, timelines)
 

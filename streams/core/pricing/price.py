@@ -69,12 +69,12 @@ def price(calls: pl.DataFrame, chooser: Chooser, table: RateTable) -> PricedColu
 
 def _distinct_keys(calls: pl.DataFrame) -> tuple[Int64s, list[Key]]:
     """Return the distinct keys of a batch, and for each call the index of its own."""
-    first = pl.int_range(pl.len(), dtype=pl.Int64).first().over(KEYS)
-    first_call = calls.select(first).to_series().to_numpy()
+    numbered = calls.select(*KEYS, pl.int_range(pl.len(), dtype=pl.Int64).alias("call"))
+    first_call = numbered.select(pl.col("call").first().over(KEYS)).to_series().to_numpy()
     distinct = np.flatnonzero(first_call == np.arange(calls.height))
     codes = np.empty(calls.height, dtype=np.int64)
     codes[distinct] = np.arange(len(distinct))
-    return codes[first_call], [Key(*row) for row in calls.select(KEYS)[distinct].iter_rows()]
+    return codes[first_call], [Key(*row[:-1]) for row in numbered[distinct].iter_rows()]
 
 
 def _sets_in_force(timelines: Sequence[Timeline], codes: Int64s, at_us: Int64s) -> Int64s:

@@ -1,0 +1,153 @@
+"""Laws: the same as the price book says, and the same however calls are put into batches."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+from genai_prices import Usage
+from genai_prices.data import providers
+from genai_prices.units import _get_registry
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.buckets import COST_BUCKETS, INPUT_BUCKETS, TOKEN_BUCKETS, tokens_field
+from streams.core.pricing import PriceBook
+from streams.core.pricing.dimensions import BUCKET_DIMENSIONS, RATE_DIMENSIONS
+from streams.core.pricing.public import CONTEXT
+from tests.unit.pricing.conftest import call, frame
+
+SEED = 20261123
+CASES = 12_000
+SIZES = (0, 0, 0, 1, 7, 999, 31_999, 32_000, 99_999, 128_000, 200_000, 200_001, 1_000_003)
+
+UNITS = {
+    "cache_read": "cache_read_tokens",
+    "cache_write_5m": "cache_write_5m_tokens",
+    "cache_write_1h": "cache_write_1h_tokens",
+    "cache_read_audio": "cache_audio_read_tokens",
+    "input_image": "input_image_tokens",
+    "reasoning": "output_reasoning_tokens",
+    "output_audio": "output_audio_tokens",
+    "output_image": "output_image_tokens",
+}
+
+
+def usage_of(tokens: dict[str, int], web_searches: int) -> Usage:
+    """Return the same usage in the price book's words, where a whole contains its parts."""
+    nothing = {unit: 0 for unit in _get_registry().units if unit.endswith("_tokens")}
+    inside: dict[str, int] = {unit: tokens[bucket] for bucket, unit in UNITS.items()}
+    whole_input = sum(tokens[bucket] for bucket in INPUT_BUCKETS)
+    writes = sum(tokens[bucket] for bucket in ("cache_write", "cache_write_5m", "cache_write_1h"))
+    return Usage(
+        **{
+            **nothing,
+            **inside,
+            "input_tokens": whole_input,
+            "output_tokens": sum(tokens.values()) - whole_input,
+            "cache_read_tokens": tokens["cache_read"] + tokens["cache_read_audio"],
+            "input_audio_tokens": tokens["input_audio"] + tokens["cache_read_audio"],
+            "cache_write_tokens": writes,
+        },
+        web_searches=web_searches,
+    )
+
+
+def random_case(rng: random.Random) -> tuple[Any, Any, dict[str, Any], Usage]:
+    provider = rng.choice(providers)
+    model = rng.choice([m for m in provider.models if m.price_variants] or provider.models)
+    if rng.random() < 0.7:
+        model = rng.choice(provider.models)
+    tokens: dict[str, Any] = {bucket: rng.choice(SIZES) * rng.randint(0, 1) for bucket in TOKEN_BUCKETS}
+    tokens["input"] = rng.choice(SIZES)
+    searches = rng.choice((0, 0, 0, 3))
+    at = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=rng.randrange(2 * 365 * 86_400))
+    tier = rng.choice(("standard", "standard", "batch", "flex", "priority"))
+    row = call(model.id, provider=provider.id, tier=tier, at=at, web_searches=searches, **tokens)
+    return provider, model, row, usage_of(tokens, searches)
+
+
+def test_every_priced_call_costs_what_the_price_book_calculates(public_book: PriceBook) -> None:
+    """Exact equality of Decimals. Models are found by their own ids, as one that another model's words match may be."""
+    rng = random.Random(SEED)
+    cases = [random_case(rng) for _ in range(CASES)]
+    priced = public_book.price(frame(*(row for *_, row, _ in cases)))
+    compared = 0
+    for index, (provider, _, row, usage) in enumerate(cases):
+        found = provider.find_model(row["model_served"], all_providers=providers)
+        if found is None or not priced.priced[index]:
+            continue
+        at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row["priced_at_us"])
+        expected = found.calc_price(
+            usage, provider, genai_request_timestamp=at, price_context=CONTEXT[row["service_tier"]] or None
+        ).total_price
+        assert Decimal(int(priced.total_pusd[index])) / 10**12 == expected, (provider.id, found.id, row)
+        compared += 1
+    assert compared > 6_000
+
+
+def test_a_call_is_unpriced_only_where_the_price_book_has_no_exact_rate_for_what_it_uses(
+    public_book: PriceBook,
+) -> None:
+    """Without the buckets that have no rate, the same calls are priced; there are no other reasons."""
+    rng = random.Random(SEED + 1)
+    rows = [row for *_, row, _ in (random_case(rng) for _ in range(2_000))]
+    first = public_book.price(frame(*rows))
+    mended = []
+    for index, row in enumerate(rows):
+        absent = first.missing_buckets(index)
+        none = {("web_searches" if bucket == "web_search" else tokens_field(bucket)): 0 for bucket in absent}
+        mended.append({**row, **none})
+    second = public_book.price(frame(*mended))
+    excluded = {(e.provider, e.model) for e in public_book.exclusions() if e.what == "model"}
+    for index, row in enumerate(rows):
+        if not second.priced[index]:
+            provider = next(p for p in providers if p.id == row["provider"])
+            found = provider.find_model(row["model_served"], all_providers=providers)
+            assert found is None or any(found.id == model for _, model in excluded), row
+    assert second.priced.mean() > 0.85
+
+
+def test_a_rate_covers_what_the_price_book_s_unit_of_that_name_covers() -> None:
+    units = {frozenset(unit.dimensions.items()) for unit in _get_registry().units.values()}
+    assert set(RATE_DIMENSIONS) == set(BUCKET_DIMENSIONS) == set(TOKEN_BUCKETS)
+    assert set(RATE_DIMENSIONS.values()) <= units
+
+
+CALLS = st.builds(
+    call,
+    st.sampled_from(["claude-sonnet-4-5", "gpt-4o", "gpt-4.1", "deepseek-chat", "sonar", "whisper-1", "nobody"]),
+    provider=st.sampled_from(["anthropic", "openai", "azure", "deepseek", "perplexity"]),
+    requested=st.sampled_from(["", "gpt-4o", "gpt-4.1-mini", "claude-haiku-4-5"]),
+    tier=st.sampled_from(["standard", "batch", "priority"]),
+    region=st.sampled_from(["", "eu-west-1"]),
+    at=st.integers(0, 70 * 86_400).map(lambda s: datetime(2026, 9, 1, tzinfo=UTC) + timedelta(seconds=s)),
+    web_searches=st.integers(0, 3),
+    input=st.sampled_from([0, 1, 199_000, 200_000, 200_001, 10**8]),
+    cache_read=st.integers(0, 2_000),
+    cache_write=st.integers(0, 2),
+    output=st.integers(0, 10**5),
+    reasoning=st.integers(0, 10**5),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(CALLS, min_size=1, max_size=12), order=st.randoms(use_true_random=False))
+def test_pricing_a_batch_is_pricing_its_calls_one_by_one_in_any_order(rows: list[dict[str, Any]], order: Any) -> None:
+    shuffled = list(range(len(rows)))
+    order.shuffle(shuffled)
+    alone = PriceBook()
+    together = PriceBook().price(pl.DataFrame([rows[index] for index in shuffled]))
+    for position, index in enumerate(shuffled):
+        one = alone.price(frame(rows[index]))
+        for column in ("total_pusd", "priced", "unpriced_reason", "missing", "tier_substituted"):
+            assert getattr(together, column)[position] == getattr(one, column)[0], column
+        for column in ("without_cache_pusd", "at_standard_tier_pusd", "with_requested_model_pusd"):
+            assert getattr(together, column)[position] == getattr(one, column)[0], column
+        together_card = together.cards[together.card[position]] if together.card[position] >= 0 else None
+        assert together_card == (one.cards[one.card[0]] if one.card[0] >= 0 else None)
+    parts = [together.by_bucket[bucket] for bucket in COST_BUCKETS if bucket in together.by_bucket]
+    assert sum(parts, start=together.total_pusd * 0).tolist() == together.total_pusd.tolist()
