@@ -172,6 +172,14 @@ def test_a_deployment_without_gpu_time_is_unpriced(book_of: BookOf) -> None:
     assert priced.total_pusd[0] == 0
 
 
+def test_gpu_time_costs_the_same_at_every_service_tier(book_of: BookOf) -> None:
+    row = call("llama-3", provider="vllm", deployment="llama-h100x4", gpu_us=10**6, tier="batch")
+    priced = book_of(GPUS).price(frame(row))
+    assert priced.priced[0]
+    assert not priced.tier_substituted[0]
+    assert priced.at_standard_tier_pusd[0] == priced.total_pusd[0] == 10
+
+
 def test_gpu_time_on_a_card_billed_by_the_token_costs_nothing_more(book_of: BookOf) -> None:
     assert price_one(book_of(CARD % "input: 1"), call(input=5, gpu_us=10**6))[0] == 5 * 10**6
 
