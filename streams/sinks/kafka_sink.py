@@ -85,14 +85,17 @@ class KafkaSink:
         self._gaps = Gaps()
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._stopped.set()
 
     async def run(self) -> None:
         """Move records until `stop()`.
 
         Raises: InsertRejected, when ClickHouse refuses rows. They stay uncommitted, so a later run begins with them.
         """
-        consumer = await self._start()
+        self._stopped.clear()
+        consumer = None
         try:
+            consumer = await self._start()
             if consumer is not None:
                 await self._pump(consumer)
         finally:

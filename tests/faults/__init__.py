@@ -1,0 +1,1 @@
+"""Things that go wrong between the sinks and ClickHouse, on purpose."""

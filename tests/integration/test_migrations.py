@@ -1,0 +1,278 @@
+"""The migrations make what the sinks fill and the views promise, on the real engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from infra.clickhouse.migrate import (
+    Migration,
+    MigrationChanged,
+    MigrationError,
+    MigrationSettings,
+    MigrationUnknown,
+    Migrator,
+    ShardedCluster,
+    load_migrations,
+)
+from infra.clickhouse.retention import Retention
+from infra.clickhouse.template import Target, TemplateError, render
+from infra.embedded.clickhouse import EmbeddedClickHouse
+from schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
+from schemas.priced import PRICED_SCHEMA
+from schemas.rollup import DIMENSIONS
+from streams.sinks.clickhouse import ClickHouseSettings, open_client
+from streams.sinks.ledger import Ledger
+from streams.sinks.rollups import Rollups
+from tests.unit.sinks.make import ipc, priced_calls, records, rollup_value
+
+pytestmark = pytest.mark.clickhouse
+
+VIEWS = {"calls_v", "spend_1m", "spend_1h", "spend_1d", "dead_letters_v"}
+TABLES = {"calls", "rollups_1m", "dead_letters", "schema_migrations"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: EmbeddedClickHouse) -> Iterator[Client]:
+    with open_client(ClickHouseSettings(server.url)) as connected:
+        yield connected
+
+
+@pytest.fixture
+def target(client: Client) -> Iterator[Target]:
+    """A database that does not exist yet."""
+    target = Target(f"db_{uuid.uuid4().hex[:12]}")
+    yield target
+    client.command(f"DROP DATABASE IF EXISTS {target.database} SYNC")
+
+
+def migrator(client: Client, target: Target, migrations: Any = None, **retention: int) -> Migrator:
+    return Migrator(client, MigrationSettings(target, Retention(**retention)), migrations)
+
+
+def objects(client: Client, target: Target) -> dict[str, str]:
+    rows = client.query(f"SELECT name, create_table_query FROM system.tables WHERE database = '{target.database}'")
+    return dict(rows.result_rows)
+
+
+def columns(client: Client, target: Target, table: str) -> set[str]:
+    where = f"database = '{target.database}' AND table = '{table}'"
+    return {name for (name,) in client.query(f"SELECT name FROM system.columns WHERE {where}").result_rows}
+
+
+def test_up_down_up_ends_where_the_first_up_did(client: Client, target: Target) -> None:
+    migrations = migrator(client, target)
+    assert [migration.number for migration in migrations.up()] == [1, 2, 3, 4]
+    first = objects(client, target)
+    assert first.keys() == VIEWS | TABLES
+    assert [migration.number for migration in migrations.down(0)] == [4, 3, 2, 1]
+    assert objects(client, target).keys() == {"schema_migrations"}
+    assert len(migrations.up()) == 4
+    assert objects(client, target) == first
+
+
+def test_down_stops_at_the_number_it_is_given(client: Client, target: Target) -> None:
+    migrations = migrator(client, target)
+    migrations.up()
+    assert [migration.number for migration in migrations.down(2)] == [4, 3]
+    assert [status.is_applied for status in migrations.status()] == [True, True, False, False]
+
+
+def test_up_again_does_nothing(client: Client, target: Target) -> None:
+    migrator(client, target).up()
+    assert migrator(client, target).up() == []
+
+
+def test_status_of_a_missing_database_makes_none(client: Client, target: Target) -> None:
+    assert {status.is_applied for status in migrator(client, target).status()} == {False}
+    assert objects(client, target) == {}
+
+
+def test_a_run_that_was_cut_off_is_finished_by_the_next(client: Client, target: Target) -> None:
+    class CutOff(Exception):
+        pass
+
+    class Dying:
+        """A client that dies before its eighth statement."""
+
+        left = 8
+
+        def command(self, cmd: str) -> Any:
+            self.left -= 1
+            if not self.left:
+                raise CutOff
+            return client.command(cmd)
+
+        query = staticmethod(client.query)
+
+    with pytest.raises(CutOff):
+        Migrator(Dying(), MigrationSettings(target)).up()
+    migrator(client, target).up()
+    assert objects(client, target).keys() == VIEWS | TABLES
+
+
+def test_runs_at_once_are_harmless(server: EmbeddedClickHouse, client: Client, target: Target) -> None:
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with open_client(ClickHouseSettings(server.url)) as own:
+                migrator(own, target, calls_days=7).up()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert objects(client, target).keys() == VIEWS | TABLES
+    assert migrator(client, target, calls_days=7).up() == []
+
+
+def test_a_changed_applied_file_is_an_error_that_names_it(client: Client, target: Target) -> None:
+    migrator(client, target).up()
+    changed = list(load_migrations())
+    changed[1] = dataclasses.replace(changed[1], up=changed[1].up + " ")
+    with pytest.raises(MigrationChanged, match=r"0002_rollups_1m\.up\.sql"):
+        migrator(client, target, changed).up()
+    problems = {status.number: status.problem for status in migrator(client, target, changed).status()}
+    assert problems[2]
+    assert not problems[1]
+
+
+def test_a_migration_of_a_newer_release_is_an_error(client: Client, target: Target) -> None:
+    newer = (*load_migrations(), Migration(5, "novelty", "SELECT 1;", "SELECT 1;"))
+    migrator(client, target, newer).up()
+    with pytest.raises(MigrationUnknown, match="upgrade spendstream"):
+        migrator(client, target).up()
+    with pytest.raises(MigrationUnknown, match="novelty"):
+        migrator(client, target).down(0)
+
+
+def test_the_tables_have_a_column_for_all_that_crosses_the_wire(client: Client, target: Target) -> None:
+    migrator(client, target).up()
+    (ledger,) = Ledger().land(records([ipc(priced_calls(1))])).inserts
+    (rollups,) = Rollups().land(records([rollup_value()])).inserts
+    assert set(ledger.columns) <= columns(client, target, "calls")
+    assert set(rollups.columns) <= columns(client, target, "rollups_1m")
+
+
+def test_the_views_have_what_scripts_and_bi_rely_on(client: Client, target: Target) -> None:
+    migrator(client, target).up()
+    tokens = {tokens_field(bucket) for bucket in TOKEN_BUCKETS}
+    costs = {cost_column(bucket) for bucket in COST_BUCKETS} | {"cost_usd", "savings_cache_usd"}
+    assert set(PRICED_SCHEMA.names) | {"total_tokens"} | costs <= columns(client, target, "calls_v")
+    for view, time in (("spend_1m", "minute"), ("spend_1h", "hour"), ("spend_1d", "day")):
+        promised = {time, "calls", "failed_calls", "retries", "unpriced_calls", "unpriced_tokens", "total_tokens"}
+        assert promised | set(DIMENSIONS) | tokens | costs <= columns(client, target, view)
+
+
+def ttls(client: Client, target: Target) -> set[str]:
+    return {name for name, ddl in objects(client, target).items() if " TTL " in ddl}
+
+
+def test_nothing_expires_by_default(client: Client, target: Target) -> None:
+    migrator(client, target).up()
+    assert ttls(client, target) == set()
+
+
+def test_retention_follows_its_setting_up_and_down_again(client: Client, target: Target) -> None:
+    migrator(client, target, calls_days=30, dead_letters_days=7).up()
+    assert ttls(client, target) == {"calls", "dead_letters"}
+    longer = migrator(client, target, calls_days=90)
+    assert len(longer.apply_retention()) == 2
+    assert longer.apply_retention() == []
+    assert "toIntervalDay(90)" in objects(client, target)["calls"]
+    assert ttls(client, target) == {"calls"}
+    migrator(client, target).up()
+    assert ttls(client, target) == set()
+
+
+def test_imported_history_outlives_a_merge_under_retention(client: Client, target: Target) -> None:
+    migrator(client, target, calls_days=30).up()
+    table = f"{target.database}.calls"
+    (insert,) = Ledger().land(records([ipc(priced_calls(5))])).inserts  # calls of March 2026
+    client.raw_insert(table, insert.columns, insert.body, fmt="ArrowStream")
+    client.command(f"OPTIMIZE TABLE {table} FINAL")
+    assert client.command(f"SELECT count() FROM {table}") == 5
+    # What was inserted long ago does expire.
+    client.command(f"ALTER TABLE {table} MODIFY TTL toDateTime(inserted_at) - toIntervalDay(1)")
+    client.command(f"OPTIMIZE TABLE {table} FINAL")
+    assert client.command(f"SELECT count() FROM {table}") == 0
+
+
+@pytest.mark.parametrize("days", [-1, -30])
+def test_a_negative_retention_is_refused(days: int) -> None:
+    with pytest.raises(ValueError, match="rollups_1m"):
+        Retention(rollups_days=days)
+
+
+CLUSTER = Target("spend", cluster="main")
+
+
+def statements(target: Target) -> list[str]:
+    return [
+        sql for migration in load_migrations() for sql in render(migration.up, target) + render(migration.down, target)
+    ]
+
+
+@pytest.mark.parametrize("sql", statements(CLUSTER), ids=lambda sql: " ".join(sql.split()[:6]))
+def test_the_cluster_form_of_each_statement_is_valid_sql(client: Client, sql: str) -> None:
+    assert "ON CLUSTER 'main'" in sql
+    assert client.command(f"EXPLAIN AST {sql}")
+    assert client.query("SELECT formatQuery({sql:String})", parameters={"sql": sql}).result_rows
+
+
+def test_the_cluster_form_differs_in_engine_and_on_cluster_only() -> None:
+    single = statements(Target("spend"))
+    for one, many in zip(single, statements(CLUSTER), strict=True):
+        plain = many.replace("ON CLUSTER 'main'", "")
+        for table, version in (("calls", "ver"), ("rollups_1m", "ver"), ("dead_letters", "ver")):
+            replicated = (
+                f"ReplicatedReplacingMergeTree('/clickhouse/tables/{{shard}}/{{database}}/{table}', "
+                f"'{{replica}}', {version})"
+            )
+            plain = plain.replace(replicated, f"ReplacingMergeTree({version})")
+        assert plain.split() == one.split()
+
+
+@pytest.mark.parametrize(("shards", "error"), [(3, ShardedCluster), (0, MigrationError)])
+def test_a_cluster_of_other_than_one_shard_is_refused(shards: int, error: type[Exception]) -> None:
+    class Sharded:
+        def command(self, cmd: str) -> Any:
+            raise AssertionError(cmd)
+
+        def query(self, query: str) -> Any:
+            return type("Result", (), {"result_rows": [(shards,)]})
+
+    with pytest.raises(error, match="main"):
+        Migrator(Sharded(), MigrationSettings(CLUSTER)).up()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a;DROP", "1st", "ä"])
+def test_a_name_that_sql_would_not_take_is_refused(name: str) -> None:
+    with pytest.raises(TemplateError):
+        Target(name)
+
+
+def test_an_unknown_placeholder_is_an_error() -> None:
+    with pytest.raises(TemplateError, match="retention"):
+        render("CREATE TABLE a {retention};", Target())
+
+
+def test_comments_and_their_punctuation_are_left_out() -> None:
+    assert render("-- one; {two}\nSELECT 1;\n-- three;\n\nSELECT 2;\n", Target()) == ["SELECT 1", "SELECT 2"]
