@@ -97,7 +97,8 @@ CREATE TABLE IF NOT EXISTS {database}.calls {on_cluster}
     source_partition Int32 CODEC(T64, ZSTD(1)),
     source_offset Int64 CODEC(T64, ZSTD(1)),
     ver UInt64 MATERIALIZED toUInt64(toUnixTimestamp64Micro(priced_at)) CODEC(Delta, ZSTD(1)),
-    inserted_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1))
+    inserted_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    INDEX occurred_at_range occurred_at TYPE minmax GRANULARITY 1 -- for toDate(occurred_at) = ..., which the sort key can't answer
 )
 ENGINE = {replacing:calls:ver}
 PARTITION BY toYYYYMM(occurred_at)

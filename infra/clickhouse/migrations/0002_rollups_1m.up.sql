@@ -6,7 +6,9 @@
 -- A repair may write a row with ver = through_offset + 1: it outlives a repeated insert of the total it mends, and
 -- yields to the next one.
 --
--- ORDER BY: the hour first, as a range of time is a range of the index; then dimensions, few values first.
+-- ORDER BY: the hour first, as a range of time is a range of the index; then dimensions, few values first. The minute
+--   within the hour, and not the plain column: with `minute` itself in the key, a filter on it is tried against that
+--   late place instead of the first, and a day of a month reads the whole month.
 -- PARTITION BY month: fixed by the key, as replacing needs it.
 -- inserted_at is what retention counts from, as for calls.
 CREATE TABLE IF NOT EXISTS {database}.rollups_1m {on_cluster}
@@ -77,12 +79,13 @@ CREATE TABLE IF NOT EXISTS {database}.rollups_1m {on_cluster}
     first_offset Int64 CODEC(Delta, ZSTD(1)),
     through_offset Int64 CODEC(Delta, ZSTD(1)),
     ver UInt64 DEFAULT toUInt64(through_offset) CODEC(Delta, ZSTD(1)),
-    inserted_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1))
+    inserted_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    INDEX minute_range minute TYPE minmax GRANULARITY 1 -- for toDate(minute) = ..., which the sort key can't answer
 )
 ENGINE = {replacing:rollups_1m:ver}
 PARTITION BY toYYYYMM(minute)
 ORDER BY
 (
     toStartOfHour(minute), environment, service, team, feature, provider, model, service_tier, region, customer, user,
-    minute, source_log, source_partition, correction_block
+    toMinute(minute), source_log, source_partition, correction_block
 );
