@@ -1,0 +1,411 @@
+"""Nothing lost, nothing doubled: sinks between a real broker and the real engine, with faults between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from clickhouse_connect.driver.client import Client
+
+from infra.clickhouse.migrate import MigrationSettings, Migrator
+from infra.clickhouse.template import Target
+from infra.embedded.broker import EmbeddedBroker
+from infra.embedded.clickhouse import EmbeddedClickHouse
+from streams.transport.offsets import end_offsets
+from infra.kafka.server import LocalKafka
+from infra.kafka.topics import TopicSpec, ensure_topics
+from streams.sinks.base import Landing, NoMetrics
+from streams.sinks.clickhouse import Backoff, ClickHouseSettings, ClickHouseWriter, open_client
+from streams.sinks.dead_letters import DeadLetters
+from streams.sinks.errors import InsertRejected, NotMigrated
+from streams.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
+from streams.sinks.ledger import Ledger
+from streams.sinks.rollups import Rollups
+from tests.faults.proxy import Fault, FaultProxy
+from tests.unit.sinks.make import dead_letter_value, ipc, priced_calls, rollup_value
+
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(120)]
+
+PARTITIONS = 3
+SESSION_S = 2.0
+DRAIN_TIMEOUT_S = 40.0
+
+
+@pytest.fixture(scope="module")
+def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    with LocalKafka(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def embedded_broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(params=["real_kafka", "embedded_broker"])
+def broker(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: EmbeddedClickHouse) -> Iterator[Client]:
+    with open_client(ClickHouseSettings(server.url)) as connected:
+        yield connected
+
+
+@pytest.fixture
+def proxy(server: EmbeddedClickHouse) -> Iterator[FaultProxy]:
+    with FaultProxy(server.url) as running:
+        yield running
+
+
+class Seen(NoMetrics):
+    def __init__(self) -> None:
+        self.rows = 0
+        self.failures = 0
+        self.bad = 0
+
+    def inserted(self, table: str, rows: int, seconds: float) -> None:
+        self.rows += rows
+
+    def insert_failed(self, table: str, kind: str) -> None:
+        self.failures += 1
+
+    def undecodable(self, topic: str, reason: str) -> None:
+        self.bad += 1
+
+
+class World:
+    """A topic and a database of its own, and the sinks between them."""
+
+    def __init__(self, broker: Any, client: Client, url: str) -> None:
+        name = uuid.uuid4().hex[:12]
+        self.bootstrap: str = broker.bootstrap
+        self.topic, self.group, self.database = f"topic-{name}", f"sink-{name}", f"db_{name}"
+        self.client = client
+        self.url = url
+        self.seen = Seen()
+        self.insert_timeout_s = 20.0
+
+    @property
+    def partitions(self) -> list[TopicPartition]:
+        return [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
+
+    async def create(self, *, migrate: bool = True) -> None:
+        await ensure_topics(self.bootstrap, [TopicSpec(self.topic, PARTITIONS)], replication=1)
+        if migrate:
+            self.migrate()
+
+    def migrate(self) -> None:
+        Migrator(self.client, MigrationSettings(Target(self.database))).up()
+
+    def sink(self, landing: Landing, **settings: Any) -> KafkaSink:
+        clickhouse = ClickHouseSettings(self.url, database=self.database, insert_timeout_s=self.insert_timeout_s)
+        writer = ClickHouseWriter(clickhouse, metrics=self.seen, backoff=Backoff(0.02, 0.2))
+        kafka = {"bootstrap_servers": self.bootstrap}
+        chosen = {"linger_s": 0.05, "session_timeout_s": SESSION_S, "stop_timeout_s": 1.0, **settings}
+        return KafkaSink(landing, writer, KafkaSinkSettings(self.topic, self.group, kafka, **chosen), metrics=self.seen)
+
+    async def publish(self, values: Sequence[bytes | None], key: bytes = b"key") -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, acks="all", max_request_size=5_000_000)
+        await producer.start()
+        try:
+            for number, value in enumerate(values):
+                await producer.send(self.topic, value, key=key, partition=number % PARTITIONS)
+            await producer.flush()
+        finally:
+            await producer.stop()
+
+    async def committed(self) -> dict[TopicPartition, int]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=self.group, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            return {partition: await consumer.committed(partition) or 0 for partition in self.partitions}
+        finally:
+            await consumer.stop()
+
+    async def drained(self) -> None:
+        """Return once everything published is committed by the sink's group."""
+        ends = await end_offsets(self.bootstrap, self.partitions)
+        async with asyncio.timeout(DRAIN_TIMEOUT_S):
+            while await self.committed() != ends:  # noqa: ASYNC110 - another process knows
+                await asyncio.sleep(0.2)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in self.client.query(sql.replace("{db}", self.database)).result_rows]
+
+    def ledger(self) -> tuple[int, Decimal]:
+        ((count, cost),) = self.rows("SELECT count(), sum(cost_usd) FROM {db}.calls_v")
+        return count, cost
+
+
+@asynccontextmanager
+async def running(*sinks: KafkaSink) -> AsyncIterator[None]:
+    """The sinks run. What one of them raises is raised here."""
+    tasks = [asyncio.create_task(sink.run()) for sink in sinks]
+    try:
+        yield
+    finally:
+        for sink in sinks:
+            await sink.stop()
+    await asyncio.gather(*tasks)
+
+
+def count_calls(sink: KafkaSink, name: str) -> list[Any]:
+    """Return a list that grows with each call of a method of the sink."""
+    calls: list[Any] = []
+    method = getattr(sink, name)
+
+    async def counted(*arguments: Any) -> None:
+        calls.append(arguments)
+        await method(*arguments)
+
+    setattr(sink, name, counted)
+    return calls
+
+
+@pytest.fixture
+async def world(broker: Any, client: Client, proxy: FaultProxy) -> AsyncIterator[World]:
+    world = World(broker, client, proxy.url)
+    await world.create()
+    yield world
+    client.command(f"DROP DATABASE IF EXISTS {world.database} SYNC")
+
+
+@pytest.fixture
+async def kafka_world(real_kafka: LocalKafka, client: Client, proxy: FaultProxy) -> AsyncIterator[World]:
+    """As `world`, on Apache Kafka only: for what the embedded broker can't or need not show."""
+    world = World(real_kafka, client, proxy.url)
+    await world.create()
+    yield world
+    client.command(f"DROP DATABASE IF EXISTS {world.database} SYNC")
+
+
+def calls_values(streams: int, rows: int, seed: int = 1) -> tuple[list[bytes], int, Decimal]:
+    """Streams of priced calls with amounts to the pico-dollar, their number, and their sum."""
+    draw = random.Random(seed)
+    values, total = [], Decimal(0)
+    for _ in range(streams):
+        amounts = [Decimal(draw.randrange(10**14)).scaleb(-12) for _ in range(rows)]
+        total += sum(amounts)
+        teams = [f"team-{draw.randrange(5)}" for _ in range(rows)]
+        values.append(ipc(priced_calls(rows, cost_usd=amounts, team=teams)))
+    return values, streams * rows, total
+
+
+async def test_priced_calls_arrive_whole_and_exact(world: World) -> None:
+    values, count, cost = calls_values(streams=30, rows=20)
+    large, large_count, large_cost = calls_values(streams=3, rows=400, seed=2)
+    await world.publish([*values, *large])
+    async with running(world.sink(Ledger(max_rows=100))):
+        await world.drained()
+    assert world.ledger() == (count + large_count, cost + large_cost)
+
+
+async def test_rollups_arrive_exact_and_the_last_total_of_each_stays(world: World) -> None:
+    draw = random.Random(3)
+    latest: dict[str, Decimal] = {}
+    values = []
+    for through in range(300):
+        team = f"team-{through % 30}"
+        latest[team] = Decimal(draw.randrange(10**20)).scaleb(-12)
+        values.append(rollup_value(through, dimensions={"service": "api", "team": team}, cost_usd=latest[team]))
+    draw.shuffle(values)  # a worker that lost its partition may publish an older total after a newer one
+    await world.publish([*values, None])
+    async with running(world.sink(Rollups())):
+        await world.drained()
+    assert dict(world.rows("SELECT team, cost_usd FROM {db}.spend_1m")) == latest
+    assert world.rows("SELECT sum(cost_usd) FROM {db}.spend_1d") == [(sum(latest.values()),)]
+
+
+@pytest.mark.parametrize(
+    ("landing", "good"),
+    [
+        (Ledger(), ipc(priced_calls(1))),
+        (Rollups(), rollup_value()),
+        (DeadLetters(), dead_letter_value(source_log="good")),
+    ],
+    ids=["ledger", "rollups", "dead letters"],
+)
+async def test_a_record_that_is_no_row_is_kept_and_its_neighbours_arrive(
+    world: World, landing: Landing, good: bytes
+) -> None:
+    noise = [b"", b"\xff\x00\xfe", b'{"a": 1}', b"x" * 100_000]
+    await world.publish([*noise, good, *noise])
+    async with running(world.sink(landing)):
+        await world.drained()
+    letters = world.rows(f"SELECT original FROM {{db}}.dead_letters_v WHERE topic = '{world.topic}'")
+    assert len(letters) == world.seen.bad == 8
+    assert world.seen.rows == 9
+    sizes = world.rows(f"SELECT max(length(original)) FROM {{db}}.dead_letters_v WHERE topic = '{world.topic}'")
+    assert sizes == [(100_000,)]
+
+
+FAULTS = [
+    Fault.BUSY,
+    Fault.TOO_MANY_PARTS,
+    Fault.RESET_BEFORE,
+    Fault.RESET_AFTER,
+    Fault.CUT,
+    Fault.SLOW,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_nothing_is_lost_or_doubled_by(kafka_world: World, proxy: FaultProxy, fault: Fault) -> None:
+    world = kafka_world
+    proxy.script([fault] * 6)
+    values, count, cost = calls_values(streams=12, rows=10)
+    await world.publish(values)
+    async with running(world.sink(Ledger(max_rows=20), max_records=3)):
+        await world.drained()
+    assert world.ledger() == (count, cost)
+    assert proxy.inserts > 6
+
+
+async def test_faults_of_all_kinds_in_any_order_change_no_sum(world: World, proxy: FaultProxy) -> None:
+    draw = random.Random(4)
+    proxy.script(draw.choices([*FAULTS, Fault.NONE], k=60))
+    values, count, cost = calls_values(streams=60, rows=7)
+    await world.publish(values)
+    async with running(world.sink(Ledger(max_rows=20), max_records=4)):
+        await world.drained()
+    assert world.ledger() == (count, cost)
+    assert world.seen.failures > 10
+
+
+async def test_an_answer_that_never_comes_is_given_up_and_the_insert_repeated(
+    kafka_world: World, proxy: FaultProxy
+) -> None:
+    world = kafka_world
+    world.insert_timeout_s = 1.0
+    proxy.script([Fault.HANG_AFTER] * 2)
+    values, count, cost = calls_values(streams=3, rows=10)
+    await world.publish(values)
+    async with running(world.sink(Ledger())):
+        await world.drained()
+    assert world.ledger() == (count, cost)
+    assert proxy.written >= 3
+
+
+async def test_while_clickhouse_is_away_nothing_is_committed_the_group_keeps_its_member_and_others_go_on(
+    kafka_world: World, proxy: FaultProxy, server: EmbeddedClickHouse
+) -> None:
+    away = kafka_world
+    values, count, cost = calls_values(streams=30, rows=10)
+    await away.publish(values)
+    proxy.refuse()
+    other = World(type("At", (), {"bootstrap": away.bootstrap}), away.client, server.url)
+    other.topic, other.database = away.topic, away.database
+    sink = away.sink(Ledger(), max_records=5)
+    assignments = count_calls(sink, "_assigned")
+    async with running(sink, other.sink(Ledger())):
+        await other.drained()
+        assert away.ledger() == (count, cost)  # by the other sink, which is not held up
+        await asyncio.sleep(2 * SESSION_S)
+        assert set((await away.committed()).values()) == {0}
+        away.client.command(f"TRUNCATE TABLE {away.database}.calls")
+        proxy.listen()
+        await away.drained()
+    assert away.ledger() == (count, cost)
+    assert away.seen.failures > 0
+    assert len(assignments) == 1, "it was thrown out of its group and joined anew"
+
+
+async def test_a_clickhouse_that_is_killed_again_and_again_ends_with_every_row_once(
+    real_kafka: LocalKafka, tmp_path: Path
+) -> None:
+    values, count, cost = calls_values(streams=90, rows=10)
+    with EmbeddedClickHouse(tmp_path / "clickhouse") as server:
+        world = World(real_kafka, open_client(ClickHouseSettings(server.url)), server.url)
+        await world.create()
+        async with running(world.sink(Ledger(max_rows=30), max_records=3)):
+            for start in range(0, 90, 30):
+                await world.publish(values[start : start + 30])
+                await asyncio.sleep(0.15)
+                await asyncio.to_thread(server.kill)
+                await asyncio.sleep(0.3)
+                await asyncio.to_thread(server.start)
+            await world.drained()
+        assert world.ledger() == (count, cost)
+
+
+async def test_a_member_that_is_lost_is_replaced_and_every_row_counts_once(
+    kafka_world: World, proxy: FaultProxy
+) -> None:
+    world = kafka_world
+    proxy.default = Fault.SLOW
+    values, count, cost = calls_values(streams=60, rows=5)
+    await world.publish(values[:30])
+    lost = asyncio.create_task(world.sink(Ledger(), max_records=2).run())
+    async with running(world.sink(Ledger(), max_records=2)):
+        await asyncio.sleep(SESSION_S)
+        lost.cancel()  # in the middle of an insert that it will not commit
+        await asyncio.wait({lost})
+        await world.publish(values[30:])
+        proxy.default = Fault.NONE
+        await world.drained()
+    assert world.ledger() == (count, cost)
+
+
+async def test_a_sink_that_starts_anew_repeats_what_was_not_committed(kafka_world: World, proxy: FaultProxy) -> None:
+    world = kafka_world
+    world.insert_timeout_s = 30.0
+    proxy.script([Fault.HANG_AFTER])
+    values, count, cost = calls_values(streams=6, rows=10)
+    await world.publish(values)
+    async with running(world.sink(Ledger())):
+        async with asyncio.timeout(20):
+            while not proxy.written:  # noqa: ASYNC110 - a thread sets it
+                await asyncio.sleep(0.05)
+    assert set((await world.committed()).values()) == {0}
+    async with running(world.sink(Ledger())):
+        await world.drained()
+    assert world.ledger() == (count, cost)
+    assert world.rows("SELECT count() FROM {db}.calls")[0][0] > count, "the insert was repeated, or this shows nothing"
+
+
+async def refused(world: World, error: type[InsertRejected], match: str) -> None:
+    with pytest.raises(error, match=match):
+        await asyncio.wait_for(world.sink(Ledger()).run(), 20)
+    assert set((await world.committed()).values()) == {0}
+
+
+async def test_without_tables_the_sink_says_what_to_run_and_goes_on_once_that_was_done(
+    real_kafka: LocalKafka, client: Client, server: EmbeddedClickHouse
+) -> None:
+    world = World(real_kafka, client, server.url)
+    await world.create(migrate=False)
+    values, count, cost = calls_values(streams=3, rows=2)
+    await world.publish(values)
+    await refused(world, NotMigrated, "spendstream migrate")
+    world.migrate()
+    async with running(world.sink(Ledger())):
+        await world.drained()
+    assert world.ledger() == (count, cost)
+
+
+async def test_a_table_that_does_not_fit_stops_the_sink_with_the_servers_words(kafka_world: World) -> None:
+    values, count, cost = calls_values(streams=3, rows=2)
+    await kafka_world.publish(values)
+    kafka_world.client.command(f"ALTER TABLE {kafka_world.database}.calls RENAME COLUMN tags TO labels")
+    await refused(kafka_world, InsertRejected, "tags")
+    kafka_world.client.command(f"ALTER TABLE {kafka_world.database}.calls RENAME COLUMN labels TO tags")
+    async with running(kafka_world.sink(Ledger())):
+        await kafka_world.drained()
+    assert kafka_world.ledger() == (count, cost)
