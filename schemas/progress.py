@@ -33,6 +33,9 @@ class Progress(BaseModel):
     through_offset: int
     watermark_us: int = Field(description="Greatest event time so far, µs since 1970. Never goes back.")
     log_clock_ms: int = Field(description="Greatest Kafka timestamp so far: the clock of the dedupe horizon.")
+    through_timestamp_ms: int = Field(
+        default=-1, description="Kafka timestamp of the record at through_offset: tells a topic that was made anew."
+    )
     rollups_from: int = Field(description="Offset in the rollup topic from which the open aggregates can be read back.")
     counters: Counters = Counters()
     id_segments: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(

@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from infra.embedded.broker import EmbeddedBroker
 from infra.kafka import install
-from infra.kafka.offsets import end_offsets
+from streams.transport.offsets import end_offsets
 from infra.kafka.ports import LOOPBACK, lasting_port
 from infra.kafka.probe import answers_metadata
 from infra.kafka.server import LocalKafka

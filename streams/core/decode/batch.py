@@ -58,5 +58,3 @@ def _rows(calls: pl.DataFrame, chosen: np.ndarray, rows: np.ndarray) -> pl.DataF
     if chosen.all():
         return calls.select(pl.Series("row", rows), pl.all()).select(CALL_SCHEMA.keys())
     return calls.select(pl.Series("row", rows), pl.all()).filter(pl.Series(chosen)).select(CALL_SCHEMA.keys())
-
-

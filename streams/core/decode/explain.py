@@ -124,5 +124,3 @@ def call_row(event: UsageEvent) -> dict[str, Any]:
     for field in COUNTS:
         row[field] = getattr(event, field) or 0
     return {name: row[name] for name in CALL_SCHEMA if name != "row"}
-
-

@@ -38,12 +38,13 @@ async def end_offsets(
     try:
         async with asyncio.timeout(timeout_s):
             await consumer.start()
-            return await _high_watermarks(consumer, partitions)
+            return await high_watermarks(consumer, partitions)
     finally:
         await consumer.stop()
 
 
-async def _high_watermarks(consumer: Any, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+async def high_watermarks(consumer: Any, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """Return the partitions' ends with a consumer outside any group. It is left assigned to them."""
     consumer.assign(partitions)
     for partition, offset in (await consumer.end_offsets(partitions)).items():
         consumer.seek(partition, offset)

@@ -1,0 +1,82 @@
+"""Build the Faust app: agents registered on a fresh App, so that each test and each worker has its own."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import faust
+from faust.types import TP
+from yarl import URL
+
+from schemas import topics
+from streams.agents.meter import MeterAgent
+from streams.core.pricing import PriceBook
+from streams.metrics import Metrics
+from streams.settings import Settings
+from streams.state.flush import Flusher
+from streams.state.producer import AckedProducer
+from streams.state.recovery import Recovery
+from streams.transport.batched import BatchSchema, batched_transport
+
+_BUFFERED_BATCHES = 4
+_FETCH_RECORDS = 20_000
+
+
+def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.App:
+    """Return the metering app. It starts nothing by itself; run it with a ``faust.Worker`` or ``streams.worker``."""
+    usage = settings.topic(topics.USAGE)
+    app = faust.App(
+        settings.group("meter"),
+        broker=[URL(f"kafka://{server}") for server in settings.kafka_bootstrap_servers.split(",")],
+        broker_credentials=_credentials(settings),
+        autodiscover=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        store="memory://",
+        web_enabled=False,
+        stream_buffer_maxsize=_BUFFERED_BATCHES,
+        stream_wait_empty=False,
+        consumer_max_fetch_size=4_000_000,
+        consumer_auto_offset_reset="earliest",
+        broker_max_poll_records=_FETCH_RECORDS,
+        broker_commit_interval=1.0,
+        broker_session_timeout=settings.kafka_session_timeout_s,
+        broker_heartbeat_interval=settings.kafka_session_timeout_s / 4,
+        broker_max_poll_interval=600.0,
+        stream_processing_timeout=600.0,
+        producer_request_timeout=30.0,
+    )
+    app.transport = batched_transport(usage)(app.conf.broker, app, app.loop)
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="meter")
+    producer = AckedProducer(settings.kafka_client())
+    recovery = Recovery(settings.kafka_client(), settings.topic, settings.meter_rules, book)
+    flusher = Flusher(producer, settings.topic, executor, settings.meter_dimensions)
+    meter = MeterAgent(recovery, flusher, executor, metrics, app.crash)
+    app.agent(app.topic(usage, schema=BatchSchema()), name="meter")(meter.run)
+
+    @app.timer(settings.meter_flush_interval_s, name="flush")
+    async def flush() -> None:
+        await meter.flush_all()
+
+    @app.on_partitions_revoked.connect(weak=False)
+    async def let_go(_app: Any, revoked: set[TP], **_: Any) -> None:
+        meter.revoked(revoked)
+
+    @app.on_before_shutdown.connect(weak=False)
+    async def flush_and_stop(_app: Any, **_: Any) -> None:
+        await meter.flush_all()
+
+    return app
+
+
+def _credentials(settings: Settings) -> Any:
+    if settings.kafka_security_protocol == "PLAINTEXT":
+        return None
+    context = settings.kafka_client().get("ssl_context")
+    if settings.kafka_security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            mechanism=settings.kafka_sasl_mechanism,
+            username=settings.kafka_sasl_username,
+            password=settings.kafka_sasl_password,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context=context)

@@ -1,0 +1,145 @@
+"""Which event ids were counted, within a horizon of log time.
+
+Ids are kept whole (128 bits: a shared hash would lose an event), in generations of log time. Log time is the
+running maximum of Kafka timestamps, so what is known, and when it is forgotten, follows from the log alone.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+GENERATIONS: Final = 4
+"""The horizon is cut into so many generations; an id lives between one horizon and one and a quarter."""
+
+_SPREAD_LO: Final = np.uint64(0x9E3779B97F4A7C15)
+_SPREAD_HI: Final = np.uint64(0xC2B2AE3D27D4EB4F)
+_SMALLEST_BITS: Final = 12
+
+Ids = NDArray[np.uint64]
+"""Shape (n, 2): the high and the low half of each id. No id is (0, 0): that marks an empty slot."""
+
+
+class IdTable:
+    """A set of 128-bit ids: open addressing in one array, 16 bytes a slot, at most half full."""
+
+    def __init__(self) -> None:
+        self._allocate(_SMALLEST_BITS)
+        self.count = 0
+
+    def _allocate(self, bits: int) -> None:
+        self._bits = bits
+        self._slots: Ids = np.zeros((1 << bits, 2), dtype=np.uint64)
+        self._mask = np.int64((1 << bits) - 1)
+
+    @property
+    def nbytes(self) -> int:
+        return self._slots.nbytes
+
+    def contains(self, ids: Ids) -> NDArray[np.bool_]:
+        """Return for each id whether it is in the set."""
+        found = np.zeros(len(ids), dtype=np.bool_)
+        if self.count == 0:
+            return found
+        pending = np.arange(len(ids))
+        at = self._home(ids)
+        while pending.size:
+            there, wanted = self._slots[at], ids[pending]
+            hit = (there == wanted).all(axis=1)
+            found[pending[hit]] = True
+            go_on = ~hit & (there != 0).any(axis=1)
+            pending, at = pending[go_on], (at[go_on] + 1) & self._mask
+        return found
+
+    def add(self, ids: Ids) -> None:
+        """Add ids that are distinct and not in the set."""
+        if 2 * (self.count + len(ids)) > len(self._slots):
+            old = self._slots
+            self._allocate(int(np.ceil(np.log2(4 * (self.count + len(ids))))))
+            self._place(old[(old != 0).any(axis=1)])
+        self._place(ids)
+        self.count += len(ids)
+
+    def _place(self, ids: Ids) -> None:
+        at = self._home(ids)
+        while len(ids):
+            free = (self._slots[at] == 0).all(axis=1)
+            self._slots[at[free]] = ids[free]
+            # where two ids took one free slot, the later stayed: the other walks on
+            settled = (self._slots[at] == ids).all(axis=1)
+            ids, at = ids[~settled], (at[~settled] + 1) & self._mask
+
+    def _home(self, ids: Ids) -> NDArray[np.int64]:
+        mixed = ids[:, 1] * _SPREAD_LO ^ (ids[:, 0] * _SPREAD_HI)
+        mixed ^= mixed >> np.uint64(29)
+        return ((mixed * _SPREAD_LO) >> np.uint64(64 - self._bits)).astype(np.int64)
+
+
+class SeenIds:
+    """The ids that one partition has counted within the horizon."""
+
+    def __init__(self, horizon_s: int) -> None:
+        self._generation_ms = max(1, horizon_s * 1000 // GENERATIONS)
+        self._tables: dict[int, IdTable] = {}
+
+    def generation(self, log_clock_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the generation of each moment of log time."""
+        return log_clock_ms // self._generation_ms
+
+    def accept(self, ids: Ids, generations: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Accept the first of each id, in order, and remember it.
+
+        ``generations`` never decrease. Returns for each id whether it is the first within its horizon.
+        """
+        accepted = np.zeros(len(ids), dtype=np.bool_)
+        bounds = np.flatnonzero(np.diff(generations)) + 1
+        for rows in np.split(np.arange(len(ids)), bounds):
+            if rows.size:
+                accepted[rows] = self._accept_in(int(generations[rows[0]]), ids[rows])
+        return accepted
+
+    def _accept_in(self, generation: int, ids: Ids) -> NDArray[np.bool_]:
+        fresh = _first_of_each(ids)
+        for born, table in self._tables.items():
+            if generation - GENERATIONS <= born <= generation:
+                fresh &= ~table.contains(ids)
+        self.learn(generation, ids[fresh])
+        return fresh
+
+    def learn(self, generation: int, ids: Ids) -> None:
+        """Remember ids that were counted; ids already known in the generation are left as they are."""
+        if len(ids) == 0:
+            return
+        table = self._tables.setdefault(generation, IdTable())
+        table.add(ids)
+
+    def relearn(self, generation: int, ids: Ids) -> None:
+        """Like ``learn``, for ids read back from a log in which a range may stand twice."""
+        ids = ids[_first_of_each(ids)]
+        table = self._tables.get(generation)
+        self.learn(generation, ids if table is None else ids[~table.contains(ids)])
+
+    def forget(self, log_clock_ms: int) -> None:
+        """Drop the generations that no later record can ask for."""
+        oldest = log_clock_ms // self._generation_ms - GENERATIONS
+        for born in [born for born in self._tables if born < oldest]:
+            del self._tables[born]
+
+    @property
+    def count(self) -> int:
+        return sum(table.count for table in self._tables.values())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(table.nbytes for table in self._tables.values())
+
+
+def _first_of_each(ids: Ids) -> NDArray[np.bool_]:
+    first = np.zeros(len(ids), dtype=np.bool_)
+    pairs = np.ascontiguousarray(ids).view([("hi", np.uint64), ("lo", np.uint64)]).ravel()
+    order = np.lexsort((pairs["hi"], pairs["lo"]))  # stable: equal ids stay in order
+    ranked = ids[order]
+    starts = np.ones(len(ids), dtype=np.bool_)
+    starts[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
+    first[order[starts]] = True
+    return first

@@ -1,0 +1,101 @@
+"""The ledger on the wire: priced calls as Arrow IPC streams. See ``schemas.priced``."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from schemas.priced import LATENESS, PRICED_SCHEMA, UNPRICED_REASONS, USD
+from streams.core.money import usd_column
+from streams.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS
+
+_MONEY: Final = {
+    "cost_usd": COST,
+    **{name.replace("_pusd", "_usd"): name for name in BUCKET_COSTS},
+    **{f"cost_{name.replace('_pusd', '_usd')}": name for name in COUNTERFACTUALS},
+}
+_TIMES: Final = {
+    "occurred_at": "occurred_at_us",
+    "requested_at": "requested_at_us",
+    "recorded_at": "recorded_at_us",
+    "priced_at": "priced_at_us",
+}
+_RENAMED: Final = {"source_offset": "offset"}
+_CODED: Final = {"lateness": LATENESS, "unpriced_reason": UNPRICED_REASONS}
+_WRITE_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+def ledger_table(calls: pl.DataFrame, *, partition: int, source_log: str) -> pa.Table:
+    """Return priced calls as a table of ``PRICED_SCHEMA``."""
+    frame = calls.with_columns(
+        model=pl.when(pl.col("model_served") == "").then("model_requested").otherwise("model_served")
+    )
+    arrow = frame.to_arrow()
+    n = frame.height
+    priced = frame["priced"].to_numpy()
+    columns: list[pa.Array | pa.ChunkedArray] = []
+    for field in PRICED_SCHEMA:
+        name = field.name
+        if name == "event_id":
+            columns.append(_uuid_column(frame))
+        elif name in _MONEY:
+            columns.append(usd_column(frame[_MONEY[name]].to_numpy(), None if priced.all() else priced))
+        elif name in _TIMES:
+            columns.append(arrow[_TIMES[name]].cast(field.type))
+        elif name in _CODED:
+            columns.append(_coded(frame[name].to_numpy(), _CODED[name]))
+        elif name == "source_log":
+            columns.append(_coded(np.zeros(n, dtype=np.int8), (source_log,)))
+        elif name == "source_partition":
+            columns.append(pa.array(np.full(n, partition, dtype=np.int32)))
+        elif name == "provider_cost":
+            columns.append(arrow[name].cast(pa.string()).cast(USD))
+        elif pa.types.is_dictionary(field.type):
+            columns.append(_dictionary(arrow[name]).cast(field.type))
+        else:
+            column = arrow[_RENAMED.get(name, name)]
+            columns.append((pc.fill_null(column, "") if name == "tags" else column).cast(field.type))
+    return pa.table(columns, schema=PRICED_SCHEMA)
+
+
+def ledger_records(table: pa.Table, max_rows: int, max_bytes: int) -> Iterator[bytes]:
+    """Cut a table into IPC streams of at most so many rows and, where it can be cut, so many bytes."""
+    for start in range(0, table.num_rows, max_rows):
+        yield from _within(table.slice(start, max_rows), max_bytes)
+
+
+def _within(table: pa.Table, max_bytes: int) -> Iterator[bytes]:
+    payload = _ipc(table)
+    if len(payload) <= max_bytes or table.num_rows == 1:
+        yield payload
+        return
+    half = table.num_rows // 2
+    yield from _within(table.slice(0, half), max_bytes)
+    yield from _within(table.slice(half), max_bytes)
+
+
+def _ipc(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_WRITE_OPTIONS) as writer:
+        writer.write_table(table)
+    payload: bytes = sink.getvalue().to_pybytes()
+    return payload
+
+
+def _uuid_column(frame: pl.DataFrame) -> pa.Array:
+    halves = np.empty((frame.height, 2), dtype=">u8")
+    halves[:, 0] = frame["id_hi"].to_numpy()
+    halves[:, 1] = frame["id_lo"].to_numpy()
+    return pa.Array.from_buffers(pa.binary(16), frame.height, [None, pa.py_buffer(halves.tobytes())])
+
+
+def _coded(codes: NDArray[np.integer], names: tuple[str, ...]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names, type=pa.string()))
+
+
+def _dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column if pa.types.is_dictionary(column.type) else column.cast(pa.string()).dictionary_encode()

@@ -1,0 +1,1 @@
+"""Rollups: absolute totals per (minute, dimensions), one set for each source partition."""

@@ -1,0 +1,149 @@
+"""Recovery: rebuild a partition's meter from what was published, before its first record is metered."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas import topics
+from streams.core.batch import RecordBatch
+from streams.core.meter import MeterRules, PartitionMeter, new_marker, restore
+from streams.core.pricing import PriceBook
+from streams.core.progress import ProgressRecord, read_progress
+from streams.core.rollup.record import read_rollup
+from streams.state.errors import InterruptedFlush
+from streams.transport.offsets import high_watermarks
+
+log = structlog.get_logger(__name__)
+
+_READ_TIMEOUT_MS: Final = 1000
+_MAX_EMPTY_READS: Final = 30
+_RECOVERY_TIMEOUT_S: Final = 300
+
+
+class Recovery:
+    """Rebuilds meters. Reads with a consumer of its own, outside any group."""
+
+    def __init__(self, client: dict[str, Any], topic: Callable[[str], str], rules: MeterRules, book: PriceBook) -> None:
+        self._client = client
+        self._topic = topic
+        self._rules = rules
+        self._book = book
+
+    async def recover(self, partition: int, first: RecordBatch) -> PartitionMeter:
+        """Return the meter that goes on where the partition's last marker stands; a new one where there is none.
+
+        ``first`` is the first batch of the assignment: it names the log's life where no marker does.
+
+        Raises: InterruptedFlush, when a crash left rollups of other dimensions behind the marker.
+        """
+        consumer = AIOKafkaConsumer(
+            **self._client,
+            group_id=None,
+            enable_auto_commit=False,
+            fetch_max_wait_ms=100,
+            fetch_max_bytes=64_000_000,
+            max_partition_fetch_bytes=16_000_000,
+        )
+        await consumer.start()
+        try:
+            async with asyncio.timeout(_RECOVERY_TIMEOUT_S):
+                return await self._recover(consumer, partition, first)
+        finally:
+            await consumer.stop()
+
+    async def _recover(self, consumer: AIOKafkaConsumer, partition: int, first: RecordBatch) -> PartitionMeter:
+        records = [read_progress(value) for _, value in await self._read(consumer, topics.PROGRESS, partition, None)]
+        live = await self._live_log(consumer, partition, records)
+        if live is None:
+            source_log = f"{max(first.timestamps_ms[0], 0):x}-{first.first_offset:x}"
+            marker = new_marker(partition, source_log, first.first_offset - 1)
+            records.append(ProgressRecord(marker, *_no_ids()))
+            log.info("meter.new_log", partition=partition, source_log=source_log, offset=first.first_offset)
+            live = source_log
+        newest = max((r.marker for r in records if r.marker.source_log == live), key=lambda m: m.through_offset)
+        rollups = []
+        for offset, value in await self._read(consumer, topics.ROLLUP, partition, newest.rollups_from):
+            found = read_rollup(self._rules.dimensions, value)
+            if found is None:
+                self._refuse_other_dimensions(value, live, newest.through_offset)
+            else:
+                rollups.append((offset, *found))
+        meter = restore(live, records, rollups, self._rules, self._book)
+        log.info(
+            "meter.recovered",
+            partition=partition,
+            source_log=live,
+            through_offset=newest.through_offset,
+            aggregates=len(meter.aggregates),
+            ids=meter.seen.count,
+        )
+        return meter
+
+    async def _live_log(self, consumer: AIOKafkaConsumer, partition: int, records: list[ProgressRecord]) -> str | None:
+        """Return the log that the newest marker speaks of, or None where the topic was made anew since."""
+        if not records:
+            return None
+        marker = records[-1].marker
+        newest = max(
+            (r.marker for r in records if r.marker.source_log == marker.source_log), key=lambda m: m.through_offset
+        )
+        source = TopicPartition(self._topic(topics.USAGE), partition)
+        begin = (await consumer.beginning_offsets([source]))[source]
+        end = (await high_watermarks(consumer, [source]))[source]
+        anew = newest.through_offset >= end
+        if not anew and begin <= newest.through_offset and newest.through_timestamp_ms >= 0:
+            found = await self._timestamp_at(consumer, source, newest.through_offset)
+            anew = found is not None and found != newest.through_timestamp_ms
+        if anew:
+            log.warning("meter.topic_made_anew", partition=partition, former_log=marker.source_log, end_offset=end)
+            return None
+        return newest.source_log
+
+    async def _timestamp_at(self, consumer: AIOKafkaConsumer, source: TopicPartition, offset: int) -> int | None:
+        consumer.assign([source])
+        consumer.seek(source, offset)
+        fetched = await consumer.getmany(source, timeout_ms=5 * _READ_TIMEOUT_MS, max_records=1)
+        for record in fetched.get(source, []):
+            if record.offset == offset:
+                return int(record.timestamp)
+        return None
+
+    async def _read(
+        self, consumer: AIOKafkaConsumer, topic: str, partition: int, start: int | None
+    ) -> list[tuple[int, bytes]]:
+        """Read a partition to its end, as it stands now: (offset, value), without tombstones."""
+        at = TopicPartition(self._topic(topic), partition)
+        end = (await high_watermarks(consumer, [at]))[at]
+        begin = (await consumer.beginning_offsets([at]))[at]
+        position = begin if start is None or start > end else max(begin, start)
+        consumer.seek(at, position)
+        values: list[tuple[int, bytes]] = []
+        empty = 0
+        while position < end:
+            fetched = (await consumer.getmany(at, timeout_ms=_READ_TIMEOUT_MS)).get(at, [])
+            values.extend((r.offset, r.value) for r in fetched if r.value is not None)
+            advanced = await consumer.position(at)
+            empty = 0 if advanced > position else empty + 1
+            if empty >= _MAX_EMPTY_READS:
+                raise TimeoutError(f"{at.topic}[{partition}] stands at {position} of {end}: the broker sends nothing")
+            position = advanced
+        return values
+
+    def _refuse_other_dimensions(self, value: bytes, source_log: str, through_offset: int) -> None:
+        record = msgspec.json.decode(value)
+        if record["source_log"] == source_log and record["through_offset"] > through_offset:
+            former = ",".join(record["dimensions"])
+            raise InterruptedFlush(
+                f"a flush was interrupted while METER_DIMENSIONS was {former}, and now it is "
+                f"{','.join(self._rules.dimensions)}: its calls would count twice. Start once with the former "
+                "dimensions, stop, then change them"
+            )
+
+
+def _no_ids() -> tuple[Any, Any]:
+    return np.zeros((0, 2), dtype=np.uint64), np.zeros(0, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Kafka into Faust, a fetch batch at a time."""

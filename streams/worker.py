@@ -1,0 +1,131 @@
+"""The worker: the metering app, the sinks and the metrics endpoint, in one process. Roles choose among them."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import structlog
+
+from schemas import topics
+from streams.app import build_app
+from streams.core.pricing import PriceBook
+from streams.health import Health, HealthServer
+from streams.metrics import Metrics
+from streams.settings import Settings
+from streams.sinks.base import Landing
+from streams.sinks.clickhouse import ClickHouseSettings, ClickHouseWriter
+from streams.sinks.dead_letters import DeadLetters
+from streams.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
+from streams.sinks.ledger import Ledger
+from streams.sinks.rollups import Rollups
+
+log = structlog.get_logger(__name__)
+
+SINK_GROUPS: Final = {
+    topics.PRICED: "sink-calls",
+    topics.ROLLUP: "sink-rollups",
+    topics.DEAD_LETTER: "sink-dead-letters",
+}
+"""The consumer group of each sink, by the topic it empties."""
+
+
+def clickhouse_settings(settings: Settings) -> ClickHouseSettings:
+    """Return where ClickHouse is."""
+    return ClickHouseSettings(
+        url=settings.clickhouse_url,
+        user=settings.clickhouse_user,
+        password=settings.clickhouse_password,
+        database=settings.clickhouse_database,
+        cluster=settings.clickhouse_cluster,
+    )
+
+
+def build_sinks(settings: Settings, metrics: Metrics) -> list[KafkaSink]:
+    """Return the sinks: priced calls, rollups and dead letters, each with a consumer group of its own."""
+    landings: dict[str, Landing] = {
+        topics.PRICED: Ledger(settings.sink_max_rows),
+        topics.ROLLUP: Rollups(),
+        topics.DEAD_LETTER: DeadLetters(),
+    }
+    return [
+        KafkaSink(
+            landing,
+            ClickHouseWriter(clickhouse_settings(settings), metrics=metrics),
+            KafkaSinkSettings(
+                topic=settings.topic(topic),
+                group=settings.group(SINK_GROUPS[topic]),
+                kafka=settings.kafka_client(),
+                linger_s=settings.sink_linger_s,
+                max_records=settings.sink_max_rows,
+                session_timeout_s=settings.kafka_session_timeout_s,
+            ),
+            metrics=metrics,
+        )
+        for topic, landing in landings.items()
+    ]
+
+
+async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
+    """Run until SIGTERM, SIGINT or a failure.
+
+    ``ready``: called once with the address of the metrics endpoint.
+    Raises: what stopped a part of the worker; a restart resumes where everything was last durable.
+    """
+    metrics, health = Metrics(), Health()
+    server = HealthServer(settings.metrics_host, settings.metrics_port, metrics.registry, health)
+    address = await server.start()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    parts: list[asyncio.Task[Any]] = []
+    sinks: list[KafkaSink] = []
+    app = None
+    try:
+        if "meter" in settings.worker_roles:
+            app = build_app(settings, metrics, PriceBook.load(settings.rate_card_paths))
+            parts.append(asyncio.create_task(_run_app(app, health), name="meter"))
+        if "sink" in settings.worker_roles:
+            sinks = build_sinks(settings, metrics)
+            parts.extend(asyncio.create_task(sink.run(), name="sink") for sink in sinks)
+        log.info("worker.started", roles=settings.worker_roles, metrics=address)
+        if ready is not None:
+            ready(address)
+        await _first_end(stopping, parts)
+    finally:
+        health.stopping = True
+        await asyncio.gather(*(sink.stop() for sink in sinks), return_exceptions=True)
+        if app is not None:
+            await app.stop()
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+        await server.stop()
+        log.info("worker.stopped")
+
+
+async def _run_app(app: Any, health: Health) -> None:
+    await app.start()
+    health.meter_started = True
+    await app.wait_until_stopped()
+    if app.crash_reason is not None:
+        raise app.crash_reason
+
+
+async def _first_end(stopping: asyncio.Event, parts: Sequence["asyncio.Task[Any]"]) -> None:
+    """Wait for a signal or for the first part to end; raise what ended it."""
+    stop = asyncio.create_task(stopping.wait(), name="signal")
+    try:
+        done, _ = await asyncio.wait({stop, *parts}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+    for part in _failed(done):
+        raise part
+    if not stopping.is_set():
+        raise RuntimeError(f"{', '.join(task.get_name() for task in done)} ended by itself")
+
+
+def _failed(tasks: set["asyncio.Task[Any]"]) -> Iterator[BaseException]:
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            yield error
