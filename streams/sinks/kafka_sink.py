@@ -222,7 +222,8 @@ class KafkaSink:
                 await consumer.commit(mine)
         except (KafkaError, IllegalStateError) as error:
             # Lost partitions or an absent broker: whoever reads these records again inserts them again.
-            log.info("commit failed, records may be inserted again", topic=self._topic, error=str(error))
+            words = " ".join(str(error).split())
+            log.info("commit failed, records may be inserted again", topic=self._topic, error=words)
             return
         for partition, end in mine.items():
             if (high := consumer.highwater(partition)) is not None:

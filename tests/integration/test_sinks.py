@@ -19,7 +19,6 @@ from infra.clickhouse.migrate import MigrationSettings, Migrator
 from infra.clickhouse.template import Target
 from infra.embedded.broker import EmbeddedBroker
 from infra.embedded.clickhouse import EmbeddedClickHouse
-from streams.transport.offsets import end_offsets
 from infra.kafka.server import LocalKafka
 from infra.kafka.topics import TopicSpec, ensure_topics
 from streams.sinks.base import Landing, NoMetrics
@@ -29,6 +28,7 @@ from streams.sinks.errors import InsertRejected, NotMigrated
 from streams.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
 from streams.sinks.ledger import Ledger
 from streams.sinks.rollups import Rollups
+from streams.transport.offsets import end_offsets
 from tests.faults.proxy import Fault, FaultProxy
 from tests.unit.sinks.make import dead_letter_value, ipc, priced_calls, rollup_value
 
