@@ -1,0 +1,6 @@
+"""Publishing files of usage to Kafka: rows in, acknowledged records out, what is no event by its line."""
+
+from streams.publish.errors import PublishFailed, TopicMissing
+from streams.publish.publisher import PublishSettings, Summary, publish
+
+__all__ = ["PublishFailed", "PublishSettings", "Summary", "TopicMissing", "publish"]
