@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from schemas.buckets import COST_BUCKETS
 from schemas.dead_letter import DeadLetter
 from schemas.priced import PRICED_SCHEMA
-from schemas.rate_card import RateCardFile
+from schemas.rate_card import RateCards
 from schemas.rollup import CostRollup
 from schemas.topics import DEAD_LETTER, PRICED, ROLLUP, USAGE
 from schemas.usage import UsageEvent
@@ -20,7 +20,7 @@ MODELS: Final[dict[str, type[BaseModel]]] = {
     USAGE: UsageEvent,
     ROLLUP: CostRollup,
     DEAD_LETTER: DeadLetter,
-    "rate-card": RateCardFile,
+    "rate-card": RateCards,
 }
 
 

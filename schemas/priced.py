@@ -14,8 +14,8 @@ USD: Final = pa.decimal128(38, 12)
 _NAME: Final = pa.dictionary(pa.int32(), pa.string())
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
-UNPRICED_REASONS: Final = ("", "unknown_model", "no_rate_for_bucket")
-"""Why ``cost_usd`` is null."""
+UNPRICED_REASONS: Final = ("", "unknown_model", "no_rate_for_bucket", "too_large")
+"""Why ``cost_usd`` is null, by the code of ``streams.core.pricing.Unpriced``."""
 
 LATENESS: Final = ("on_time", "late", "correction")
 """on_time; after its minute closed but within the allowed lateness; beyond it, counted as a correction."""

@@ -32,6 +32,10 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", re.ASCII)
 
 
+NIL: Final = UUID(int=0)
+"""What a forgotten id looks like: taken, all such events would be repeats of the first."""
+
+
 def _is_rfc3339(value: Any) -> Any:
     """Take times as text with a zone only: a bare number would be read as seconds or as milliseconds by its size."""
     if isinstance(value, datetime):
@@ -43,6 +47,8 @@ def _is_rfc3339(value: Any) -> Any:
 
 def _is_uuid(value: Any) -> Any:
     if isinstance(value, UUID) or (isinstance(value, str) and _UUID.fullmatch(value)):
+        if value == NIL or (isinstance(value, str) and not value.strip("0-")):
+            raise PydanticCustomError("nil_uuid", "Input should not be the nil UUID: mint an id for each call")
         return value
     raise PydanticCustomError("uuid", "Input should be a UUID, as 0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77")
 
@@ -52,6 +58,10 @@ def _is_storable(value: str) -> str:
     if "\x00" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
         raise PydanticCustomError("unstorable_text", "Input should not contain NUL or unpaired surrogates")
     return value
+
+
+def _absent_means(default: Any) -> BeforeValidator:
+    return BeforeValidator(lambda value: default if value is None else value)
 
 
 Text = Annotated[str, Field(max_length=256), AfterValidator(_is_storable)]
@@ -77,22 +87,24 @@ class UsageEvent(BaseModel):
     occurred_at: Time = Field(description="When the call ended. RFC 3339 with a zone.")
     requested_at: Time | None = Field(None, description="When it was requested: picks the dated price.")
     provider_response_id: Text | None = None
-    attempt: int = Field(1, ge=1, le=1000, description="1 for the first try of a task's step, 2 for its first retry.")
+    attempt: Annotated[int, _absent_means(1)] = Field(
+        1, ge=1, le=1000, description="1 for the first try of a task's step, 2 for its first retry."
+    )
     trace_id: Text | None = None
     span_id: Text | None = None
     conversation_id: Text | None = None
     task_id: Text | None = Field(None, description="The unit of work whose outcome counts: cost per outcome.")
 
     # call
-    operation: Name = "chat"
+    operation: Annotated[Name, _absent_means("chat")] = "chat"
     provider: Name
     model_requested: Name | None = None
     model_served: Name | None = Field(None, description="What answered; priced before model_requested.")
     region: Text | None = None
-    service_tier: ServiceTier = "standard"
-    status: Status = "ok"
+    service_tier: Annotated[ServiceTier, _absent_means("standard")] = "standard"
+    status: Annotated[Status, _absent_means("ok")] = "ok"
     latency_ms: int | None = Field(None, ge=0, le=86_400_000)
-    usage_quality: UsageQuality = "reported"
+    usage_quality: Annotated[UsageQuality, _absent_means("reported")] = "reported"
 
     # tokens: disjoint buckets
     input_tokens: Count | None = Field(None, description="Uncached text input.")

@@ -66,7 +66,7 @@ class Rerouted:
 
 @dataclass(frozen=True)
 class Taken:
-    """What the batches since the last take amount to. All of it is to be acknowledged before ``progress`` is written."""
+    """What the batches since the last take amount to. All is to be acknowledged before ``progress`` is written."""
 
     calls: pl.DataFrame | None
     rollups: list[tuple[AggregateKey, NDArray[np.int64]]]

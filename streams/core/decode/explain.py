@@ -16,6 +16,7 @@ _REASONS: Final = {
     "inconsistent_usage": Reason.INCONSISTENT_USAGE,
     "timestamp": Reason.WRONG_TYPE,
     "uuid": Reason.WRONG_TYPE,
+    "nil_uuid": Reason.INVALID_VALUE,
     "timezone_aware": Reason.INVALID_VALUE,
     "literal_error": Reason.INVALID_VALUE,
     "unstorable_text": Reason.INVALID_VALUE,

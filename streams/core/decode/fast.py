@@ -1,8 +1,9 @@
 """The fast reader: a whole batch of JSON records into columns, with a proof for each row that it was read exactly.
 
 polars' reader is lenient where the contract is strict: a number under a text field becomes text, a repeated
-key or a wrong type becomes null. So the bytes themselves are counted: a row is *certain* only if its keys,
-its text values and its nulls are as many as the columns hold. What is not certain goes to the strict reader.
+key or a wrong type becomes null. So the bytes themselves are counted: a row is *certain* only if its keys
+and its text values are as many as the columns hold, and it spells out no null: of a key given twice polars takes
+the first, the contract the last. What is not certain goes to the strict reader.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from streams.core.decode.columns import RAW_SCHEMA
 
-_QUOTE, _COLON, _SPACE, _N = b'": n'
+_QUOTE, _COLON, _SPACE = b'": '
 _PLACEHOLDER = b"{}"
 
 
@@ -45,7 +46,7 @@ def _is_one_line_object(value: bytes) -> bool:
 
 
 def _proven(joined: bytes, lines: list[bytes], frame: pl.DataFrame) -> NDArray[np.bool_]:
-    """Hold the bytes against the columns: keys = values + nulls, text values = text cells.
+    """Hold the bytes against the columns: keys = cells, text values = text cells.
 
     Without a backslash no string holds a quote, so a quote before a colon ends a key (or opens a text that
     begins with a colon, which breaks the equality and costs only time). Tabs and returns would hide a colon.
@@ -59,13 +60,13 @@ def _proven(joined: bytes, lines: list[bytes], frame: pl.DataFrame) -> NDArray[n
     nulls = dict(zip(frame.columns, frame.null_count().row(0), strict=True))
     cells = frame.height * frame.width - sum(nulls.values())
     texts = frame.height * len(text_cells) - sum(nulls[field] for field in text_cells)
-    if found.keys.size == cells + found.nulls.size and found.texts.size == texts and found.hidden.size == 0:
+    if found.keys.size == cells and found.texts.size == texts and found.hidden.size == 0:
         return clean
     ends = np.cumsum(np.fromiter((len(line) + 1 for line in lines), dtype=np.int64, count=len(lines)))
-    keys, text_values, null_values, hidden = (_per_row(at, ends) for at in found)
+    keys, text_values, hidden = (_per_row(at, ends) for at in found)
     filled = frame.select(pl.sum_horizontal(pl.all().is_not_null())).to_series().to_numpy()
     filled_text = frame.select(pl.sum_horizontal(pl.col(text_cells).is_not_null())).to_series().to_numpy()
-    return clean & (keys == filled + null_values) & (text_values == filled_text) & (hidden == 0)
+    return clean & (keys == filled) & (text_values == filled_text) & (hidden == 0)
 
 
 def _hides_structure(line: bytes) -> bool:
@@ -73,11 +74,10 @@ def _hides_structure(line: bytes) -> bool:
 
 
 class _Structure(NamedTuple):
-    """Where in the bytes: keys, keys of a text, keys of a null, and keys whose value stands too far off to tell."""
+    """Where in the bytes: keys, keys of a text, and keys whose value stands too far off to tell."""
 
     keys: NDArray[np.int64]
     texts: NDArray[np.int64]
-    nulls: NDArray[np.int64]
     hidden: NDArray[np.int64]
 
 
@@ -92,7 +92,6 @@ def _structure(joined: bytes) -> _Structure:
     return _Structure(
         keys=keys,
         texts=keys[value == _QUOTE],
-        nulls=keys[value == _N],
         hidden=np.concatenate((colons[before == _SPACE], keys[value == _SPACE])),
     )
 

@@ -32,7 +32,7 @@ _COUNTED: Final = (*map(tokens_field, TOKEN_BUCKETS), "web_searches", "gpu_secon
 
 @dataclass(frozen=True)
 class Judged:
-    """``calls``: ``CALL_SCHEMA`` without ``row``, one row a record; ``valid``: rows that the contract surely accepts."""
+    """``calls``: ``CALL_SCHEMA`` without ``row``, a row a record; ``valid``: rows that the contract surely accepts."""
 
     calls: pl.DataFrame
     valid: NDArray[np.bool_]
@@ -61,12 +61,9 @@ def judge(raw: pl.DataFrame) -> Judged:
 
 def _text_faults(raw: pl.DataFrame) -> list[pl.Expr]:
     """Faults of text fields; a check that no value of the batch can fail is left out."""
-    faults: list[pl.Expr] = []
-    for field in REQUIRED_NAMES:
-        faults.append(pl.col(field).is_null() | (pl.col(field) == ""))
+    faults = [pl.col(field).is_null() | (pl.col(field) == "") for field in REQUIRED_NAMES]
     faults.append(pl.col("model_requested").is_null() & pl.col("model_served").is_null())
-    for field in ("model_requested", "model_served", "operation"):
-        faults.append((pl.col(field) == "").fill_null(False))
+    faults.extend((pl.col(field) == "").fill_null(False) for field in ("model_requested", "model_served", "operation"))
     for field in (*REQUIRED_NAMES, *OPTIONAL_TEXT, "operation"):
         # bytes bound characters from above: past the bound in bytes, the explainer counts characters
         longest = raw[field].str.len_bytes().max()

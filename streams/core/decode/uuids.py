@@ -25,7 +25,7 @@ _HEX: Final = _hex_values()
 
 @dataclass(frozen=True)
 class Uuids:
-    """``hi``, ``lo``: the 16 bytes as two big-endian 64-bit halves; ``valid``: rows written 8-4-4-4-12 in hex."""
+    """``hi``, ``lo``: the 16 bytes as two big-endian halves; ``valid``: rows written 8-4-4-4-12 in hex, not all 0."""
 
     hi: NDArray[np.uint64]
     lo: NDArray[np.uint64]
@@ -43,4 +43,5 @@ def parse_uuids(texts: pl.Series) -> Uuids:
     valid = valid & (text[:, _DASHES] == ord("-")).all(axis=1) & (digits != _NOT_HEX).all(axis=1)
     packed = (digits[:, 0::2] << 4) | (digits[:, 1::2] & 0x0F)
     halves = np.ascontiguousarray(packed).view(">u8").astype(np.uint64)
-    return Uuids(hi=halves[:, 0], lo=halves[:, 1], valid=valid)
+    hi, lo = halves[:, 0], halves[:, 1]
+    return Uuids(hi=hi, lo=lo, valid=valid & ((hi != 0) | (lo != 0)))

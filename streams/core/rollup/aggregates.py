@@ -13,6 +13,7 @@ from streams.core.lateness import is_final
 from streams.core.rollup.measures import (
     COLUMN,
     COST,
+    COUNTERFACTUALS,
     MAX_COLUMNS,
     MEASURES,
     MIN_COLUMNS,
@@ -40,9 +41,14 @@ class AggregateKey:
 
 @dataclass
 class _Window:
-    """The aggregates of one (minute, block): a row of the matrix for each set of dimensions."""
+    """The aggregates of one (minute, block): a row of the matrix for each set of dimensions.
+
+    ``admitted``: the rows without ``__other__``; ``latest_first``: the greatest first offset among them.
+    """
 
     rows: dict[Dimensions, int] = field(default_factory=dict)
+    admitted: int = 0
+    latest_first: int = -1
     rollups_from: int | None = None
 
 
@@ -81,10 +87,11 @@ class Aggregates:
             calls = self._without_absorbed(calls, by)
             if calls.height == 0:
                 return calls
-        folded = calls.group_by(by).agg(self._aggregations)
-        rows = self._resolve(folded.select(by), folded["__first_offset"].to_numpy())
-        self._add(rows, folded.select(f"__{measure}" for measure in MEASURES).to_numpy())
-        self._dirty.update(rows.tolist())
+        for part in _summable(calls):
+            folded = part.group_by(by).agg(self._aggregations)
+            rows = self._resolve(folded.select(by), folded["__first_offset"].to_numpy())
+            self._add(rows, folded.select(f"__{measure}" for measure in MEASURES).to_numpy())
+            self._dirty.update(rows.tolist())
         return calls
 
     def _without_absorbed(self, calls: pl.DataFrame, by: list[str]) -> pl.DataFrame:
@@ -108,17 +115,24 @@ class Aggregates:
                     dimensions = self._other
                 row = window.rows.get(dimensions)
                 if row is None:
-                    row = self._open(AggregateKey(minute_us, block, dimensions))
-                    window.rows[dimensions] = row
+                    row = self._open_in(window, AggregateKey(minute_us, block, dimensions), int(first_offsets[i]))
             rows[i] = row
         return rows
 
     def _admitted_before(self, window: _Window, offset: int) -> int:
-        if len(window.rows) < self._cap:
-            return len(window.rows)
-        firsts = self._totals[list(window.rows.values()), _FIRST_OFFSET]
-        others = 1 if self._other in window.rows else 0
-        return int(np.count_nonzero(firsts < offset)) - others
+        if window.admitted < self._cap or window.latest_first < offset:
+            return window.admitted
+        # restored rows may have been opened by records that are yet to be replayed
+        own = [row for dimensions, row in window.rows.items() if dimensions != self._other]
+        return int(np.count_nonzero(self._totals[own, _FIRST_OFFSET] < offset))
+
+    def _open_in(self, window: _Window, key: AggregateKey, first_offset: int) -> int:
+        row = window.rows[key.dimensions] = self._open(key)
+        self._totals[row, _FIRST_OFFSET] = first_offset
+        if key.dimensions != self._other:
+            window.admitted += 1
+            window.latest_first = max(window.latest_first, first_offset)
+        return row
 
     def _open(self, key: AggregateKey) -> int:
         if self._free:
@@ -136,11 +150,11 @@ class Aggregates:
 
     def _add(self, rows: NDArray[np.int64], folded: NDArray[np.int64]) -> None:
         totals = self._totals
-        before = totals[rows, COLUMN[COST]]
-        np.add.at(totals, (rows, SUM_COLUMNS), folded[:, SUM_COLUMNS])  # several keys may share __other__
-        np.maximum.at(totals, (rows, MAX_COLUMNS), folded[:, MAX_COLUMNS])
-        np.minimum.at(totals, (rows, MIN_COLUMNS), folded[:, MIN_COLUMNS])
-        if (totals[rows, COLUMN[COST]] < before).any():
+        before = totals[rows, SUM_COLUMNS]
+        np.add.at(totals[:, SUM_COLUMNS], rows, folded[:, SUM_COLUMNS])  # several keys may share __other__
+        np.maximum.at(totals[:, MAX_COLUMNS], rows, folded[:, MAX_COLUMNS])
+        np.minimum.at(totals[:, MIN_COLUMNS], rows, folded[:, MIN_COLUMNS])
+        if (totals[rows, SUM_COLUMNS] < before).any():
             raise OverflowError("one aggregate's cost passed 9.2 million USD within a minute: 64 bits can't hold it")
 
     def restore(self, key: AggregateKey, totals: NDArray[np.int64], rollups_from: int) -> None:
@@ -149,7 +163,7 @@ class Aggregates:
         window.rollups_from = rollups_from if window.rollups_from is None else min(window.rollups_from, rollups_from)
         row = window.rows.get(key.dimensions)
         if row is None:
-            row = window.rows[key.dimensions] = self._open(key)
+            row = self._open_in(window, key, int(totals[_FIRST_OFFSET]))
         if totals[_THROUGH_OFFSET] > self._totals[row, _THROUGH_OFFSET]:
             self._totals[row] = totals
         self._replay_until = max(self._replay_until, int(totals[_THROUGH_OFFSET]))
@@ -193,3 +207,14 @@ class Aggregates:
 
     def __iter__(self) -> Iterator[tuple[AggregateKey, NDArray[np.int64]]]:
         return ((key, self._totals[row]) for row, key in enumerate(self._keys) if key is not None)
+
+
+def _summable(calls: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Cut calls where their costs might not sum within 64 bits, so that an overflow is noticed and not wrapped."""
+    dearest = max(int(calls[name].max()) for name in (COST, *COUNTERFACTUALS))  # type: ignore[arg-type]
+    if calls.height == 1 or dearest * calls.height < 2**62:
+        yield calls
+        return
+    half = calls.height // 2
+    yield from _summable(calls[:half])
+    yield from _summable(calls[half:])
