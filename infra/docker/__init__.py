@@ -1,0 +1,1 @@
+"""The worker's image, and what runs beside it under Docker Compose."""
