@@ -1,0 +1,170 @@
+"""``spendstream demo``: the whole stack on this machine, with realistic traffic and a live view."""
+
+import asyncio
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+import infra.demo
+from infra.demo.live_view import line, picture, spend_table
+from infra.demo.publisher import read_status
+from infra.demo.snapshot import Snapshot, read_snapshot
+from infra.demo.summary import Equation, Totals, account, read_counters, read_totals
+from infra.embedded.process import ManagedProcess
+from streams.cli.console import err, out
+from streams.cli.embedded import embedded_stack
+from streams.cli.logs import silence_libraries
+from streams.drain import drain
+from streams.errors import SpendstreamError
+from streams.settings import Settings
+from streams.sinks.clickhouse import open_client
+from streams.worker import clickhouse_settings
+
+if TYPE_CHECKING:
+    from infra.embedded.stack import EmbeddedStack
+
+RATE_CARD: Final = Path(infra.demo.__file__).with_name("rates.yaml")
+_VIEW_INTERVAL_S: Final = 1.0
+_LINE_INTERVAL_S: Final = 3.0
+_DRAIN_TIMEOUT_S: Final = 120.0
+
+
+class DemoNotDrained(SpendstreamError):
+    """What was published did not arrive in time."""
+
+
+class PublisherLost(SpendstreamError):
+    """The publishing process ended in another way than it was asked to."""
+
+
+def demo(
+    seconds: Annotated[float | None, typer.Option(min=1, help="Stop after this; else at Ctrl-C.")] = None,
+    rate: Annotated[float, typer.Option(min=1, help="Records published a second.")] = 2_000,
+    plain: Annotated[bool, typer.Option("--plain", help="A line every few seconds instead of the live view.")] = False,
+    state_dir: Annotated[Path | None, typer.Option(help="Keep the data here; else it is removed at the end.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same traffic.")] = 1,
+) -> None:
+    """Start everything, let a small company's services publish their usage, and watch the spend as it happens.
+
+    At the end all is drained, and the account is made up: published = metered + duplicates + dead letters, and the
+    ledger's total = the rollups' total. Exit status 1 where that does not hold.
+    """
+    silence_libraries()
+    stop = _stop_on_signal()
+    with ExitStack() as at_end:
+        folder = state_dir or Path(at_end.enter_context(tempfile.TemporaryDirectory(prefix="spendstream-demo-")))
+        err.print("starting broker, ClickHouse and worker …")
+        cards = {"rate_cards": (*Settings().rate_cards, str(RATE_CARD))}
+        stack = at_end.enter_context(embedded_stack(folder, workers=1, tell=err.print, extra=cards))
+        client = at_end.enter_context(
+            open_client(clickhouse_settings(stack.settings), database=stack.settings.clickhouse_database)
+        )
+        before = read_totals(client)
+        status_path = folder / "publisher.json"
+        status_path.unlink(missing_ok=True)
+        run = _Run(stack, client, _publisher(stack, rate, seed, status_path), status_path)
+        at_end.enter_context(run.publisher)
+        with _view(plain or not out.is_terminal) as (show, interval_s):
+            run.watch(stop, seconds, show, interval_s)
+        run.publisher.stop()
+        err.print("draining …")
+        equations = run.make_up(before)
+        _print_summary(run.look(), equations)
+    if not all(equation.holds for equation in equations):
+        raise typer.Exit(1)
+
+
+@dataclass
+class _Run:
+    stack: "EmbeddedStack"
+    client: Any
+    publisher: ManagedProcess
+    status_path: Path
+    began: float = field(default_factory=time.monotonic)
+
+    def watch(
+        self, stop: threading.Event, seconds: float | None, show: Callable[[Snapshot], None], interval_s: float
+    ) -> None:
+        """Show a snapshot at each interval, until stopped or the time is over. Raises what the stack can't mend."""
+        while True:
+            left_s = interval_s if seconds is None else self.began + seconds - time.monotonic()
+            if left_s <= 0 or stop.wait(min(interval_s, left_s)):
+                return
+            self.stack.watch()
+            if not self.publisher.is_running():
+                raise PublisherLost(f"the publisher ended by itself: {self.publisher.log_tail()}")
+            snapshot = self.look()
+            show(snapshot)
+            # Never more than half of the time spent asking, however large the ledger grows.
+            interval_s = max(interval_s, 2 * snapshot.read_s)
+
+    def look(self) -> Snapshot:
+        published = read_status(self.status_path).published
+        return read_snapshot(self.client, time.monotonic() - self.began, published)
+
+    def make_up(self, before: Totals) -> list[Equation]:
+        """Wait until all has arrived, and return the account. Raises: DemoNotDrained."""
+        settings = self.stack.settings
+        report = asyncio.run(drain(settings, _DRAIN_TIMEOUT_S))
+        if not report.is_drained:
+            behind = ", ".join(f"{s.group} {s.topic}[{s.partition}] by {s.behind}" for s in report.behind)
+            raise DemoNotDrained(f"not everything arrived within {_DRAIN_TIMEOUT_S:g} s: {behind or 'no answer'}")
+        status = read_status(self.status_path)
+        if not status.is_done:
+            raise PublisherLost(f"the publisher did not end in order: {self.publisher.log_tail()}")
+        return account(status, asyncio.run(read_counters(settings)), before, read_totals(self.client))
+
+
+def _publisher(stack: "EmbeddedStack", rate: float, seed: int, status_path: Path) -> ManagedProcess:
+    return ManagedProcess(
+        [
+            *(sys.executable, "-m", "infra.demo.publisher", "--rate", f"{rate:g}"),
+            *("--seed", str(seed), "--status", str(status_path)),
+        ],
+        log_path=stack.logs / "publisher.log",
+        ready=status_path.exists,
+        env=stack.environment,
+    )
+
+
+def _stop_on_signal() -> threading.Event:
+    """Return what the first signal sets; a second Ctrl-C interrupts."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return stop
+
+
+@contextmanager
+def _view(plain: bool) -> Iterator[tuple[Callable[[Snapshot], None], float]]:
+    """Yield what shows a snapshot, and how many seconds lie between two."""
+    if plain:
+        yield lambda snapshot: out.print(line(snapshot), soft_wrap=True), _LINE_INTERVAL_S
+        return
+    from rich.live import Live
+
+    with Live(picture(Snapshot()), console=out, screen=True, auto_refresh=False) as live:
+        yield lambda snapshot: live.update(picture(snapshot), refresh=True), _VIEW_INTERVAL_S
+
+
+def _print_summary(snapshot: Snapshot, equations: list[Equation]) -> None:
+    for dimension in ("team", "feature", "model"):
+        out.print(spend_table(dimension, snapshot))
+        out.print()
+    for equation in equations:
+        out.print("[green]✓[/green]" if equation.holds else "[bold red]✗[/bold red]", equation.words, soft_wrap=True)
