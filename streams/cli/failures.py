@@ -13,6 +13,10 @@ def explain(error: BaseException) -> str | None:
     from clickhouse_connect.driver.exceptions import ClickHouseError
     from pydantic import ValidationError
 
+    from streams.core.pricing.errors import RateCardError
+
+    if isinstance(error, RateCardError):
+        return str(error)
     if isinstance(error, ValidationError) and error.title == "Settings":
         return "\n".join(_setting(each["loc"], each["msg"], each.get("input")) for each in error.errors())
     if isinstance(error, KafkaConnectionError):
