@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 help: ## print this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make .venv with everything the demo and the tests need (idempotent)
 
@@ -20,7 +20,7 @@ demo: setup ## the whole stack on this machine with a realistic load and a live 
 test: setup kafka ## all tests, on a real Kafka and the real ClickHouse engine
 	$(BIN)/pytest
 
-fast-tests: setup
+fast-tests: setup ## the tests that need no broker, no ClickHouse and kill nothing
 	$(BIN)/pytest -q -m 'not broker and not clickhouse and not crash'
 
 kafka: setup ## fetch a local Apache Kafka from Maven Central, for the integration tests (idempotent)
@@ -29,19 +29,22 @@ kafka: setup ## fetch a local Apache Kafka from Maven Central, for the integrati
 format: setup ## format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix --quiet .
 
-lint: setup
+lint: setup ## format and lint, without changing anything
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 
-types: setup
+types: setup ## mypy, strict
 	$(BIN)/mypy
 
-contract: setup
+contract: setup ## what may import what
 	$(BIN)/lint-imports
 
 schemas: setup ## regenerate schemas/json from the models
 	$(BIN)/python -m schemas.generate
 
-check: lint types contract fast-tests ## format, lint, types, import contract, fast tests
+check-schemas: setup ## fail where schemas/json differs from the models
+	$(BIN)/python -m schemas.generate --check
+
+check: lint types contract check-schemas fast-tests ## format, lint, types, import contract, schemas, fast tests
 
 soak: setup kafka ## randomized crash soak: kills, rebalances, outages, then exact reconciliation
 	$(BIN)/python -m tests.crash.soak
@@ -49,4 +52,4 @@ soak: setup kafka ## randomized crash soak: kills, rebalances, outages, then exa
 bench: setup kafka ## throughput and latency, with ratios measured side by side in one run
 	$(BIN)/python -m tests.bench
 
-.PHONY: help setup demo test fast-tests kafka format lint types contract schemas check soak bench
+.PHONY: help setup demo test fast-tests kafka format lint types contract schemas check-schemas check soak bench
