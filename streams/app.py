@@ -17,7 +17,7 @@ from streams.state.producer import AckedProducer
 from streams.state.recovery import Recovery
 from streams.transport.batched import BatchSchema, batched_transport
 
-_BUFFERED_BATCHES = 4
+_BUFFERED_BATCHES = 10_000  # the transport holds back by itself, by records
 _FETCH_RECORDS = 20_000
 
 
@@ -48,9 +48,9 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
     app.transport = batched_transport(usage)(app.conf.broker, app, app.loop)
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="meter")
     producer = AckedProducer(settings.kafka_client())
-    recovery = Recovery(settings.kafka_client(), settings.topic, settings.meter_rules, book)
+    recovery = Recovery(settings.kafka_client(), settings.group("meter"), settings.topic, settings.meter_rules, book)
     flusher = Flusher(producer, settings.topic, executor, settings.meter_dimensions)
-    meter = MeterAgent(recovery, flusher, executor, metrics, app.crash)
+    meter = MeterAgent(app, recovery, flusher, executor, metrics)
     app.agent(app.topic(usage, schema=BatchSchema()), name="meter")(meter.run)
 
     @app.timer(settings.meter_flush_interval_s, name="flush")
@@ -60,6 +60,10 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
     @app.on_partitions_revoked.connect(weak=False)
     async def let_go(_app: Any, revoked: set[TP], **_: Any) -> None:
         meter.revoked(revoked)
+
+    @app.on_partitions_assigned.connect(weak=False)
+    async def take_up(_app: Any, assigned: set[TP], **_: Any) -> None:
+        meter.assigned(assigned, usage)
 
     @app.on_before_shutdown.connect(weak=False)
     async def flush_and_stop(_app: Any, **_: Any) -> None:

@@ -7,8 +7,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import msgspec
-
 from schemas import topics
 from schemas.dead_letter import DeadLetter
 from streams.core.ledger import ledger_records, ledger_table
@@ -86,19 +84,19 @@ class Flusher:
         )
 
     def _dead_letter(self, partition: int, log: str, rejected: Rejected) -> Record:
-        letter = DeadLetter.model_construct(
+        rejection = rejected.rejection
+        letter = DeadLetter(
             topic=self.topic(topics.USAGE),
             source_log=log,
             partition=partition,
             offset=rejected.offset,
-            reason=rejected.rejection.reason,
-            field=rejected.rejection.field,
-            message=rejected.rejection.message,
-            event_id=rejected.rejection.event_id,
-            service=rejected.rejection.service,
+            reason=rejection.reason,
+            field=rejection.field,
+            message=rejection.message,
+            event_id=rejection.event_id,
+            service=rejection.service,
             recorded_at=datetime.fromtimestamp(max(rejected.timestamp_ms, 0) / 1000, UTC),
+            key=None if rejected.key is None else base64.b64encode(rejected.key),
+            original=base64.b64encode(rejected.value or b""),
         )
-        fields = letter.model_dump(mode="json", exclude={"key", "original"})
-        fields["key"] = None if rejected.key is None else base64.b64encode(rejected.key).decode()
-        fields["original"] = base64.b64encode(rejected.value or b"").decode()
-        return Record(key=f"{partition}/{rejected.offset}".encode(), value=msgspec.json.encode(fields))
+        return Record(key=f"{partition}/{rejected.offset}".encode(), value=letter.model_dump_json().encode())

@@ -34,7 +34,7 @@ class AckedProducer:
 
     def __init__(self, client: dict[str, Any]) -> None:
         self._client = client
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: Any = None
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:

@@ -10,7 +10,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas import topics
-from streams.core.batch import RecordBatch
+from schemas.progress import Progress
 from streams.core.meter import MeterRules, PartitionMeter, new_marker, restore
 from streams.core.pricing import PriceBook
 from streams.core.progress import ProgressRecord, read_progress
@@ -28,43 +28,45 @@ _RECOVERY_TIMEOUT_S: Final = 300
 class Recovery:
     """Rebuilds meters. Reads with a consumer of its own, outside any group."""
 
-    def __init__(self, client: dict[str, Any], topic: Callable[[str], str], rules: MeterRules, book: PriceBook) -> None:
+    def __init__(
+        self, client: dict[str, Any], group: str, topic: Callable[[str], str], rules: MeterRules, book: PriceBook
+    ) -> None:
         self._client = client
+        self._group = group
         self._topic = topic
         self._rules = rules
         self._book = book
 
-    async def recover(self, partition: int, first: RecordBatch) -> PartitionMeter:
-        """Return the meter that goes on where the partition's last marker stands; a new one where there is none.
+    async def recover(self, partition: int) -> PartitionMeter:
+        """Return the meter that goes on where the partition's last marker stands.
 
-        ``first`` is the first batch of the assignment: it names the log's life where no marker does.
+        Without a marker it begins where the group has committed, else at the beginning of the log.
 
-        Raises: InterruptedFlush, when a crash left rollups of other dimensions behind the marker.
+        Raises: InterruptedFlush, when a crash left rollups of other dimensions behind the marker; TimeoutError.
         """
         consumer = AIOKafkaConsumer(
             **self._client,
-            group_id=None,
+            group_id=self._group,  # never joined: partitions are assigned by hand, to read what was committed
             enable_auto_commit=False,
             fetch_max_wait_ms=100,
             fetch_max_bytes=64_000_000,
             max_partition_fetch_bytes=16_000_000,
         )
-        await consumer.start()
         try:
             async with asyncio.timeout(_RECOVERY_TIMEOUT_S):
-                return await self._recover(consumer, partition, first)
+                await consumer.start()
+                return await self._recover(consumer, partition)
         finally:
             await consumer.stop()
 
-    async def _recover(self, consumer: AIOKafkaConsumer, partition: int, first: RecordBatch) -> PartitionMeter:
+    async def _recover(self, consumer: AIOKafkaConsumer, partition: int) -> PartitionMeter:
         records = [read_progress(value) for _, value in await self._read(consumer, topics.PROGRESS, partition, None)]
         live = await self._live_log(consumer, partition, records)
         if live is None:
-            source_log = f"{max(first.timestamps_ms[0], 0):x}-{first.first_offset:x}"
-            marker = new_marker(partition, source_log, first.first_offset - 1)
+            marker = await self._first_marker(consumer, partition)
             records.append(ProgressRecord(marker, *_no_ids()))
-            log.info("meter.new_log", partition=partition, source_log=source_log, offset=first.first_offset)
-            live = source_log
+            live = marker.source_log
+            log.info("meter.new_log", partition=partition, source_log=live, offset=marker.through_offset + 1)
         newest = max((r.marker for r in records if r.marker.source_log == live), key=lambda m: m.through_offset)
         rollups = []
         for offset, value in await self._read(consumer, topics.ROLLUP, partition, newest.rollups_from):
@@ -83,6 +85,25 @@ class Recovery:
             ids=meter.seen.count,
         )
         return meter
+
+    async def _first_marker(self, consumer: AIOKafkaConsumer, partition: int) -> Progress:
+        """Name a log that was never metered after its first record: every worker that asks names it alike."""
+        source = TopicPartition(self._topic(topics.USAGE), partition)
+        consumer.assign([source])
+        begin = (await consumer.beginning_offsets([source]))[source]
+        end = (await high_watermarks(consumer, [source]))[source]
+        committed = await consumer.committed(source)
+        start = committed if committed is not None and begin <= committed <= end else begin
+        first_ms = max(await self._timestamp_from(consumer, source, start) or 0, 0) if start < end else 0
+        return new_marker(partition, f"{first_ms:x}-{start:x}", start - 1)
+
+    async def _timestamp_from(self, consumer: AIOKafkaConsumer, source: TopicPartition, offset: int) -> int | None:
+        """Return the Kafka timestamp of the first record at or behind an offset."""
+        consumer.seek(source, offset)
+        fetched = await consumer.getmany(source, timeout_ms=10 * _READ_TIMEOUT_MS, max_records=1)
+        for record in fetched.get(source, []):
+            return int(record.timestamp)
+        return None
 
     async def _live_log(self, consumer: AIOKafkaConsumer, partition: int, records: list[ProgressRecord]) -> str | None:
         """Return the log that the newest marker speaks of, or None where the topic was made anew since."""

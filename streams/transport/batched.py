@@ -5,12 +5,29 @@ yields the whole list of fetched records as one message, whose offset is the las
 commits that offset, which covers the batch, as long as batches are acked in order: the agent acks after a flush.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, ClassVar
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar, Final
+from weakref import WeakSet
 
 import faust
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP, ConsumerMessage
+
+MAX_WAITING_RECORDS: Final = 100_000
+"""Records handed out and not yet absorbed: beyond it the consumer fetches no more."""
+
+_LONGEST_WAIT_S: Final = 1.0
+_WAIT_STEP_S: Final = 0.005
+
+
+class FetchedBatch(list[Any]):
+    """The records of one fetch of one partition. It counts as waiting until it is absorbed, or forgotten."""
+
+    is_absorbed = False
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # told apart by identity, in a weak set
 
 
 class BatchedConsumer(Consumer):
@@ -18,8 +35,22 @@ class BatchedConsumer(Consumer):
 
     batched_topics: ClassVar[frozenset[str]] = frozenset()
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+    def on_init(self) -> None:
+        super().on_init()
+        self._handed_out: WeakSet[FetchedBatch] = WeakSet()
+
+    async def _until_absorbed(self) -> None:
+        """Hold back while too much waits. Bounded: what a rebalance dropped is never absorbed, only forgotten."""
+        deadline = time.monotonic() + _LONGEST_WAIT_S
+        while time.monotonic() < deadline and not self.should_stop:
+            waiting = sum(len(batch) for batch in list(self._handed_out) if not batch.is_absorbed)
+            if waiting < MAX_WAITING_RECORDS:
+                return
+            await asyncio.sleep(_WAIT_STEP_S)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 (Faust's)
         """Yield one message per partition fetched; record by record for topics that aren't batched."""
+        await self._until_absorbed()
         generation = self.app.consumer_generation_id
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
@@ -35,12 +66,16 @@ class BatchedConsumer(Consumer):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self.batched_topics:
-                yield tp, self._batch_message(tp, fetched)
+                # Faust drops what it has "read" before; whether a batch is new is for the agent to say
+                self._read_offset[tp] = None
+                batch = FetchedBatch(fetched)
+                self._handed_out.add(batch)
+                yield tp, self._batch_message(tp, batch)
             else:
                 for record in fetched:
                     yield tp, self._to_message(tp, record)
 
-    def _batch_message(self, tp: TP, records: Sequence[Any]) -> ConsumerMessage:
+    def _batch_message(self, tp: TP, records: FetchedBatch) -> ConsumerMessage:
         last = records[-1]
         return ConsumerMessage(
             topic=tp.topic,
@@ -67,7 +102,7 @@ class BatchedConsumer(Consumer):
         last = max(acked)
         acked.clear()
         self._acked_index[tp].clear()
-        return last + 1
+        return int(last) + 1
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Between two batches' last offsets lies a batch, not a gap."""

@@ -1,0 +1,1 @@
+"""Real processes, killed for real; then exact reconciliation with an independently computed truth."""
