@@ -1,0 +1,306 @@
+"""Reconcile finds what differs between Kafka, ledger and rollups, and mends the rollups: on the real engine."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from clickhouse_connect.driver.client import Client
+
+from infra.clickhouse.migrate import MigrationSettings, Migrator
+from infra.clickhouse.template import Target
+from infra.embedded.broker import EmbeddedBroker
+from infra.embedded.clickhouse import EmbeddedClickHouse
+from infra.kafka.topics import TopicSpec, ensure_topics
+from schemas import topics
+from streams.core.batch import RecordBatch
+from streams.core.clock import epoch_us
+from streams.core.ledger import ledger_records, ledger_table
+from streams.core.meter import MeterRules, PartitionMeter, Taken, new_marker
+from streams.core.pricing import PriceBook
+from streams.core.progress import write_progress
+from streams.core.rollup.record import rollup_record
+from streams.reconcile import Report, reconcile
+from streams.reconcile.compare import Range
+from streams.settings import Settings
+from streams.sinks.base import Landing
+from streams.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
+from streams.sinks.ledger import Ledger
+from streams.sinks.rollups import Rollups
+from tests.unit.sinks.make import records
+
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(120)]
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+LOG = "19cb-0"
+MODELS = (("openai", "gpt-4o"), ("anthropic", "claude-sonnet-4-5"), ("nobody", "no-such-model"))
+TWICE = 7
+"""Which event comes again, in the traffic that repeats one beyond the dedupe horizon."""
+
+
+def traffic(events: int = 240) -> list[dict[str, Any]]:
+    """Four minutes of calls, some late and some too late, then one event an hour on that makes them final."""
+    made = [event(i, NOON + timedelta(seconds=i)) for i in range(events)]
+    made.append(event(events, NOON + timedelta(minutes=5)))
+    made.append(event(events + 1, NOON + timedelta(seconds=30)))  # late
+    made.append(event(events + 2, NOON + timedelta(hours=1)))
+    made.append(event(events + 3, NOON + timedelta(seconds=40)))  # too late: a correction
+    return made
+
+
+def event(number: int, at: datetime) -> dict[str, Any]:
+    provider, model = MODELS[number % 3]
+    return {
+        "event_id": str(uuid.UUID(int=number + 1)),
+        "occurred_at": at.isoformat(),
+        "service": f"service-{number % 4}",
+        "team": "search" if number % 2 else None,
+        "customer": f"customer-{number}",
+        "provider": provider,
+        "model_requested": model,
+        "status": "error" if number % 11 == 0 else "ok",
+        "attempt": 1 + (number % 13 == 0),
+        "latency_ms": None if number % 5 == 0 else number,
+        "input_tokens": 1000 + number,
+        "cache_read_tokens": number % 7 * 100,
+        "output_tokens": number,
+        "web_searches": number % 2 if model == "claude-sonnet-4-5" else 0,
+    }
+
+
+def meter(events: Sequence[dict[str, Any]], *, cap: int = 1000) -> Taken:
+    """What the meter makes of the events, each recorded an hour after the latest."""
+    rules = MeterRules(cardinality_cap=cap, dedupe_horizon_s=1)
+    metering = PartitionMeter(new_marker(0, LOG, -1), rules, PriceBook())
+    recorded_ms = epoch_us(NOON + timedelta(hours=2)) // 1000
+    n = len(events)
+    batch = RecordBatch(
+        partition=0,
+        offsets=np.arange(n),
+        timestamps_ms=recorded_ms + np.arange(n) * 1000 * 60,  # each beyond the dedupe horizon of the one before
+        keys=[b"k"] * n,
+        values=[json.dumps(one).encode() for one in events],
+    )
+    for at in range(n):
+        one = RecordBatch(0, batch.offsets[at : at + 1], batch.timestamps_ms[at : at + 1], [b"k"], [batch.values[at]])
+        metering.absorb(one, NOON + timedelta(hours=3, seconds=at))
+    return metering.take()
+
+
+class World:
+    """A topic prefix and a database of their own; rows come into the tables as the sinks write them."""
+
+    def __init__(self, broker: EmbeddedBroker, url: str, client: Client) -> None:
+        name = uuid.uuid4().hex[:12]
+        self.client = client
+        self.settings = Settings(
+            kafka_bootstrap_servers=broker.bootstrap,
+            kafka_topic_prefix=f"t{name}.",
+            kafka_group=f"g{name}",
+            clickhouse_url=url,
+            clickhouse_database=f"db_{name}",
+        )
+
+    async def create(self) -> None:
+        Migrator(self.client, MigrationSettings(Target(self.settings.clickhouse_database))).up()
+        specs = [TopicSpec(self.settings.topic(name), 1) for name in topics.ALL]
+        await ensure_topics(self.settings.kafka_bootstrap_servers, specs, replication=1)
+
+    def land(self, landing: Landing, values: Sequence[bytes]) -> None:
+        for insert in landing.land(records(values)).inserts:
+            table = f"{self.settings.clickhouse_database}.{insert.table}"
+            self.client.raw_insert(table, insert.columns, insert.body, fmt="ArrowStream", settings=INSERT_SETTINGS)
+
+    def land_ledger(self, taken: Taken) -> None:
+        assert taken.calls is not None
+        table = ledger_table(taken.calls, partition=0, source_log=LOG)
+        self.land(Ledger(), list(ledger_records(table, 20_000, 900_000)))
+
+    def land_rollups(self, taken: Taken, *, but: Sequence[int] = ()) -> None:
+        values = rollup_values(taken)
+        self.land(Rollups(), [value for number, value in enumerate(values) if number not in but])
+
+    async def write_kafka(self, taken: Taken, events: int) -> None:
+        """The log's records, the meter's marker and the meter's commit."""
+        await self.publish(events)
+        producer = AIOKafkaProducer(**self.settings.kafka_client())
+        await producer.start()
+        await producer.send_and_wait(self.settings.topic(topics.PROGRESS), write_progress(taken.progress), partition=0)
+        await producer.stop()
+        usage = TopicPartition(self.settings.topic(topics.USAGE), 0)
+        consumer = AIOKafkaConsumer(
+            **self.settings.kafka_client(), group_id=self.settings.group("meter"), enable_auto_commit=False
+        )
+        await consumer.start()
+        consumer.assign([usage])
+        await consumer.commit({usage: events})
+        await consumer.stop()
+
+    async def publish(self, events: int) -> None:
+        producer = AIOKafkaProducer(**self.settings.kafka_client())
+        await producer.start()
+        for _ in range(events):
+            await producer.send(self.settings.topic(topics.USAGE), b"{}", partition=0)
+        await producer.flush()
+        await producer.stop()
+
+    async def reconcile(self, *, repair: bool = False) -> Report:
+        return await reconcile(self.settings, Range(), repair=repair)
+
+    def rollups(self) -> list[dict[str, Any]]:
+        """The rollups that hold calls, without what only says when they were written."""
+        database = self.settings.clickhouse_database
+        sql = f"SELECT * EXCEPT (ver, inserted_at) FROM {database}.rollups_1m FINAL WHERE calls > 0 ORDER BY ALL"
+        return list(self.client.query(sql).named_results())
+
+
+def rollup_values(taken: Taken) -> list[bytes]:
+    return [rollup_record(LOG, 0, MeterRules().dimensions, key, totals)[1] for key, totals in taken.rollups]
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as running:
+        yield running
+
+
+@pytest.fixture
+async def world(broker: EmbeddedBroker, server: EmbeddedClickHouse) -> AsyncIterator[World]:
+    with open_client(ClickHouseSettings(server.url)) as client:
+        made = World(broker, server.url, client)
+        await made.create()
+        yield made
+        client.command(f"DROP DATABASE {made.settings.clickhouse_database} SYNC")
+
+
+@pytest.fixture
+async def metered(world: World) -> Taken:
+    """Everything metered, everything published accounted for; the rollups are up to the test."""
+    events = traffic()
+    taken = meter(events)
+    world.land_ledger(taken)
+    await world.write_kafka(taken, len(events))
+    return taken
+
+
+async def test_what_the_meter_wrote_reconciles(world: World, metered: Taken) -> None:
+    world.land_rollups(metered)
+    report = await world.reconcile()
+    assert report.ok, report.summary()
+    assert [hour.ledger.calls for hour in report.hours] == [243, 1]
+    counters = report.summary()["partitions"][0]
+    assert counters["records"] == counters["metered"] == counters["ledger_calls"] == counters["rollup_calls"] == 244
+    assert counters["late"] == counters["corrections"] == 1
+
+
+async def test_a_missing_rollup_is_found_and_repaired_as_the_meter_had_written_it(world: World, metered: Taken) -> None:
+    world.land_rollups(metered)
+    as_metered = world.rollups()
+    world.client.command(f"TRUNCATE TABLE {world.settings.clickhouse_database}.rollups_1m")
+    corrected = next(i for i, (key, _) in enumerate(metered.rollups) if key.block >= 0)
+    world.land_rollups(metered, but=(0, 5, corrected))
+
+    found = await world.reconcile()
+    assert not found.ok
+    assert found.is_drained
+    assert [hour.status for hour in found.hours] == ["differs", "ok"]
+    assert found.cells[0].rollups_minus_ledger["calls"] < 0
+
+    # the correction's block of offsets is still being filled: that key is the meter's
+    repaired = await world.reconcile(repair=True)
+    assert repaired.repaired_rows == 2
+    assert not repaired.ok
+    assert "not final" in repaired.notes[-1]
+
+    world.land(Rollups(), [rollup_values(metered)[corrected]])
+    assert (await world.reconcile()).ok
+    assert world.rollups() == as_metered
+
+
+async def test_an_event_counted_twice_is_found_and_repaired_and_stays_repaired(world: World) -> None:
+    events = traffic()
+    events.insert(-2, events[TWICE])  # again, beyond the dedupe horizon
+    taken = meter(events)
+    world.land_ledger(taken)
+    world.land_rollups(taken)
+    await world.write_kafka(taken, len(events))
+
+    found = await world.reconcile()
+    assert not found.ok
+    assert found.cells[0].rollups_minus_ledger["calls"] == 1
+    assert any("beyond the dedupe horizon" in problem for problem in found.problems)
+
+    repaired = await world.reconcile(repair=True)
+    assert repaired.ok, repaired.summary()
+    assert (repaired.repaired_rows, repaired.repaired_minutes) == (1, 1)
+    assert [hour.status for hour in repaired.hours] == ["repaired", "ok"]
+
+    world.land_rollups(taken)  # a sink inserts the same totals once more
+    assert (await world.reconcile()).ok
+
+
+async def test_a_total_that_no_call_of_the_ledger_stands_for_becomes_nothing(world: World, metered: Taken) -> None:
+    world.land_rollups(metered)
+    stray = json.loads(rollup_values(metered)[0])
+    stray["dimensions"]["service"] = "nobody's"
+    world.land(Rollups(), [json.dumps(stray).encode()])
+    assert not (await world.reconcile()).ok
+    assert (await world.reconcile(repair=True)).ok
+    assert not [row for row in world.rollups() if row["service"] == "nobody's"]
+
+
+async def test_beyond_the_cardinality_cap_the_shared_row_takes_what_is_missing(world: World) -> None:
+    events = traffic()
+    taken = meter(events, cap=2)
+    world.land_ledger(taken)
+    shared = next(i for i, (key, _) in enumerate(taken.rollups) if key.dimensions[0] == "__other__")
+    world.land_rollups(taken)
+    short = json.loads(rollup_values(taken)[shared])
+    short["calls"] -= 1
+    short["through_offset"] += 1
+    world.land(Rollups(), [json.dumps(short).encode()])
+    await world.write_kafka(taken, len(events))
+    assert not (await world.reconcile()).ok
+    repaired = await world.reconcile(repair=True)
+    assert repaired.ok, repaired.summary()
+    assert repaired.repaired_rows == 1
+
+
+async def test_an_open_minute_is_left_to_the_meter(world: World, metered: Taken) -> None:
+    last = next(i for i, (key, _) in enumerate(metered.rollups) if key.minute_us == epoch_us(NOON + timedelta(hours=1)))
+    world.land_rollups(metered, but=(last,))
+    report = await world.reconcile(repair=True)
+    assert not report.ok
+    assert report.repaired_rows == 0
+    assert [hour.status for hour in report.hours] == ["ok", "open"]
+
+
+async def test_an_hour_whose_calls_are_gone_keeps_its_rollups(world: World, metered: Taken) -> None:
+    world.land_rollups(metered)
+    before = world.rollups()
+    world.client.command(f"TRUNCATE TABLE {world.settings.clickhouse_database}.calls")
+    report = await world.reconcile(repair=True)
+    assert not report.ok
+    assert "kept as they are" in report.notes[-1]
+    assert world.rollups() == before
+
+
+async def test_what_is_published_and_not_metered_is_not_drained(world: World, metered: Taken) -> None:
+    world.land_rollups(metered)
+    await world.publish(3)
+    report = await world.reconcile()
+    assert (report.ok, report.is_drained) == (False, False)
+    assert report.summary()["records_behind"] == 3
+    assert not report.differing_hours
