@@ -21,10 +21,15 @@ _BUFFERED_BATCHES = 10_000  # the transport holds back by itself, by records
 _FETCH_RECORDS = 20_000
 
 
+class _App(faust.App):
+    def _create_directories(self) -> None:
+        """Make none: state is in Kafka, and the working folder may be read-only."""
+
+
 def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.App:
     """Return the metering app. It starts nothing by itself; run it with a ``faust.Worker`` or ``streams.worker``."""
     usage = settings.topic(topics.USAGE)
-    app = faust.App(
+    app = _App(
         settings.group("meter"),
         broker=[URL(f"kafka://{server}") for server in settings.kafka_bootstrap_servers.split(",")],
         broker_credentials=_credentials(settings),

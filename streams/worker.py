@@ -85,6 +85,8 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
         if "meter" in settings.worker_roles:
             app = build_app(settings, metrics, PriceBook.load(settings.rate_card_paths))
             parts.append(asyncio.create_task(_run_app(app, health), name="meter"))
+        else:
+            health.meter_started = True  # there is none to wait for
         if "sink" in settings.worker_roles:
             sinks = build_sinks(settings, metrics)
             parts.extend(asyncio.create_task(sink.run(), name="sink") for sink in sinks)
