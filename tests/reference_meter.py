@@ -208,7 +208,7 @@ def empty_rollup(offset: int, at: int) -> dict[str, Any]:
         "gpu_us",
     ]
     return {
-        **dict.fromkeys([*counts, "latency_ms_sum", "latency_ms_max", "latency_calls"], 0),
+        **dict.fromkeys([*counts, "web_searches", "gpu_us", "latency_ms_sum", "latency_ms_max", "latency_calls"], 0),
         "tokens": Counter(),
         "cost_usd": Decimal(0),
         "cost_usd_by_bucket": Counter(),

@@ -44,7 +44,7 @@ def spell(at: datetime) -> str:
 
 
 def encode(event: dict[str, Any]) -> bytes:
-    return json.dumps(event, separators=(",", ":")).encode()
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class Log:

@@ -12,6 +12,9 @@ from streams.core.decode.fast import read_fast
 from streams.core.decode.judge import judge, without_nul
 from streams.core.decode.strict import read_strict
 
+FEW = 200
+"""So many records are explained one by one sooner than columns are made of them."""
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -26,15 +29,14 @@ def decode(values: Sequence[bytes | None], max_bytes: int = 1_000_000) -> Decode
     if not values:
         return Decoded(pl.DataFrame(schema=CALL_SCHEMA), {})
     records = [v if v is not None and len(v) <= max_bytes else b"" for v in values]
-    fast = read_fast(records)
     frames: list[pl.DataFrame] = []
-    done = np.zeros(len(records), dtype=np.bool_)
-    if fast.certain.any():
+    left = np.arange(len(records))
+    if left.size > FEW and (fast := read_fast(records)).certain.any():
         judged = judge(fast.frame)
         done = fast.certain & judged.valid
-        frames.append(_rows(judged.calls, done, np.arange(len(records))))
-    left = np.flatnonzero(~done)
-    if left.size:
+        frames.append(_rows(judged.calls, done, left))
+        left = np.flatnonzero(~done)
+    if left.size > FEW:
         raw, readable = read_strict([records[i] for i in left])
         judged = judge(raw)
         valid = judged.valid & np.array(readable, dtype=np.bool_) & without_nul(raw)

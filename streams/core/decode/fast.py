@@ -60,13 +60,15 @@ def _proven(joined: bytes, lines: list[bytes], frame: pl.DataFrame) -> NDArray[n
     nulls = dict(zip(frame.columns, frame.null_count().row(0), strict=True))
     cells = frame.height * frame.width - sum(nulls.values())
     texts = frame.height * len(text_cells) - sum(nulls[field] for field in text_cells)
-    if found.keys.size == cells and found.texts.size == texts and found.hidden.size == 0:
+    # a row's keys are never fewer than its cells unless they are hidden: then equal sums are equal rows
+    if clean.all() and found.keys.size == cells and found.texts.size == texts and found.hidden.size == 0:
         return clean
     ends = np.cumsum(np.fromiter((len(line) + 1 for line in lines), dtype=np.int64, count=len(lines)))
     keys, text_values, hidden = (_per_row(at, ends) for at in found)
     filled = frame.select(pl.sum_horizontal(pl.all().is_not_null())).to_series().to_numpy()
     filled_text = frame.select(pl.sum_horizontal(pl.col(text_cells).is_not_null())).to_series().to_numpy()
-    return clean & (keys == filled) & (text_values == filled_text) & (hidden == 0)
+    proven: NDArray[np.bool_] = clean & (keys == filled) & (text_values == filled_text) & (hidden == 0)
+    return proven
 
 
 def _hides_structure(line: bytes) -> bool:
