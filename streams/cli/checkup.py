@@ -30,6 +30,7 @@ State = Literal["ok", "warning", "failed"]
 OLDEST_CLICKHOUSE: Final = (24, 3)
 LARGEST_SKEW_S: Final = 5.0
 _TIMEOUT_S: Final = 5.0
+_GROUPS_TIMEOUT_S: Final = 3.0
 _SAME_COUNT: Final = (topics.USAGE, topics.ROLLUP, topics.PROGRESS)
 
 
@@ -145,9 +146,9 @@ async def _partition_counts(settings: Settings) -> dict[str, int]:
 
 
 async def _groups(settings: Settings) -> Finding:
-    """Look once at how far the groups are."""
+    """Look at how far the groups are, for a few seconds at most: a group that changes its members does not answer."""
     names = ", ".join(settings.group(role) for role in ("meter", *SINK_GROUPS.values()))
-    report = await drain(settings, 0)
+    report = await drain(settings, _GROUPS_TIMEOUT_S)
     if not report.partitions:
         mend = "see the broker's log; check that the user may read consumer groups"
         return Finding("consumer groups", "failed", f"{names}: the broker does not say where they are", mend)

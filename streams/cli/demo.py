@@ -73,6 +73,7 @@ def demo(
         status_path.unlink(missing_ok=True)
         run = _Run(stack, client, _publisher(stack, rate, seed, status_path), status_path)
         at_end.enter_context(run.publisher)
+        run.began = time.monotonic()
         with _view(plain or not out.is_terminal) as (show, interval_s):
             run.watch(stop, seconds, show, interval_s)
         run.publisher.stop()

@@ -1,0 +1,62 @@
+"""JSON for scripts loses no digit and no zone; tables show values as they are."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from streams.cli.console import table, to_json, usd
+
+ID = uuid.UUID("019a0000-0000-7000-a000-000000000001")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Decimal("57.868362000000"), "57.868362000000"),
+        (Decimal("0E-12"), "0.000000000000"),
+        (Decimal("1E+3"), "1000"),
+        (datetime(2026, 1, 2, 3, 4, 5, 6), "2026-01-02T03:04:05.000006+00:00"),  # noqa: DTZ001 as ClickHouse answers
+        (datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=2))), "2026-01-02T03:00:00+02:00"),
+        (datetime(2026, 1, 2, 3, tzinfo=UTC), "2026-01-02T03:00:00+00:00"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (ID, str(ID)),
+        (None, None),
+        (True, True),
+        (2**64 - 1, 2**64 - 1),
+        (b"\xffa", "\\xffa"),
+        ((1, Decimal("2.5")), [1, "2.5"]),
+        ({"k": ID}, {"k": str(ID)}),
+    ],
+)
+def test_a_value_becomes_the_json_that_scripts_rely_on(value: Any, expected: Any) -> None:
+    shown = to_json(value)
+    assert shown == expected
+    assert json.loads(json.dumps(shown)) == expected
+
+
+def render(*rows: tuple[Any, ...]) -> str:
+    written = StringIO()
+    Console(file=written, width=80).print(table(["name", "value"], rows))
+    return written.getvalue()
+
+
+def test_markup_in_a_value_is_shown_and_not_obeyed() -> None:
+    assert "[red]x[/red]" in render(("[red]x[/red]", 1))
+
+
+def test_null_is_a_dash_and_an_empty_result_keeps_its_columns() -> None:
+    assert "–" in render(("a", None))
+    assert "value" in render()
+
+
+def test_amounts_have_thousands_and_a_dash_where_there_is_none() -> None:
+    assert usd(Decimal("1234567.899")) == "$1,234,567.90"
+    assert usd(None) == "–"
