@@ -22,9 +22,8 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 from urllib.request import urlopen
 
-from infra.clickhouse.migrate import MigrationSettings, Migrator
-from infra.clickhouse.retention import Retention
-from infra.clickhouse.template import Target
+from infra.clickhouse.layout import migration_settings
+from infra.clickhouse.migrate import Migrator
 from infra.embedded.broker import EmbeddedBroker
 from infra.embedded.clickhouse import EmbeddedClickHouse
 from infra.embedded.process import ManagedProcess
@@ -140,7 +139,7 @@ class EmbeddedStack:
     def environment(self) -> dict[str, str]:
         """The environment variables that reach this stack."""
         settings = self.settings
-        values = {
+        return {
             "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": settings.kafka_security_protocol,
             "KAFKA_SESSION_TIMEOUT_S": f"{settings.kafka_session_timeout_s:g}",
@@ -157,7 +156,6 @@ class EmbeddedStack:
             "METRICS_PORT": str(settings.metrics_port),
             "RATE_CARDS": os.pathsep.join(str(path.resolve()) for path in settings.rate_card_paths),
         }
-        return values
 
     def __enter__(self) -> Self:
         return self.start()
@@ -225,14 +223,6 @@ def prepare(settings: Settings) -> None:
     asyncio.run(ensure_topics(servers, topic_specs(settings), replication=settings.kafka_replication, security=client))
     with open_client(clickhouse_settings(settings)) as connected:
         Migrator(connected, migration_settings(settings)).up()
-
-
-def migration_settings(settings: Settings) -> MigrationSettings:
-    """Return which database to migrate, and how long its rows are kept."""
-    return MigrationSettings(
-        Target(settings.clickhouse_database, settings.clickhouse_cluster),
-        Retention(settings.retention_calls_days, settings.retention_rollups_days, settings.retention_dead_letters_days),
-    )
 
 
 def _write_env(path: Path, values: Mapping[str, str]) -> None:

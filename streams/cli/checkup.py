@@ -12,8 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from infra.clickhouse.layout import migration_settings
 from infra.clickhouse.migrate import Migrator
-from infra.embedded.stack import migration_settings
 from infra.kafka.layout import topic_specs
 from schemas import topics
 from streams.cli.failures import explain

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
+from infra.clickhouse.layout import migration_settings
 from infra.clickhouse.migrate import Migration, MigrationStatus, Migrator
-from infra.embedded.stack import migration_settings
 from streams.cli.console import out, table
 from streams.cli.environment import load_settings
 from streams.sinks.clickhouse import open_client
