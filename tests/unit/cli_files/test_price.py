@@ -1,0 +1,129 @@
+"""`spendstream price`: exact amounts as text, for files as they come."""
+
+from __future__ import annotations
+
+import json
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.cli.root import run
+
+CARD = """
+cards:
+  - provider: acme
+    model: acme-1
+    rates:
+      - from: 2023-01-01
+        source: the mission's example
+        usd_per_mtok: {input: 3, output: 15}
+"""
+CALL = {
+    "event_id": "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77",
+    "occurred_at": "2026-01-31T12:00:00Z",
+    "service": "api",
+    "provider": "acme",
+    "model_served": "acme-1",
+    "input_tokens": 2000,
+    "output_tokens": 500,
+    "reasoning_tokens": 1500,
+}
+TRACES = Path(os.environ.get("SPENDSTREAM_TRACES", Path(__file__).parents[4] / "shared/data/azure-llm-2023"))
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    path = tmp_path / "rates.yaml"
+    path.write_text(CARD)
+    return path
+
+
+def write(tmp_path: Path, *lines: object) -> str:
+    path = tmp_path / "usage.jsonl"
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return str(path)
+
+
+def priced(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> list[dict[str, Any]]:
+    assert run(["price", "--json", *arguments]) == status
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_missions_call_costs_three_cents_and_six(
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """2,000 input x $3 = $0.006; 500 visible x $15 = $0.0075; 1,500 reasoning x $15 = $0.0225; per million tokens."""
+    (line,) = priced(capsys, write(tmp_path, CALL), "--rates", str(card))
+    card_id = line.pop("rate_card_id")
+    assert len(card_id) == 16
+    assert line == {
+        "event_id": "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77",
+        "provider": "acme",
+        "model": "acme-1",
+        "cost_usd": "0.036",
+        "cost_usd_by_bucket": {"input": "0.006", "output": "0.0075", "reasoning": "0.0225"},
+        "cost_without_cache_usd": "0.036",
+        "cost_at_standard_tier_usd": "0.036",
+        "cost_with_requested_model_usd": "0.036",
+        "rate_source": "custom",
+        "tier_substituted": False,
+        "unpriced_reason": "",
+        "missing_buckets": [],
+    }
+
+
+def test_a_model_without_a_price_costs_null_and_never_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = priced(capsys, write(tmp_path, {**CALL, "model_served": "no-such-model"}))
+    assert line["cost_usd"] is None
+    assert line["cost_without_cache_usd"] is None
+    assert line["cost_usd_by_bucket"] == {}
+    assert line["unpriced_reason"] == "unknown_model"
+
+
+def test_invalid_rows_are_told_by_line_and_the_others_priced(
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, CALL, '{"event_id": 1}', {**CALL, "event_id": "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e78"})
+    assert run(["price", "--json", file, "--rates", str(card)]) == 1
+    captured = capsys.readouterr()
+    assert [json.loads(line)["cost_usd"] for line in captured.out.splitlines()] == ["0.036", "0.036"]
+    assert captured.err.startswith("line 2: event_id:")
+
+
+def test_wrong_usage_is_status_2(card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "table.csv").write_text("when\n2026-01-31\n")
+    bad_card = tmp_path / "bad.yaml"
+    bad_card.write_text("cards: [{provider: x}]")
+    assert run(["price", str(tmp_path / "absent.jsonl")]) == 2
+    assert run(["price", str(tmp_path / "table.csv"), "--map", "no_such_field=when"]) == 2
+    assert run(["price", str(tmp_path / "table.csv"), "--map", "occurred_at=when"]) == 2
+    assert run(["price", write(tmp_path, CALL), "--rates", str(bad_card)]) == 2
+    assert "bad.yaml:1:9: cards.0.model: missing field" in capsys.readouterr().err
+
+
+def test_the_table_has_a_total_and_every_bucket(
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert run(["price", write(tmp_path, CALL), "--rates", str(card)]) == 0
+    shown = capsys.readouterr().out
+    for text in ("acme-1", "$0.036", "reasoning", "$0.0225", "4,000"):
+        assert text in shown
+
+
+@pytest.mark.skipif(not TRACES.is_dir(), reason="the traces are not on this machine")
+@pytest.mark.parametrize(("trace", "usd"), [("code", "57.868362"), ("conv", "128.415585")])
+def test_a_real_trace_is_priced_to_the_last_digit_by_mapping_its_columns(
+    trace: str, usd: str, card: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = ("occurred_at=TIMESTAMP", "input_tokens=ContextTokens", "output_tokens=GeneratedTokens")
+    sets = ("service=trace", "provider=acme", "model_served=acme-1")
+    options = [
+        *(part for pair in maps for part in ("--map", pair)),
+        *(part for pair in sets for part in ("--set", pair)),
+    ]
+    lines = priced(capsys, str(TRACES / f"{trace}.csv"), *options, "--rates", str(card))
+    assert sum(Decimal(line["cost_usd"]) for line in lines) == Decimal(usd)
