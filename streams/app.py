@@ -1,6 +1,8 @@
 """Build the Faust app: agents registered on a fresh App, so that each test and each worker has its own."""
 
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -37,6 +39,7 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
         topic_disable_leader=True,
         topic_allow_declare=False,
         store="memory://",
+        datadir=str(Path(tempfile.gettempdir()) / f"{settings.group('meter')}-faust"),  # Faust insists; stays empty
         web_enabled=False,
         stream_buffer_maxsize=_BUFFERED_BATCHES,
         stream_wait_empty=False,
@@ -51,11 +54,13 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
         producer_request_timeout=30.0,
     )
     app.transport = batched_transport(usage)(app.conf.broker, app, app.loop)
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="meter")
+    # one thread each: while a batch is absorbed, what was absorbed before is encoded
+    absorbing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="absorb")
+    encoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
     producer = AckedProducer(settings.kafka_client())
     recovery = Recovery(settings.kafka_client(), settings.group("meter"), settings.topic, settings.meter_rules, book)
-    flusher = Flusher(producer, settings.topic, executor, settings.meter_dimensions)
-    meter = MeterAgent(app, recovery, flusher, executor, metrics)
+    flusher = Flusher(producer, settings.topic, encoding, settings.meter_dimensions)
+    meter = MeterAgent(app, usage, recovery, flusher, absorbing, metrics)
     app.agent(app.topic(usage, schema=BatchSchema()), name="meter")(meter.run)
 
     @app.timer(settings.meter_flush_interval_s, name="flush")
@@ -68,7 +73,7 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
 
     @app.on_partitions_assigned.connect(weak=False)
     async def take_up(_app: Any, assigned: set[TP], **_: Any) -> None:
-        meter.assigned(assigned, usage)
+        meter.assigned(assigned)
 
     @app.on_before_shutdown.connect(weak=False)
     async def flush_and_stop(_app: Any, **_: Any) -> None:

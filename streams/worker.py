@@ -90,6 +90,7 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
         if "sink" in settings.worker_roles:
             sinks = build_sinks(settings, metrics)
             parts.extend(asyncio.create_task(sink.run(), name="sink") for sink in sinks)
+        health.meter_started = app is None  # a worker of sinks alone has no meter to wait for
         log.info("worker.started", roles=settings.worker_roles, metrics=address)
         if ready is not None:
             ready(address)

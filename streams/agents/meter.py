@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,11 +28,15 @@ log = structlog.get_logger(__name__)
 MAX_PENDING_CALLS: Final = 200_000
 """Calls taken in and not yet durable, per partition: beyond it the agent waits for the flush."""
 
+MAX_BATCH_RECORDS: Final = 30_000
+"""Fetches are absorbed together up to about so many records."""
+
 _SEEK_AGAIN_S: Final = 2.0
 
 
-def record_batch(partition: int, records: list[Any]) -> RecordBatch:
-    """Return fetched Kafka records as a batch."""
+def record_batch(partition: int, fetches: Sequence[Sequence[Any]]) -> RecordBatch:
+    """Return the Kafka records of successive fetches as one batch."""
+    records = fetches[0] if len(fetches) == 1 else [record for fetch in fetches for record in fetch]
     n = len(records)
     return RecordBatch(
         partition=partition,
@@ -46,15 +51,24 @@ def record_batch(partition: int, records: list[Any]) -> RecordBatch:
 
 @dataclass
 class _Lease:
-    """A partition while it is ours: its meter, and the events that wait for their flush."""
+    """A partition while it is ours: its meter, the batches to absorb, and the events that wait for their flush."""
 
     meter: PartitionMeter
     generation: int
+    expected_offset: int
+    inbox: deque[EventT] = field(default_factory=deque)
+    absorber: "asyncio.Task[None] | None" = None
     unacked: list[EventT] = field(default_factory=list)
     absorbing: asyncio.Lock = field(default_factory=asyncio.Lock)
     flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
     reported: Counters = field(default_factory=Counters)
     gap: "_Gap | None" = None
+
+
+def _absorb_fetches(meter: PartitionMeter, partition: int, fetches: Sequence[Sequence[Any]]) -> int:
+    batch = record_batch(partition, fetches)
+    meter.absorb(batch, datetime.now(UTC))
+    return len(batch.values)
 
 
 @dataclass
@@ -69,9 +83,16 @@ class MeterAgent:
     """Holds the meters of the assigned partitions. One CPU thread absorbs and encodes; the event loop does the I/O."""
 
     def __init__(
-        self, app: AppT, recovery: Recovery, flusher: Flusher, executor: ThreadPoolExecutor, metrics: Metrics
+        self,
+        app: AppT,
+        topic: str,
+        recovery: Recovery,
+        flusher: Flusher,
+        executor: ThreadPoolExecutor,
+        metrics: Metrics,
     ) -> None:
         self._app = app
+        self._topic = topic
         self._recovery = recovery
         self._flusher = flusher
         self._executor = executor
@@ -83,7 +104,7 @@ class MeterAgent:
         """Absorb batches as they come. An event is acked by the flush that makes it durable."""
         async for event in stream.noack().events():
             try:
-                await self._absorb(event)
+                await self._receive(event)
             except Exception as error:
                 await self._fail(error)
             yield
@@ -94,32 +115,53 @@ class MeterAgent:
         log.error("meter.crashed", error=repr(error), exc_info=error)
         await self._app.crash(error)
 
-    async def _absorb(self, event: EventT) -> None:
-        records: FetchedBatch = event.message.value
+    async def _receive(self, event: EventT) -> None:
+        """Put a batch into its partition's inbox, if it joins what came before."""
         if event.message.generation_id != self._app.consumer_generation_id:
             return  # fetched under an assignment that is over; its partition is read again from what is durable
-        batch = record_batch(event.message.partition, records)
-        lease = await self._lease(batch.partition, event.message.generation_id)
-        if await self._follows(lease, batch, event.message.tp):
-            while lease.meter.pending_calls > MAX_PENDING_CALLS:
-                await self._flush(lease)
-            started = time.perf_counter()
-            async with lease.absorbing:
-                await asyncio.get_running_loop().run_in_executor(
-                    self._executor, lease.meter.absorb, batch, datetime.now(UTC)
-                )
-                lease.unacked.append(event)
-            self._metrics.batch_absorbed(len(records), time.perf_counter() - started)
-        records.is_absorbed = True
-        records.clear()
+        lease = await self._lease(event.message.partition, event.message.generation_id)
+        records: FetchedBatch = event.message.value
+        if not await self._follows(lease, records[0].offset, event.message.tp):
+            records.is_absorbed = True
+            return
+        lease.expected_offset = records[-1].offset + 1
+        lease.inbox.append(event)
+        if lease.absorber is None or lease.absorber.done():
+            lease.absorber = asyncio.create_task(self._absorb_inbox(lease))
 
-    def assigned(self, partitions: set[TP], topic: str) -> None:
+    async def _absorb_inbox(self, lease: _Lease) -> None:
+        """Absorb what has come, in as few batches as may be: a batch has a price of its own, whatever it holds."""
+        try:
+            while lease.inbox:
+                while lease.meter.pending_calls > MAX_PENDING_CALLS:
+                    await self._flush(lease)
+                async with lease.absorbing:
+                    await self._absorb(lease)
+        except Exception as error:
+            await self._fail(error)
+
+    async def _absorb(self, lease: _Lease) -> None:
+        events, count = [lease.inbox.popleft()], 0
+        while lease.inbox and (count := count + len(events[-1].message.value)) < MAX_BATCH_RECORDS:
+            events.append(lease.inbox.popleft())
+        fetches = [event.message.value for event in events]
+        started = time.perf_counter()
+        records = await asyncio.get_running_loop().run_in_executor(
+            self._executor, _absorb_fetches, lease.meter, events[0].message.partition, fetches
+        )
+        lease.unacked.extend(events)
+        for fetch in fetches:
+            fetch.is_absorbed = True
+            fetch.clear()
+        self._metrics.batch_absorbed(records, time.perf_counter() - started)
+
+    def assigned(self, partitions: set[TP]) -> None:
         """Begin to recover the partitions that became ours, all at once."""
         generation = self._app.consumer_generation_id
         self._recoveries = {
             (tp.partition, generation): asyncio.create_task(self._recovery.recover(tp.partition))
             for tp in partitions
-            if tp.topic == topic
+            if tp.topic == self._topic
         }
 
     async def _lease(self, partition: int, generation: int) -> _Lease:
@@ -128,22 +170,24 @@ class MeterAgent:
             # another worker may have metered on in between: what is published counts, not what we remember
             begun = self._recoveries.pop((partition, generation), None)
             meter = await (begun or self._recovery.recover(partition))
-            lease = self._leases[partition] = _Lease(meter, generation, reported=meter.counters)
+            lease = self._leases[partition] = _Lease(
+                meter, generation, expected_offset=meter.through_offset + 1, reported=meter.counters
+            )
         return lease
 
-    async def _follows(self, lease: _Lease, batch: RecordBatch, tp: TP) -> bool:
-        """Whether a batch joins what was absorbed. If not, fetch again from there: a rebalance may drop batches.
+    async def _follows(self, lease: _Lease, first_offset: int, tp: TP) -> bool:
+        """Whether a batch joins what came before. If not, fetch again from there: a rebalance may drop batches.
 
         When the same hole comes back after that, the records are gone for good (compacted, expired, or a
         transaction's own), and the batch follows.
         """
-        expected, gap = lease.meter.through_offset + 1, lease.gap
-        if batch.first_offset <= expected or (gap is not None and batch.first_offset == gap.first_offset):
+        expected, gap = lease.expected_offset, lease.gap
+        if first_offset <= expected or (gap is not None and first_offset == gap.first_offset):
             lease.gap = None
             return True
         if gap is None or time.monotonic() - gap.sought_at > _SEEK_AGAIN_S:
-            log.info("meter.reads_again", partition=tp.partition, offset=expected, instead_of=batch.first_offset)
-            lease.gap = _Gap(batch.first_offset, time.monotonic())
+            log.info("meter.reads_again", partition=tp.partition, offset=expected, instead_of=first_offset)
+            lease.gap = _Gap(first_offset, time.monotonic())
             with contextlib.suppress(IllegalStateError):  # the partition was taken from us in this moment
                 await self._app.consumer.seek(tp, expected)
         return False
@@ -184,6 +228,9 @@ class MeterAgent:
         meter = lease.meter
         counters = meter.marker.counters
         self._metrics.flushed(meter.marker.partition, lease.reported, counters, rollups, seconds)
+        highwater = self._app.consumer.highwater(TP(self._topic, meter.marker.partition))
+        if highwater is not None:
+            self._metrics.lag(self._topic, meter.marker.partition, max(0, highwater - meter.marker.through_offset - 1))
         self._metrics.state(
             meter.marker.partition,
             watermark_us=meter.watermark_us,
