@@ -1,13 +1,23 @@
 """Failures in words: what the operator can mend is told in a line, without a traceback."""
 
+import errno
+import re
+from typing import Final
+
 from streams.cli import environment
 from streams.errors import SpendstreamError
+
+# The driver's words around ClickHouse's own, and the parser's list of every keyword it knows.
+_AROUND_CLICKHOUSE: Final = re.compile(r"^.*?server response: Code: \d+\. DB::Exception: | \(for url .*$")
+_EXPECTED: Final = re.compile(r"\. Expected one of: .*(?= \([A-Z_]+\))")
 
 
 def explain(error: BaseException) -> str | None:
     """Return a failure in one paragraph, with what to do; None for a bug, whose traceback is worth more."""
     if isinstance(error, SpendstreamError | FileNotFoundError | PermissionError | IsADirectoryError):
         return str(error)
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"{error.strerror}: set METRICS_PORT to a free port, or to 0 for any"
     # Imported here: a command that succeeds needs none of this.
     from aiokafka.errors import KafkaConnectionError, KafkaError
     from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -40,7 +50,8 @@ def _clickhouse(error: Exception) -> str:
     if code is None:
         return f"ClickHouse does not answer at {environment.load_settings().clickhouse_url}{_origin()}"
     hint = ". Run `spendstream migrate` if it never ran" if code in NO_SUCH_TABLE else ""
-    return f"{_one_line(error)}{hint}"
+    words = _EXPECTED.sub(".", _AROUND_CLICKHOUSE.sub("", _one_line(error)))
+    return f"ClickHouse: {words}{hint}"
 
 
 def _infra(error: BaseException) -> str | None:
