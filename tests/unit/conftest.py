@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streams.core.pricing import PriceBook
 from tests.unit import log
+
+Cards = Callable[[str], PriceBook]
 
 CARDS = """
 cards:
@@ -51,3 +54,15 @@ def make_usage_event() -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def source_log() -> log.Log:
     return log.Log()
+
+
+@pytest.fixture
+def book_of_cards(tmp_path: Path) -> Cards:
+    """Return a maker of price books with own cards from YAML text."""
+
+    def make(text: str) -> PriceBook:
+        file = tmp_path / "own.yaml"
+        file.write_text(text)
+        return PriceBook.load([file])
+
+    return make

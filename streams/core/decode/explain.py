@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from schemas.dead_letter import Reason
-from schemas.usage import UsageEvent
+from schemas.usage import EARLIEST, LATEST, UsageEvent
 from streams.core.clock import epoch_us
 from streams.core.decode.columns import CALL_SCHEMA, COUNTS, DEFAULTED_TEXT, OPTIONAL_TEXT, REQUIRED_NAMES
 
@@ -66,12 +67,19 @@ def _rejection(error: ValidationError, value: bytes) -> Rejection:
         return Rejection(Reason.NOT_AN_OBJECT, None, "the record is JSON but not an object; publish {...}")
     field = where or (first.get("ctx") or {}).get("field")
     told = "" if kind == "missing" else f"; got {_shown(first.get('input'))}"
-    message = f"{field}: {first['msg']}{told}"
+    message = f"{field}: {_said(first)}{told}"
     more = error.error_count() - 1
     if more:
         message += f" (and {more} more fault{'s' if more > 1 else ''})"
     event_id, service = _identify(value)
     return Rejection(_reason(kind), field, message, event_id, service)
+
+
+def _said(error: ErrorDetails) -> str:
+    words = error["msg"]
+    for bound in (EARLIEST, LATEST):
+        words = words.replace(repr(bound), bound.isoformat())
+    return words
 
 
 def _reason(kind: str) -> Reason:

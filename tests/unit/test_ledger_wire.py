@@ -1,0 +1,127 @@
+"""Priced calls on the wire: the exact Arrow schema, nulls where unpriced, ids as bytes."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from schemas.buckets import COST_BUCKETS
+from schemas.priced import LATENESS, PRICED_SCHEMA, UNPRICED_REASONS
+from schemas.rate_card import MAX_RATE_USD_PER_MTOK
+from schemas.usage import MAX_TOKENS
+from streams.core.lateness import CORRECTION_CODE, LATE_CODE, ON_TIME_CODE
+from streams.core.ledger import ledger_records, ledger_table
+from streams.core.meter import MeterRules, PartitionMeter, new_marker
+from streams.core.pricing import PriceBook, Unpriced
+from tests.unit.conftest import Cards
+from tests.unit.log import NOON, Log, event_id, make_usage_event
+
+
+def table_of(book: PriceBook, *events: dict[str, Any], recorded_s: float = 0) -> pa.Table:
+    log = Log()
+    for event in events:
+        log.append(event, at_s=recorded_s)
+    one = PartitionMeter(new_marker(3, "life-1", -1), MeterRules(), book)
+    one.absorb(log.batch(), NOON)
+    calls = one.take().calls
+    assert calls is not None
+    return ledger_table(calls, partition=3, source_log="life-1")
+
+
+def row_of(book: PriceBook, **fields: Any) -> dict[str, Any]:
+    (row,) = table_of(book, make_usage_event(**fields)).to_pylist()
+    return dict(row)
+
+
+def test_the_schema_is_the_contracts_to_the_type_and_the_null(acme_book: PriceBook) -> None:
+    table = table_of(acme_book, make_usage_event(1), make_usage_event(2, model_served="nobody-knows"))
+    assert table.schema.equals(PRICED_SCHEMA)
+    table.validate(full=True)
+    assert [f.name for f in table.schema if not f.nullable and table[f.name].null_count] == []
+
+
+def test_an_event_id_is_its_sixteen_bytes(acme_book: PriceBook) -> None:
+    assert row_of(acme_book, number=77)["event_id"] == uuid.UUID(event_id(77)).bytes
+    high = "ffffffff-ffff-4fff-8fff-fffffffffffe"
+    assert row_of(acme_book, event_id=high)["event_id"] == uuid.UUID(high).bytes
+
+
+def test_an_unpriced_call_has_null_in_every_amount_and_a_reason(acme_book: PriceBook) -> None:
+    row = row_of(acme_book, model_served="nobody-knows")
+    amounts = [name for name in row if name.startswith("cost_")]
+    assert len(amounts) == len(COST_BUCKETS) + 4
+    assert [row[name] for name in amounts] == [None] * len(amounts)
+    assert row["unpriced_reason"] == "unknown_model"
+    assert row["rate_card_id"] == ""
+    assert row["input_tokens"] == 600
+
+
+def test_a_call_with_a_bucket_that_has_no_rate_names_its_card_and_no_price(acme_book: PriceBook) -> None:
+    row = row_of(acme_book, web_searches=1)
+    assert (row["cost_usd"], row["unpriced_reason"]) == (None, "no_rate_for_bucket")
+    assert row["rate_card_id"] != ""
+
+
+def test_a_cost_that_64_bits_do_not_hold_is_unpriced_and_named(book_of_cards: Cards) -> None:
+    rate = MAX_RATE_USD_PER_MTOK
+    book = book_of_cards(
+        "cards: [{provider: acme, model: dear, rates: [{from: 2026-01-01, source: test, "
+        f"usd_per_mtok: {{input: {rate}, output: {rate}}}}}]}}]"
+    )
+    buckets = [f.name for f in PRICED_SCHEMA if f.name.endswith("_tokens") and not f.name.startswith("prompt_")]
+    row = row_of(book, model_served="dear", **dict.fromkeys(buckets, MAX_TOKENS))
+    assert (row["cost_usd"], row["unpriced_reason"]) == (None, "too_large")
+
+
+def test_a_priced_call_is_exact_and_its_buckets_sum_to_it(acme_book: PriceBook) -> None:
+    row = row_of(acme_book, cached=400)
+    assert row["cost_usd"] == Decimal("0.002670000000")  # 600*3 + 400*0.3 + 50*15 µUSD
+    assert sum(row[f"cost_{bucket}_usd"] for bucket in COST_BUCKETS) == row["cost_usd"]
+    assert row["cost_without_cache_usd"] == Decimal("0.003750000000")
+    assert row["rate_source"] == "custom"
+
+
+def test_absent_text_is_empty_and_absent_numbers_are_null(acme_book: PriceBook) -> None:
+    row = row_of(acme_book)
+    assert (row["trace_id"], row["tags"], row["customer"], row["model_requested"]) == ("", "", "", "")
+    assert (row["latency_ms"], row["requested_at"], row["provider_cost"]) == (None, None, None)
+
+
+def test_what_the_provider_said_is_kept_beside_ours(acme_book: PriceBook) -> None:
+    row = row_of(acme_book, provider_cost="0.123456789012", currency="EUR", tags={"b": "1", "a": "é"})
+    assert row["provider_cost"] == Decimal("0.123456789012")
+    assert (row["currency"], row["tags"]) == ("EUR", '{"a":"é","b":"1"}')
+
+
+def test_times_are_utc_microseconds(acme_book: PriceBook) -> None:
+    row = row_of(acme_book, occurred_at="2026-03-04T13:59:59.000001+02:00", requested_at="2026-03-04T11:59:58Z")
+    assert row["occurred_at"] == datetime(2026, 3, 4, 11, 59, 59, 1, tzinfo=UTC)
+    assert row["requested_at"] == datetime(2026, 3, 4, 11, 59, 58, tzinfo=UTC)
+    assert row["recorded_at"] == row["priced_at"] == NOON
+
+
+def test_a_row_says_where_it_came_from(acme_book: PriceBook) -> None:
+    rows = table_of(acme_book, make_usage_event(1), make_usage_event(2)).to_pylist()
+    assert [(r["source_log"], r["source_partition"], r["source_offset"]) for r in rows] == [
+        ("life-1", 3, 0),
+        ("life-1", 3, 1),
+    ]
+
+
+def test_every_code_of_the_meter_has_a_name() -> None:
+    assert [LATENESS[code] for code in (ON_TIME_CODE, LATE_CODE, CORRECTION_CODE)] == ["on_time", "late", "correction"]
+    assert len(UNPRICED_REASONS) == len(Unpriced)
+
+
+@pytest.mark.parametrize(("max_rows", "max_bytes"), [(1, 10**6), (3, 10**6), (10**6, 10**6), (10**6, 8000), (4, 1)])
+def test_a_table_cut_into_records_is_whole_and_in_order(acme_book: PriceBook, max_rows: int, max_bytes: int) -> None:
+    table = table_of(acme_book, *(make_usage_event(i, trace_id=f"{i:032}") for i in range(10)))
+    read = [pa.ipc.open_stream(payload).read_all() for payload in ledger_records(table, max_rows, max_bytes)]
+    assert all(part.schema.equals(PRICED_SCHEMA) for part in read)
+    assert all(part.num_rows <= max_rows for part in read)
+    assert [row for part in read for row in part.to_pylist()] == table.to_pylist()

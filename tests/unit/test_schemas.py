@@ -1,0 +1,88 @@
+"""The generated JSON Schemas are those of the models, and say what the contract says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas import topics
+from schemas.dead_letter import DeadLetter, Reason
+from schemas.generate import FOLDER, documents
+from schemas.priced import PRICED_SCHEMA
+from schemas.rollup import DEFAULT_DIMENSIONS, DIMENSIONS
+from schemas.usage import UsageEvent
+from tests.unit.log import encode, event_id, make_usage_event
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_the_checked_in_schema_is_the_models(path: Any) -> None:
+    assert path.read_text() == documents()[path], "run `make schemas`"
+
+
+def test_no_schema_is_left_of_a_model_that_is_gone() -> None:
+    assert set(FOLDER.glob("*.json")) == set(documents())
+
+
+def test_the_usage_schema_requires_what_the_issue_of_an_event_must_say() -> None:
+    schema = json.loads((FOLDER / f"{topics.USAGE}.json").read_text())
+    assert set(schema["required"]) == {"event_id", "occurred_at", "provider", "service"}
+
+
+def test_the_priced_schema_lists_every_column() -> None:
+    columns = json.loads((FOLDER / f"{topics.PRICED}.json").read_text())["columns"]
+    assert [column["name"] for column in columns] == PRICED_SCHEMA.names
+
+
+def test_every_topic_has_a_version() -> None:
+    assert all(name.rsplit(".v", 1)[1].isdigit() for name in topics.ALL)
+    assert len(set(topics.ALL)) == len(topics.ALL)
+
+
+def test_default_dimensions_leave_out_what_is_too_many() -> None:
+    assert set(DIMENSIONS) - set(DEFAULT_DIMENSIONS) == {"customer", "user"}
+
+
+@pytest.mark.parametrize("nil", ["00000000-0000-0000-0000-000000000000", "0" * 32])
+def test_the_nil_uuid_is_nobodys_event(nil: str) -> None:
+    with pytest.raises(ValidationError, match="mint an id for each call"):
+        UsageEvent.model_validate_json(encode(make_usage_event(1, event_id=nil)))
+
+
+def test_an_event_written_out_with_its_nulls_is_the_same_event() -> None:
+    event = UsageEvent.model_validate_json(encode(make_usage_event(1)))
+    assert UsageEvent.model_validate_json(event.model_dump_json()) == event
+    nulls = dict.fromkeys(("attempt", "operation", "service_tier", "status", "usage_quality"))
+    spelled_out = json.dumps({**make_usage_event(1), **nulls})
+    assert UsageEvent.model_validate_json(spelled_out) == event
+
+
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        ({"task_id": "t", "conversation_id": "c"}, b"t"),
+        ({"conversation_id": "c"}, b"c"),
+        ({}, event_id(1).encode()),
+    ],
+)
+def test_retries_meet_in_one_partition(fields: dict[str, str], key: bytes) -> None:
+    assert UsageEvent.model_validate_json(encode(make_usage_event(1, **fields))).partition_key == key
+
+
+def test_a_dead_letter_keeps_the_original_bytes() -> None:
+    letter = DeadLetter.model_validate(
+        {
+            "topic": topics.USAGE,
+            "source_log": "life-1",
+            "partition": 0,
+            "offset": 1,
+            "reason": "not_json",
+            "message": "…",
+            "recorded_at": "2026-03-04T12:00:00Z",
+            "original": b"//4=",
+        }
+    )
+    assert (letter.original, letter.reason) == (b"\xff\xfe", Reason.NOT_JSON)
+    assert json.loads(letter.model_dump_json())["original"].strip() == "//4="
