@@ -12,7 +12,7 @@ from typing import Annotated, BinaryIO, Final, NoReturn, cast
 
 import typer
 
-from streams.intake import MappingError, Row, RowError, TableMapping, read_usage
+from streams.intake import MappingError, Row, RowError, TableMapping, format_of, read_usage
 
 USAGE_EXIT: Final = 2
 INVALID_EXIT: Final = 1
@@ -65,6 +65,13 @@ class Intake:
     def size_bytes(self) -> int | None:
         """The file's size; None for standard input."""
         return None if self.file == "-" else Path(self.file).stat().st_size
+
+    @property
+    def is_jsonl(self) -> bool:
+        """Whether the file is JSON lines with nothing to map: each line is an event as it stands."""
+        if self.maps or self.sets:
+            return False
+        return (self.file_format or format_of(self.file, TableMapping())) == "jsonl"
 
     @contextmanager
     def open(self) -> Iterator[Counted]:

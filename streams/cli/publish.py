@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO, cast
 
 import typer
 from rich.console import Console
@@ -31,7 +31,7 @@ from streams.cli.intake_options import (
     TimeFormatOption,
 )
 from streams.intake import Row, RowError
-from streams.publish import PublishSettings, Summary
+from streams.publish import Line, PublishSettings, Summary, read_lines
 from streams.publish import publish as publish_rows
 
 
@@ -53,17 +53,19 @@ def publish(
     """
     intake = Intake(file, file_format, maps, sets, id_namespace, time_format, delimiter, assume_utc)
     errors = RowErrors()
-    with intake.open() as source:
-        rows = intake.rows(source)
-        with _progress(source, intake.size_bytes) as on_progress:
-            summary = _check(rows, errors, on_progress) if dry_run else _publish(rows, errors, on_progress)
+    with intake.open() as source, _progress(source, intake.size_bytes) as on_progress:
+        if dry_run:
+            summary = _check(intake.rows(source), errors, on_progress)
+        else:
+            rows = read_lines(cast(BinaryIO, source)) if intake.is_jsonl else intake.rows(source)
+            summary = _publish(rows, errors, on_progress)
     errors.close()
     _report(summary, dry_run=dry_run, as_json=as_json)
     if summary.invalid:
         raise typer.Exit(INVALID_EXIT)
 
 
-def _publish(rows: Iterator[Row], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:
+def _publish(rows: Iterator[Row | Line], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:
     settings = load_settings()
     target = PublishSettings(settings.topic(topics.USAGE), settings.kafka_client())
     return asyncio.run(publish_rows(rows, target, on_error=errors, on_progress=on_progress))

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from streams.intake import Row
+from streams.publish.lines import Line
 
 MAX_AHEAD: Final = 20_000
 _PAUSE_S: Final = 0.005
@@ -17,9 +18,9 @@ _PAUSE_S: Final = 0.005
 class Feed:
     """Reads rows ahead, at most ``MAX_AHEAD`` of them. For one reader; what reading raises, ``take`` raises."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[Row | Line]) -> None:
         self._rows = rows
-        self._ahead: deque[Row] = deque()
+        self._ahead: deque[Row | Line] = deque()
         self._error: BaseException | None = None
         self._ended = threading.Event()
         self._closed = threading.Event()
@@ -27,7 +28,7 @@ class Feed:
         self._thread = threading.Thread(target=self._read, name="read-rows", daemon=True)
         self._thread.start()
 
-    def take(self, at_most: int) -> list[Row] | None:
+    def take(self, at_most: int) -> list[Row | Line] | None:
         """Return rows that are there, an empty list where none are yet, None behind the last one."""
         ended = self._ended.is_set()  # asked first: what was read before the end is there afterwards
         taken = [self._ahead.popleft() for _ in range(min(at_most, len(self._ahead)))]

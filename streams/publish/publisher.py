@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,14 +12,15 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
-from streams.intake import Row, RowError, UsageRow
+from streams.intake import Row, RowError
 from streams.publish.errors import PublishFailed, TopicMissing
 from streams.publish.feed import Feed
+from streams.publish.lines import Line, Outgoing, judge
 
 MAX_BATCH_BYTES: Final = 900_000
 """Below Kafka's default of 1 MB a request's batch; a single larger row is a batch of its own."""
 
-_ROWS_A_TURN: Final = 500
+_ROWS_A_TURN: Final = 2000
 _IDLE_S: Final = 0.02
 
 
@@ -45,13 +46,15 @@ def _nothing(_: object) -> None:
 
 
 async def publish(
-    rows: Iterable[Row],
+    rows: Iterable[Row | Line],
     settings: PublishSettings,
     *,
     on_error: Callable[[RowError], None] = _nothing,
     on_progress: Callable[[int], None] = _nothing,
 ) -> Summary:
     """Publish every row that is an event, and return once all in-sync replicas have all of them.
+
+    ``rows`` are judged rows, or lines that are yet to be judged, not both.
 
     A record's key decides its partition, and its Kafka timestamp is the time of publishing, never the event's:
     retention counts from it. ``on_error`` is called for each invalid row, ``on_progress`` with how many rows were
@@ -90,16 +93,22 @@ async def _pump(
             await packer.send_all()  # the source pauses: what it gave so far need not wait
             await asyncio.sleep(_IDLE_S)
             continue
-        for row in rows:
+        for row in _judged(rows):
             if isinstance(row, RowError):
                 invalid += 1
                 on_error(row)
             else:
-                await packer.add(row)
+                await packer.add(row.key, row.value)
         taken += len(rows)
         on_progress(taken)
         await asyncio.sleep(0)
     return invalid
+
+
+def _judged(rows: list[Row | Line]) -> Iterator[Row | Outgoing]:
+    yield from (row for row in rows if not isinstance(row, Line))
+    if unjudged := [row for row in rows if isinstance(row, Line)]:
+        yield from judge(unjudged)
 
 
 async def _partitions(producer: AIOKafkaProducer, topic: str) -> list[int]:
@@ -127,17 +136,16 @@ class _Packer:
         self._sent: list[tuple[asyncio.Future[Any], int]] = []
         self.acknowledged = 0
 
-    async def add(self, row: UsageRow) -> None:
-        """Put a row into its partition's batch. Raises: PublishFailed."""
-        key = row.key
+    async def add(self, key: bytes, value: bytes) -> None:
+        """Put a record into its partition's batch. Raises: PublishFailed."""
         partition = self._choose(key, self._partitions, self._partitions)
         batch = self._open.get(partition)
-        if batch is not None and batch.append(key=key, value=row.value, timestamp=None) is not None:
+        if batch is not None and batch.append(key=key, value=value, timestamp=None) is not None:
             return
         if batch is not None:
             await self._send(partition)
         batch = self._open[partition] = self._producer.create_batch()
-        batch.append(key=key, value=row.value, timestamp=None)  # the first always fits
+        batch.append(key=key, value=value, timestamp=None)  # the first always fits
 
     async def send_all(self) -> None:
         """Send the batches as they are. Raises: PublishFailed."""
