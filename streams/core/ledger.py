@@ -26,6 +26,8 @@ _TIMES: Final = {
 }
 _RENAMED: Final = {"source_offset": "offset"}
 _CODED: Final = {"lateness": LATENESS, "unpriced_reason": UNPRICED_REASONS}
+_FIRST_GUESS_ROWS: Final = 5_000
+_FILL: Final = 0.9  # rows differ in size: aim below the bound, to encode most pieces once
 _WRITE_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -63,19 +65,18 @@ def ledger_table(calls: pl.DataFrame, *, partition: int, source_log: str) -> pa.
 
 
 def ledger_records(table: pa.Table, max_rows: int, max_bytes: int) -> Iterator[bytes]:
-    """Cut a table into IPC streams of at most so many rows and, where it can be cut, so many bytes."""
-    for start in range(0, table.num_rows, max_rows):
-        yield from _within(table.slice(start, max_rows), max_bytes)
-
-
-def _within(table: pa.Table, max_bytes: int) -> Iterator[bytes]:
-    payload = _ipc(table)
-    if len(payload) <= max_bytes or table.num_rows == 1:
+    """Cut a table into IPC streams of at most so many rows and, down to one row, so many bytes."""
+    start, rows = 0, min(max_rows, _FIRST_GUESS_ROWS)
+    while start < table.num_rows:
+        piece = table.slice(start, rows)
+        payload = _ipc(piece)
+        fitting = int(piece.num_rows * max_bytes / len(payload) * _FILL)
+        if len(payload) > max_bytes and piece.num_rows > 1:
+            rows = max(1, min(fitting, piece.num_rows - 1))
+            continue
         yield payload
-        return
-    half = table.num_rows // 2
-    yield from _within(table.slice(0, half), max_bytes)
-    yield from _within(table.slice(half), max_bytes)
+        start += piece.num_rows
+        rows = max(1, min(max_rows, fitting))
 
 
 def _ipc(table: pa.Table) -> bytes:

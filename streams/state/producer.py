@@ -71,7 +71,8 @@ class AckedProducer:
                     linger_ms=0,
                     max_request_size=MAX_REQUEST_BYTES,
                     max_batch_size=1_000_000,
-                    compression_type="lz4",
+                    # priced calls are compressed already, ids can't be, and the rest is little
+                    compression_type=None,
                 )
                 try:
                     await producer.start()
