@@ -6,6 +6,7 @@ and its text values are as many as the columns hold, and it spells out no null: 
 the first, the contract the last. What is not certain goes to the strict reader.
 """
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from streams.core.decode.columns import RAW_SCHEMA
 
 _QUOTE, _COLON, _SPACE = b'": '
 _PLACEHOLDER = b"{}"
+_SAMPLE = 64
+_FEW_LEFT = 0.02
+_KEY = re.compile(rb'"([a-z0-9_]+)" ?:')
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,30 @@ def read_fast(values: list[bytes]) -> FastRead:
     framed = np.fromiter((_is_one_line_object(value) for value in values), dtype=np.bool_, count=len(values))
     lines = values if framed.all() else [v if ok else _PLACEHOLDER for v, ok in zip(values, framed, strict=True)]
     joined = b"\n".join(lines)
+    # absent columns cost as much as present ones: read those of a sample, and all only where that falls short
+    read = _read(joined, lines, _fields_in(lines[:: max(1, len(lines) // _SAMPLE)]))
+    if read is not None and np.count_nonzero(framed & ~read.certain) > _FEW_LEFT * len(lines):
+        read = _read(joined, lines, RAW_SCHEMA)
+    if read is None:
+        return FastRead(pl.DataFrame(schema=RAW_SCHEMA), np.zeros(len(values), dtype=np.bool_))
+    absent = [pl.lit(None, dtype=kind).alias(field) for field, kind in RAW_SCHEMA.items() if field not in read.frame]
+    return FastRead(read.frame.with_columns(absent), framed & read.certain)
+
+
+def _fields_in(sample: list[bytes]) -> dict[str, pl.DataType]:
+    """Return the fields that these records have, and perhaps some that only their texts mention."""
+    found = set(_KEY.findall(b"\n".join(sample)))
+    return {field: kind for field, kind in RAW_SCHEMA.items() if field.encode() in found}
+
+
+def _read(joined: bytes, lines: list[bytes], fields: dict[str, pl.DataType]) -> FastRead | None:
+    if not fields:
+        return None
     try:
-        frame = pl.read_ndjson(joined, schema=RAW_SCHEMA, ignore_errors=True)
+        frame = pl.read_ndjson(joined, schema=fields, ignore_errors=True)
     except (pl.exceptions.PolarsError, UnicodeDecodeError):
-        return FastRead(pl.DataFrame(schema=RAW_SCHEMA), np.zeros(len(values), dtype=np.bool_))
-    if frame.height != len(values):
-        return FastRead(pl.DataFrame(schema=RAW_SCHEMA), np.zeros(len(values), dtype=np.bool_))
-    return FastRead(frame, framed & _proven(joined, lines, frame))
+        return None
+    return FastRead(frame, _proven(joined, lines, frame)) if frame.height == len(lines) else None
 
 
 def _is_one_line_object(value: bytes) -> bool:
@@ -51,18 +72,18 @@ def _proven(joined: bytes, lines: list[bytes], frame: pl.DataFrame) -> NDArray[n
     Without a backslash no string holds a quote, so a quote before a colon ends a key (or opens a text that
     begins with a colon, which breaks the equality and costs only time). Tabs and returns would hide a colon.
     """
-    text_cells = [field for field, kind in RAW_SCHEMA.items() if kind == pl.String()]
+    text_cells = [field for field, kind in frame.schema.items() if kind == pl.String()]
     if b"\\" in joined or b"\t" in joined or b"\r" in joined:
         clean = np.fromiter((not _hides_structure(line) for line in lines), dtype=np.bool_, count=len(lines))
     else:
         clean = np.ones(len(lines), dtype=np.bool_)
-    found = _structure(joined)
     nulls = dict(zip(frame.columns, frame.null_count().row(0), strict=True))
     cells = frame.height * frame.width - sum(nulls.values())
     texts = frame.height * len(text_cells) - sum(nulls[field] for field in text_cells)
     # a row's keys are never fewer than its cells unless they are hidden: then equal sums are equal rows
-    if clean.all() and found.keys.size == cells and found.texts.size == texts and found.hidden.size == 0:
+    if clean.all() and (cells, texts, 0) == _counted(joined):
         return clean
+    found = _structure(joined)
     ends = np.cumsum(np.fromiter((len(line) + 1 for line in lines), dtype=np.int64, count=len(lines)))
     keys, text_values, hidden = (_per_row(at, ends) for at in found)
     filled = frame.select(pl.sum_horizontal(pl.all().is_not_null())).to_series().to_numpy()
@@ -73,6 +94,15 @@ def _proven(joined: bytes, lines: list[bytes], frame: pl.DataFrame) -> NDArray[n
 
 def _hides_structure(line: bytes) -> bool:
     return b"\\" in line or b"\t" in line or b"\r" in line
+
+
+def _counted(joined: bytes) -> tuple[int, int, int]:
+    """Return how many keys, keys of a text and hidden keys there are: see ``_Structure``."""
+    keys = joined.count(b'":')
+    spaced = joined.count(b'": ')
+    texts = joined.count(b'":"') + (joined.count(b'": "') if spaced else 0)
+    hidden = joined.count(b" :") + (joined.count(b'":  ') if spaced else 0)
+    return keys, texts, hidden
 
 
 class _Structure(NamedTuple):

@@ -42,7 +42,7 @@ def judge(raw: pl.DataFrame) -> Judged:
     """Accept the rows that the contract surely accepts. The rest is for ``explain``, whose word is final."""
     ids = parse_uuids(raw["event_id"])
     suspect = [~pl.lit(True), *_text_faults(raw), *_count_faults(raw), *_whole_faults()]
-    checked = raw.with_columns(_time_us("occurred_at"), _time_us("requested_at")).with_columns(
+    checked = raw.with_columns(_time_us(raw, "occurred_at"), _time_us(raw, "requested_at")).with_columns(
         __fault=pl.any_horizontal(*suspect, *_time_faults())
     )
     calls = checked.with_columns(
@@ -64,13 +64,13 @@ def _text_faults(raw: pl.DataFrame) -> list[pl.Expr]:
     faults = [pl.col(field).is_null() | (pl.col(field) == "") for field in REQUIRED_NAMES]
     faults.append(pl.col("model_requested").is_null() & pl.col("model_served").is_null())
     faults.extend((pl.col(field) == "").fill_null(False) for field in ("model_requested", "model_served", "operation"))
-    for field in (*REQUIRED_NAMES, *OPTIONAL_TEXT, "operation"):
-        # bytes bound characters from above: past the bound in bytes, the explainer counts characters
-        longest = raw[field].str.len_bytes().max()
-        if isinstance(longest, int) and longest > _MAX_TEXT:
+    # bytes bound characters from above: past the bound in bytes, the explainer counts characters
+    longest = raw.select(pl.col(*REQUIRED_NAMES, *OPTIONAL_TEXT, "operation").str.len_bytes().max()).row(0, named=True)
+    for field, most in longest.items():
+        if most is not None and most > _MAX_TEXT:
             faults.append((pl.col(field).str.len_bytes() > _MAX_TEXT).fill_null(False))
     for field, choices in _CHOICES.items():
-        if not set(raw[field].unique().drop_nulls().to_list()) <= set(choices):
+        if raw[field].null_count() < raw.height and not set(raw[field].unique().drop_nulls().to_list()) <= set(choices):
             faults.append((~pl.col(field).is_in(choices)).fill_null(False))
     if raw["currency"].null_count() < raw.height:
         faults.append((~pl.col("currency").str.contains(r"^[A-Z]{3}$")).fill_null(False))
@@ -107,8 +107,10 @@ def _whole_faults() -> list[pl.Expr]:
     return [pl.all_horizontal(pl.col(field).is_null() for field in _COUNTED), parts > whole]
 
 
-def _time_us(field: str) -> pl.Expr:
+def _time_us(raw: pl.DataFrame, field: str) -> pl.Expr:
     """Parse the two usual spellings of UTC; any other spelling is null here and left to the explainer."""
+    if raw[field].null_count() == raw.height:
+        return pl.lit(None, dtype=pl.Int64).alias(f"{field}_us")
     text = pl.col(field)
     body = pl.when(text.str.ends_with("Z")).then(text.str.head(-1)).otherwise(text.str.strip_suffix("+00:00"))
     # chrono takes leap seconds and unpadded numbers, the contract does not: hold the places of the separators
