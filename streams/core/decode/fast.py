@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streams.core.decode.columns import RAW_SCHEMA
 
-_QUOTE, _COLON, _SPACE = b'": '
+_QUOTE, _COLON, _SPACE, _OPEN, _CLOSE = b'": {}'
 _PLACEHOLDER = b"{}"
 _SAMPLE = 64
 _FEW_LEFT = 0.02
@@ -33,7 +33,7 @@ class FastRead:
 
 def read_fast(values: list[bytes]) -> FastRead:
     """Read JSON records into columns. Never raises: what it can't prove is left uncertain."""
-    framed = np.fromiter((_is_one_line_object(value) for value in values), dtype=np.bool_, count=len(values))
+    framed = _framed(values)
     lines = values if framed.all() else [v if ok else _PLACEHOLDER for v, ok in zip(values, framed, strict=True)]
     joined = b"\n".join(lines)
     # absent columns cost as much as present ones: read those of a sample, and all only where that falls short
@@ -60,6 +60,17 @@ def _read(joined: bytes, lines: list[bytes], fields: dict[str, pl.DataType]) -> 
     except (pl.exceptions.PolarsError, UnicodeDecodeError):
         return None
     return FastRead(frame, _proven(joined, lines, frame)) if frame.height == len(lines) else None
+
+
+def _framed(values: list[bytes]) -> NDArray[np.bool_]:
+    joined = b"\n".join(values)
+    lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
+    if joined.count(b"\n") == len(values) - 1 and lengths.min() > 0:
+        data = np.frombuffer(joined, dtype=np.uint8)
+        ends = np.cumsum(lengths + 1) - 1
+        framed: NDArray[np.bool_] = (data[ends - lengths] == _OPEN) & (data[ends - 1] == _CLOSE)
+        return framed
+    return np.fromiter((_is_one_line_object(value) for value in values), dtype=np.bool_, count=len(values))
 
 
 def _is_one_line_object(value: bytes) -> bool:
@@ -98,11 +109,15 @@ def _hides_structure(line: bytes) -> bool:
 
 def _counted(joined: bytes) -> tuple[int, int, int]:
     """Return how many keys, keys of a text and hidden keys there are: see ``_Structure``."""
-    keys = joined.count(b'":')
-    spaced = joined.count(b'": ')
-    texts = joined.count(b'":"') + (joined.count(b'": "') if spaced else 0)
-    hidden = joined.count(b" :") + (joined.count(b'":  ') if spaced else 0)
-    return keys, texts, hidden
+    data = np.frombuffer(joined, dtype=np.uint8)
+    quote, colon, space = data == _QUOTE, data == _COLON, data == _SPACE
+    key = colon[1:] & quote[:-1]
+    spaced = key[:-1] & space[2:]
+    texts, hidden = np.count_nonzero(key[:-1] & quote[2:]), np.count_nonzero(colon[1:] & space[:-1])
+    if spaced.any():
+        texts += np.count_nonzero(spaced[:-1] & quote[3:])
+        hidden += np.count_nonzero(spaced[:-1] & space[3:])
+    return int(np.count_nonzero(key)), int(texts), int(hidden)
 
 
 class _Structure(NamedTuple):
