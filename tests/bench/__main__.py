@@ -1,0 +1,140 @@
+"""Run the benchmarks and write ``docs/benchmarks.md``: ``python -m tests.bench [--quick]``."""
+
+import argparse
+import asyncio
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from infra.kafka.layout import topic_specs
+from infra.kafka.topics import TopicSpec, ensure_topics
+from schemas import topics
+from tests.bench.latency import measure_latency
+from tests.bench.load import events, preload
+from tests.bench.measure import Committed, Result, measure
+from tests.bench.rivals import RIVALS
+from tests.crash.world import World
+
+PARTITIONS: Final = 4
+_SETTINGS: Final = {
+    "METER_DIMENSIONS": "service,team,feature,environment,provider,model,service_tier,region",
+    "RATE_CARDS": "",
+    "LOG_LEVEL": "warning",
+}
+_REPORT: Final = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
+
+
+def metering(count: int) -> Result:
+    """(a) From Kafka to acknowledged rollups and priced batches: one worker with the role meter."""
+    with tempfile.TemporaryDirectory() as folder, World(Path(folder), WORKER_ROLES="meter", **_SETTINGS) as world:
+        say(f"(a) metering: {count} events into Kafka")
+        asyncio.run(preload(world.kafka.bootstrap, topics.USAGE, PARTITIONS, events(count)))
+        committed = Committed(world.kafka.bootstrap, "spendstream-meter", topics.USAGE, PARTITIONS)
+        say("(a) metering: measuring")
+        worker = world.start_worker()
+        try:
+            return measure(
+                "spendstream, metering stage (a)",
+                count,
+                committed,
+                {"worker": worker.pid, "Kafka": world.kafka.pid},
+                timeout_s=300,
+            )
+        finally:
+            committed.close()
+
+
+def everything(count: int) -> Result:
+    """(b) From Kafka until ledger and rollups can be queried in ClickHouse, all on this machine."""
+    with tempfile.TemporaryDirectory() as folder, World(Path(folder), **_SETTINGS) as world:
+        say(f"(b) everything: {count} events into Kafka")
+        asyncio.run(preload(world.kafka.bootstrap, topics.USAGE, PARTITIONS, events(count)))
+
+        def queryable() -> int:
+            ledger = world.query("SELECT count() FROM spendstream.calls")[0][0]
+            rollups = world.query("SELECT toInt64(sum(calls)) FROM spendstream.spend_1m")[0][0]
+            return min(int(ledger), int(rollups))
+
+        say("(b) everything: measuring")
+        worker = world.start_worker()
+        pids = {"worker": worker.pid, "Kafka": world.kafka.pid, "ClickHouse": world.clickhouse.pid}
+        return measure("spendstream, ledger and rollups queryable (b)", count, queryable, pids, timeout_s=300)
+
+
+def rival(name: str, count: int) -> Result | str:
+    """(d) The same job elsewhere; a sentence where it can't be run."""
+    if name in ("Bytewax", "Pathway") and find_spec(name.lower()) is None:
+        return "not installed: pip install '.[bench]'"
+    with tempfile.TemporaryDirectory() as folder, World(Path(folder)) as world:
+        asyncio.run(preload(world.kafka.bootstrap, topics.USAGE, PARTITIONS, events(count)))
+        extra = [TopicSpec("plain-faust-spend-changelog", PARTITIONS, {"cleanup.policy": "compact"})]
+        asyncio.run(ensure_topics(world.kafka.bootstrap, [*topic_specs(world.settings), *extra], replication=1))
+        say(f"(d) {name}: measuring {count} events")
+        command = [sys.executable, "-m", "tests.bench.rivals", name, world.kafka.bootstrap, topics.USAGE, str(count)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        lines = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit()]
+        if len(lines) < 2:
+            return f"failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
+        (n0, t0, c0), (n1, t1, c1) = ([float(x) for x in lines[i]] for i in (0, -1))
+        return Result(f"{name} (d)", int(n1 - n0), t1 - t0, {"worker": (c1 - c0) / (n1 - n0) * 1e6})
+
+
+def report(rows: list[Result], notes: dict[str, str], latency: str) -> str:
+    """Return the table as Markdown. The ratio is to the plain Faust agent of the same run."""
+    plain = next((row.per_second for row in rows if row.name.startswith("plain")), None)
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; every line is of one run, one after another on one machine.",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {len(__import__('os').sched_getaffinity(0))} cores, "
+        f"Python {platform.python_version()}, faust-streaming {version('faust-streaming')}, "
+        f"polars {version('polars')}. Events of 420 bytes on a real Kafka, 4 partitions, one worker process; "
+        "Kafka, ClickHouse's engine and the worker share the cores. A tenth of the events passes before the clock.",
+        "",
+        "| job | events | events/s | × plain Faust | CPU µs an event |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for row in rows:
+        ratio = f"{row.per_second / plain:.1f}" if plain else ""
+        cpu = ", ".join(f"{process} {us:.1f}" for process, us in row.cpu_us.items())
+        lines.append(f"| {row.name} | {row.events:,} | {row.per_second:,.0f} | {ratio} | {cpu} |")
+    lines += [f"| {name} (d) | | | | {note} |" for name, note in notes.items()]
+    lines += ["", "## Latency", "", latency, ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the events; for a look")
+    scale = 10 if parser.parse_args().quick else 1
+    started = time.monotonic()
+    rows = [metering(3_000_000 // scale), everything(1_500_000 // scale)]
+    notes: dict[str, str] = {}
+    for name in RIVALS:
+        outcome = rival(name, (60_000 if name.startswith("plain") else 1_000_000) // scale)
+        if isinstance(outcome, Result):
+            rows.append(outcome)
+        else:
+            notes[name] = outcome
+    say("(c) latency: measuring")
+    text = report(rows, notes, measure_latency(per_second=10_000, seconds=60 // scale + 10))
+    _REPORT.parent.mkdir(exist_ok=True)
+    _REPORT.write_text(text)
+    sys.stdout.write(text)
+    say(f"done in {time.monotonic() - started:.0f} s; written to docs/{_REPORT.name}")
+
+
+if __name__ == "__main__":
+    main()
