@@ -58,7 +58,7 @@ class Caller:
             model = conversation.feature.dearer
             _serve(event, model)
         if self._random() < (OUTAGE_FAILURES if kinds and "provider_outage" in kinds else FAILURES):
-            self._fail(event, conversation, outage="provider_outage" in kinds)
+            self._fail(event, conversation, model, outage="provider_outage" in kinds)
         else:
             self._succeed(event, conversation, model, kinds)
         return event
@@ -138,19 +138,20 @@ class Caller:
             event["output_audio_tokens"] = audio
         if reasoning:
             event["reasoning_tokens"] = reasoning
-        if feature.search_share and self._random() < feature.search_share:
+        # Bedrock sells no web search: a search billed there is a call that no card can price.
+        if feature.search_share and model.provider != "aws" and self._random() < feature.search_share:
             event["web_searches"] = 1 + int(self._random() * 4)
         latency_ms = 120 + prompt.total * 0.02 + (output + reasoning) * model.ms_per_token
         event["latency_ms"] = int(latency_ms * (0.7 + 0.6 * self._random()))
         if model.deployment is not None:
-            event["gpu_seconds"] = round(0.0004 * prompt.total + 0.022 * output, 3)
+            event["gpu_seconds"] = _busy_s(prompt.total, output)
         if feature.style in ("chat", "agent"):
             # An agent's tools answer into the context; a chat's retrieval is looked up anew each turn.
             found = prompt.retrieval if feature.style == "agent" else 0
             conversation.remember(prompt.user + output + found)
 
-    def _fail(self, event: dict[str, Any], conversation: Conversation, outage: bool) -> None:
-        """A refused call costs nothing; one that timed out or was cancelled has read its prompt."""
+    def _fail(self, event: dict[str, Any], conversation: Conversation, model: Model, outage: bool) -> None:
+        """A refused call costs nothing, but of our own GPUs a moment; one that was cut short has read its prompt."""
         (status,) = self._rng.choices(_FAILED, cum_weights=_OUTAGE_CUM if outage else _FAILED_CUM)
         event["status"] = status
         event["input_tokens"] = 0
@@ -160,6 +161,13 @@ class Caller:
             event["output_tokens"] = int(self._vary(conversation.feature.output) * 0.3)
             event["usage_quality"] = "partial"
             event["latency_ms"] = 30_000 if status == "timeout" else int(8_000 * self._random())
+        if model.deployment is not None:
+            event["gpu_seconds"] = _busy_s(event["input_tokens"], event.get("output_tokens", 0))
+
+
+def _busy_s(read: int, written: int) -> float:
+    """Return how long a deployment is busy with so many tokens, in seconds; turning a call away takes 2 ms."""
+    return max(0.002, round(0.0004 * read + 0.022 * written, 3))
 
 
 def _serve(event: dict[str, Any], model: Model) -> None:

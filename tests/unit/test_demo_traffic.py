@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
+import polars as pl
 import pytest
 from genai_prices import Usage, calc_price
 from pydantic import ValidationError
 
+import infra.demo
 from infra.demo.conversation import CONTEXT_LIMIT
 from infra.demo.generator import Publication, Traffic
 from infra.demo.incidents import BLOWUP_FACTOR, RUNAWAY_FACTOR, Incident, Kind
 from infra.demo.scenario import AURORA, CUSTOMERS, FEATURES, OWN_LLAMA, PUBLICLY_PRICED, Feature, Model
 from schemas.usage import UsageEvent
+from streams.core.decode import decode
+from streams.core.pricing import PriceBook, Unpriced
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 DAY = datetime(2026, 11, 1, tzinfo=UTC)
@@ -190,6 +195,17 @@ def test_a_few_customers_make_half_of_the_calls(publications: list[Publication])
     assert set(calls) <= set(CUSTOMERS)
     assert len(calls) > 250
     assert 0.4 < sum(n for _, n in calls.most_common(10)) / calls.total() < 0.6
+
+
+@pytest.mark.parametrize("failing", [None, "fraud_screen", "deep_research"])
+def test_only_the_preview_that_nobody_wrote_a_card_for_is_unpriced(failing: str | None) -> None:
+    outage = [Incident("provider_outage", failing, START, 3_600)] if failing else []
+    values = [p.value for p in run(Traffic(5, 1_000, START, outage), 30) if p.kind in ("event", "late")]
+    calls = decode(values).calls.with_columns(priced_at_us=pl.coalesce("requested_at_us", "occurred_at_us"))
+    priced = PriceBook.load([Path(infra.demo.__file__).with_name("rates.yaml")]).price(calls)
+    reasons = zip(calls["model_served"], calls["provider"], priced.unpriced_reason.tolist(), strict=True)
+    unpriced = {(model, provider, reason) for model, provider, reason in reasons if reason}
+    assert unpriced == {(AURORA.served, AURORA.provider, Unpriced.UNKNOWN_MODEL)}
 
 
 def price_usd(model: Model) -> float:
