@@ -139,7 +139,14 @@ class UsageEvent(BaseModel):
 
     # self-hosted
     deployment: Text | None = Field(None, description="The configuration that served it: picks a GPU rate card.")
-    gpu_seconds: float | None = Field(None, ge=0, le=MAX_GPU_SECONDS, allow_inf_nan=False)
+    gpu_seconds: float | None = Field(
+        None,
+        ge=0,
+        le=MAX_GPU_SECONDS,
+        allow_inf_nan=False,
+        description="Seconds that the deployment was busy with the call, whatever its number of GPUs: the rate card's "
+        "`gpus` multiplies it.",
+    )
 
     # the provider's own word, kept beside ours
     provider_cost: Decimal | None = Field(None, ge=0, le=1_000_000, max_digits=18, decimal_places=12)

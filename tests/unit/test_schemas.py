@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from schemas import topics
 from schemas.dead_letter import DeadLetter, Reason
 from schemas.generate import FOLDER, documents
-from schemas.priced import PRICED_SCHEMA
+from schemas.priced import PRICED_SCHEMA, UNPRICED_REASONS
 from schemas.rollup import DEFAULT_DIMENSIONS, DIMENSIONS
 from schemas.usage import UsageEvent
+from streams.core.pricing import Unpriced
 from tests.unit.log import encode, event_id, make_usage_event
 
 
@@ -34,6 +35,11 @@ def test_the_usage_schema_requires_what_the_issue_of_an_event_must_say() -> None
 def test_the_priced_schema_lists_every_column() -> None:
     columns = json.loads((FOLDER / f"{topics.PRICED}.json").read_text())["columns"]
     assert [column["name"] for column in columns] == PRICED_SCHEMA.names
+
+
+def test_every_reason_of_a_missing_price_has_its_own_word() -> None:
+    assert [code.value for code in Unpriced] == list(range(len(UNPRICED_REASONS)))
+    assert len(set(UNPRICED_REASONS)) == len(UNPRICED_REASONS)
 
 
 def test_every_topic_has_a_version() -> None:
