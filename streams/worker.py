@@ -1,6 +1,7 @@
 """The worker: the metering app, the sinks and the metrics endpoint, in one process. Roles choose among them."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -72,6 +73,7 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
     ``ready``: called once with the address of the metrics endpoint.
     Raises: what stopped a part of the worker; a restart resumes where everything was last durable.
     """
+    _calm_garbage_collection()
     metrics, health = Metrics(), Health()
     server = HealthServer(settings.metrics_host, settings.metrics_port, metrics.registry, health)
     address = await server.start()
@@ -105,6 +107,15 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
         await asyncio.gather(*parts, return_exceptions=True)
         await server.stop()
         log.info("worker.stopped")
+
+
+def _calm_garbage_collection() -> None:
+    """Look for reference cycles rarely: records come by the hundred thousand and hold none.
+
+    With Python's default of every 700 objects the search took a third of the worker's CPU.
+    """
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 20)
 
 
 async def _run_app(app: Any, health: Health) -> None:

@@ -12,7 +12,8 @@ from typing import Annotated, BinaryIO, Final, NoReturn, cast
 
 import typer
 
-from streams.intake import MappingError, Row, RowError, TableMapping, format_of, read_usage
+from streams.intake import Line, MappingError, Row, RowError, TableMapping, read_lines
+from streams.intake.row import check
 
 USAGE_EXIT: Final = 2
 INVALID_EXIT: Final = 1
@@ -66,13 +67,6 @@ class Intake:
         """The file's size; None for standard input."""
         return None if self.file == "-" else Path(self.file).stat().st_size
 
-    @property
-    def is_jsonl(self) -> bool:
-        """Whether the file is JSON lines with nothing to map: each line is an event as it stands."""
-        if self.maps or self.sets:
-            return False
-        return (self.file_format or format_of(self.file, TableMapping())) == "jsonl"
-
     @contextmanager
     def open(self) -> Iterator[Counted]:
         """Open the file. Exits with status 2 where there is none."""
@@ -86,14 +80,18 @@ class Intake:
             yield Counted(opened)
 
     def rows(self, source: Counted) -> Iterator[Row]:
-        """Return the file's rows. Exits with status 2 where the mapping doesn't fit."""
+        """Return the file's rows, judged one by one. Exits with status 2 where the mapping doesn't fit."""
+        return map(check, self.lines(source))
+
+    def lines(self, source: Counted) -> Iterator[Line | RowError]:
+        """Return the file's rows, not judged yet. Exits with status 2 where the mapping doesn't fit."""
         try:
             if self.delimiter is not None and len(self.delimiter) != 1:
                 raise MappingError(f"A delimiter is one character, not {self.delimiter!r}")
             mapping = TableMapping.from_pairs(
                 self.maps or (), self.sets or (), time_format=self.time_format, assume_utc=self.assume_utc
             )
-            return read_usage(
+            return read_lines(
                 cast(BinaryIO, source),
                 self.file,
                 mapping,

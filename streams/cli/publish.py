@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,8 +30,8 @@ from streams.cli.intake_options import (
     SetOption,
     TimeFormatOption,
 )
-from streams.intake import Row, RowError
-from streams.publish import Line, PublishSettings, Summary, read_lines
+from streams.intake import Line, RowError
+from streams.publish import PublishSettings, Summary, judge_all
 from streams.publish import publish as publish_rows
 
 
@@ -55,26 +55,25 @@ def publish(
     errors = RowErrors()
     with intake.open() as source, _progress(source, intake.size_bytes) as on_progress:
         if dry_run:
-            summary = _check(intake.rows(source), errors, on_progress)
+            summary = _check(intake.lines(source), errors, on_progress)
         else:
-            rows = read_lines(cast(BinaryIO, source)) if intake.is_jsonl else intake.rows(source)
-            summary = _publish(rows, errors, on_progress)
+            summary = _publish(intake.lines(source), errors, on_progress)
     errors.close()
     _report(summary, dry_run=dry_run, as_json=as_json)
     if summary.invalid:
         raise typer.Exit(INVALID_EXIT)
 
 
-def _publish(rows: Iterator[Row | Line], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:
+def _publish(rows: Iterator[Line | RowError], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:
     settings = load_settings()
     target = PublishSettings(settings.topic(topics.USAGE), settings.kafka_client())
     return asyncio.run(publish_rows(rows, target, on_error=errors, on_progress=on_progress))
 
 
-def _check(rows: Iterator[Row], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:
+def _check(rows: Iterator[Line | RowError], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:
     started = time.monotonic()
     valid = 0
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(judge_all(rows), start=1):
         if isinstance(row, RowError):
             errors(row)
         else:

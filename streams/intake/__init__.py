@@ -2,14 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from streams.intake.csv import read_csv
 from streams.intake.jsonl import read_jsonl
 from streams.intake.mapping import MappingError, TableMapping
-from streams.intake.row import Row, RowError, UsageRow
+from streams.intake.row import Line, Row, RowError, UsageRow, check
 
-__all__ = ["MappingError", "Row", "RowError", "TableMapping", "UsageRow", "format_of", "read_usage"]
+__all__ = [
+    "Line",
+    "MappingError",
+    "Row",
+    "RowError",
+    "TableMapping",
+    "UsageRow",
+    "format_of",
+    "read_lines",
+    "read_usage",
+]
 
 Format = Literal["jsonl", "csv"]
 
@@ -24,7 +34,7 @@ def format_of(name: str, mapping: TableMapping) -> Format:
     return "csv" if mapping.columns or mapping.constants else "jsonl"
 
 
-def read_usage(
+def read_lines(
     source: BinaryIO,
     name: str,
     mapping: TableMapping | None = None,
@@ -32,8 +42,10 @@ def read_usage(
     file_format: Format | None = None,
     id_namespace: str | None = None,
     delimiter: str | None = None,
-) -> Iterator[Row]:
-    """Yield the rows of a file of usage, opened in binary; ``name`` is its path, or ``-``.
+) -> Iterator[Line | RowError]:
+    """Yield the rows of a file of usage, opened in binary, not judged yet; ``name`` is its path, or ``-``.
+
+    An error is what could not even be made into a record: a CSV's row with cells missing, a cell that is no number.
 
     Minted ids are in the namespace ``id_namespace``, by default the file's name without its folder; stdin has no name,
     so a table from there needs one. ``delimiter`` is a tab for ``.tsv``, else a comma, unless given.
@@ -52,3 +64,11 @@ def read_usage(
     if mapping.columns or mapping.constants:
         raise MappingError(f"{name} holds usage events as JSON lines, which are published as they stand; map only CSV")
     return read_jsonl(source)
+
+
+def read_usage(source: BinaryIO, name: str, mapping: TableMapping | None = None, **options: Any) -> Iterator[Row]:
+    """Yield the rows of a file of usage, judged one by one: events or errors. Arguments are those of ``read_lines``.
+
+    Raises: MappingError, as ``read_lines``.
+    """
+    return map(check, read_lines(source, name, mapping, **options))

@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from streams.intake.mapping import BoundMapping, CellError, MappingError, TableMapping
-from streams.intake.row import MAX_LINE_BYTES, Row, RowError, check, lines
+from streams.intake.row import MAX_LINE_BYTES, Line, RowError, lines
 
 ROW_IDS: Final = uuid.UUID("6f2b0f4e-0c0a-5d0b-9a43-7c6f1f6f3c55")
 """Namespace of minted ids. Changing it would make every import anew."""
@@ -27,8 +27,8 @@ def row_id(id_namespace: str, line: int, text: str) -> uuid.UUID:
 
 def read_csv(
     source: BinaryIO | Iterable[bytes], mapping: TableMapping, *, id_namespace: str, delimiter: str = ","
-) -> Iterator[Row]:
-    """Yield a row for each record of a CSV table with a header line: an event, or an error by its first line.
+) -> Iterator[Line | RowError]:
+    """Yield a record to judge for each row of a CSV table with a header line, or an error, by the row's first line.
 
     Cells are trimmed, an empty one is absent. Rows without an ``event_id`` get a minted one, see ``row_id``;
     ``id_namespace`` is the file's name unless the user gives another. UTF-8, with a byte-order mark or without.
@@ -47,7 +47,7 @@ def read_csv(
     return _rows(records, bound, id_namespace)
 
 
-def _rows(records: "_Records", bound: BoundMapping, id_namespace: str) -> Iterator[Row]:
+def _rows(records: "_Records", bound: BoundMapping, id_namespace: str) -> Iterator[Line | RowError]:
     mints = not bound.gives_ids
     encode = msgspec.json.Encoder().encode
     for record in records:
@@ -67,7 +67,7 @@ def _rows(records: "_Records", bound: BoundMapping, id_namespace: str) -> Iterat
             continue
         if mints:
             event["event_id"] = str(row_id(id_namespace, line, records.text))
-        yield check(line, encode(event))
+        yield Line(line, encode(event))
 
 
 class _Records:

@@ -1,4 +1,4 @@
-"""A row of a file of usage: an event, or what is wrong with it and in which line."""
+"""A row of a file of usage: not judged yet, an event, or what is wrong with it and in which line."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,6 +9,14 @@ from streams.core.decode.explain import Rejection, explain
 
 MAX_LINE_BYTES: Final = 1_000_000
 """Longest line that is read: a Kafka record holds no more, and a file without line ends must not fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row not judged yet. ``value``: the JSON record that it is or was made into. ``line`` counts from 1."""
+
+    line: int
+    value: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +48,14 @@ class RowError:
 Row = UsageRow | RowError
 
 
-def check(line: int, value: bytes) -> Row:
-    """Return the row that a JSON value makes, by the contract of ``UsageEvent``."""
-    verdict = explain(value, MAX_LINE_BYTES)
+def check(row: Line | RowError) -> Row:
+    """Return the row that a JSON value makes, by the contract of ``UsageEvent``. An error stays one."""
+    if isinstance(row, RowError):
+        return row
+    verdict = explain(row.value, MAX_LINE_BYTES)
     if isinstance(verdict, Rejection):
-        return RowError(line, verdict.field, verdict.message)
-    return UsageRow(line, verdict, value)
+        return RowError(row.line, verdict.field, verdict.message)
+    return UsageRow(row.line, verdict, row.value)
 
 
 def lines(source: BinaryIO | Iterable[bytes]) -> Iterator[bytes]:

@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from streams.intake import Row
-from streams.publish.lines import Line
+from streams.intake import Line, RowError
 
 MAX_AHEAD: Final = 20_000
 _PAUSE_S: Final = 0.005
@@ -18,9 +17,9 @@ _PAUSE_S: Final = 0.005
 class Feed:
     """Reads rows ahead, at most ``MAX_AHEAD`` of them. For one reader; what reading raises, ``take`` raises."""
 
-    def __init__(self, rows: Iterable[Row | Line]) -> None:
+    def __init__(self, rows: Iterable[Line | RowError]) -> None:
         self._rows = rows
-        self._ahead: deque[Row | Line] = deque()
+        self._ahead: deque[Line | RowError] = deque()
         self._error: BaseException | None = None
         self._ended = threading.Event()
         self._closed = threading.Event()
@@ -28,7 +27,7 @@ class Feed:
         self._thread = threading.Thread(target=self._read, name="read-rows", daemon=True)
         self._thread.start()
 
-    def take(self, at_most: int) -> list[Row | Line] | None:
+    def take(self, at_most: int) -> list[Line | RowError] | None:
         """Return rows that are there, an empty list where none are yet, None behind the last one."""
         ended = self._ended.is_set()  # asked first: what was read before the end is there afterwards
         taken = [self._ahead.popleft() for _ in range(min(at_most, len(self._ahead)))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,10 +12,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
-from streams.intake import Row, RowError
+from streams.intake import Line, RowError
 from streams.publish.errors import PublishFailed, TopicMissing
 from streams.publish.feed import Feed
-from streams.publish.lines import Line, Outgoing, judge
+from streams.publish.lines import judge
 
 MAX_BATCH_BYTES: Final = 900_000
 """Below Kafka's default of 1 MB a request's batch; a single larger row is a batch of its own."""
@@ -46,15 +46,13 @@ def _nothing(_: object) -> None:
 
 
 async def publish(
-    rows: Iterable[Row | Line],
+    rows: Iterable[Line | RowError],
     settings: PublishSettings,
     *,
     on_error: Callable[[RowError], None] = _nothing,
     on_progress: Callable[[int], None] = _nothing,
 ) -> Summary:
     """Publish every row that is an event, and return once all in-sync replicas have all of them.
-
-    ``rows`` are judged rows, or lines that are yet to be judged, not both.
 
     A record's key decides its partition, and its Kafka timestamp is the time of publishing, never the event's:
     retention counts from it. ``on_error`` is called for each invalid row, ``on_progress`` with how many rows were
@@ -93,7 +91,7 @@ async def _pump(
             await packer.send_all()  # the source pauses: what it gave so far need not wait
             await asyncio.sleep(_IDLE_S)
             continue
-        for row in _judged(rows):
+        for row in judge(rows):
             if isinstance(row, RowError):
                 invalid += 1
                 on_error(row)
@@ -103,12 +101,6 @@ async def _pump(
         on_progress(taken)
         await asyncio.sleep(0)
     return invalid
-
-
-def _judged(rows: list[Row | Line]) -> Iterator[Row | Outgoing]:
-    yield from (row for row in rows if not isinstance(row, Line))
-    if unjudged := [row for row in rows if isinstance(row, Line)]:
-        yield from judge(unjudged)
 
 
 async def _partitions(producer: AIOKafkaProducer, topic: str) -> list[int]:

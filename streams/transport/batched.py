@@ -15,6 +15,8 @@ import faust
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP, ConsumerMessage
 
+from streams.transport.lean_records import deliver_lean
+
 MAX_WAITING_RECORDS: Final = 100_000
 """Records handed out and not yet absorbed: beyond it the consumer fetches no more."""
 
@@ -121,6 +123,8 @@ class BatchSchema(faust.Schema):
 
 
 def batched_transport(*topics: str) -> type[Transport]:
-    """Return a transport class whose consumer batches these topics."""
+    """Return a transport class whose consumer batches these topics, and delivers their records lean."""
+    for topic in topics:
+        deliver_lean(topic)
     consumer = type("BatchedTopicsConsumer", (BatchedConsumer,), {"batched_topics": frozenset(topics)})
     return type("BatchedTransport", (Transport,), {"Consumer": consumer})
