@@ -14,15 +14,20 @@ from streams.intake.row import MAX_LINE_BYTES, Line, RowError, lines
 ROW_IDS: Final = uuid.UUID("6f2b0f4e-0c0a-5d0b-9a43-7c6f1f6f3c55")
 """Namespace of minted ids. Changing it would make every import anew."""
 
+_VARIANT: Final = {digit: f"{int(digit, 16) & 3 | 8:x}" for digit in "0123456789abcdef"}
+"""The two leading bits of this digit say that it is a UUID of RFC 9562."""
 
-def row_id(id_namespace: str, line: int, text: str) -> uuid.UUID:
+
+def row_id(id_namespace: str, line: int, text: str) -> str:
     """Return the id of a row that has none: a UUID of version 5 over the namespace, the line and the row's own text.
 
     The same row in the same line of the same namespace has the same id, however its columns are mapped: importing a
     file twice counts once. To count it once more, after a mistaken import, give another namespace.
     """
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-    return uuid.uuid5(ROW_IDS, f"{id_namespace}\n{line}\n{digest}")
+    row = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    # as uuid.uuid5 and str make it, in a third of their time
+    name = hashlib.sha1(ROW_IDS.bytes + f"{id_namespace}\n{line}\n{row}".encode(), usedforsecurity=False).hexdigest()
+    return f"{name[:8]}-{name[8:12]}-5{name[13:16]}-{_VARIANT[name[16]]}{name[17:20]}-{name[20:32]}"
 
 
 def read_csv(
@@ -66,7 +71,7 @@ def _rows(records: "_Records", bound: BoundMapping, id_namespace: str) -> Iterat
             yield RowError(line, error.field, error.message)
             continue
         if mints:
-            event["event_id"] = str(row_id(id_namespace, line, records.text))
+            event["event_id"] = row_id(id_namespace, line, records.text)
         yield Line(line, encode(event))
 
 

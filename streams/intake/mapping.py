@@ -109,9 +109,13 @@ class BoundMapping:
             text = row[at].strip()
             if text:
                 try:
-                    _put(event, name, read(text))
+                    value = read(text)
                 except ValueError as error:
                     raise CellError(name, f"{name}, column {column}: {error}") from None
+                if name in _PROPERTIES:
+                    event[name] = value
+                else:
+                    _put(event, name, value)
         return event
 
 

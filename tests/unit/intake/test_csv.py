@@ -1,8 +1,10 @@
 """A foreign table becomes usage events by a mapping of its columns, without code."""
 
+import hashlib
 import io
 import json
 import time
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from schemas.usage import UsageEvent
 from streams.intake import MappingError, Row, RowError, TableMapping, UsageRow, format_of, read_usage
+from streams.intake.csv import ROW_IDS, row_id
 
 MAPS = ["occurred_at=TIMESTAMP", "input_tokens=ContextTokens", "output_tokens=GeneratedTokens"]
 SETS = ["service=azure-trace", "provider=azure", "model_requested=gpt-4"]
@@ -22,7 +25,7 @@ AZURE = Path(__file__).parents[4] / "shared" / "data" / "azure-llm-2023"
 
 def read(text: str | bytes, mapping: TableMapping | None = None, name: str = "trace.csv", **options: str) -> list[Row]:
     data = text.encode() if isinstance(text, str) else text
-    return list(read_usage(io.BytesIO(data), name, mapping or TableMapping.from_pairs(MAPS, SETS), **options))  # type: ignore[arg-type]
+    return list(read_usage(io.BytesIO(data), name, mapping or TableMapping.from_pairs(MAPS, SETS), **options))
 
 
 def usages(rows: list[Row]) -> list[UsageEvent]:
@@ -50,6 +53,12 @@ def test_a_trace_is_imported_by_mapping_its_columns() -> None:
     }
     assert [row.line for row in rows] == [2, 3]
     assert first.key == first.usage.partition_key == str(first.usage.event_id).encode()
+
+
+def test_a_minted_id_is_the_version_five_uuid_that_the_standard_library_makes() -> None:
+    for line in range(200):
+        digest = hashlib.sha256(f"a,{line}".encode()).hexdigest()
+        assert row_id("é.csv", line, f"a,{line}") == str(uuid.uuid5(ROW_IDS, f"é.csv\n{line}\n{digest}"))
 
 
 def test_importing_the_same_file_twice_makes_the_same_ids() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from streams.intake import MappingError, RowError, TableMapping, UsageRow, read_usage
 from streams.intake.jsonl import read_jsonl
+from streams.intake.row import check
 
 EVENT: dict[str, Any] = {
     "event_id": "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77",
@@ -26,7 +27,7 @@ def line(**changes: Any) -> bytes:
 
 def test_an_event_is_published_with_the_bytes_it_was_written_in() -> None:
     text = json.dumps(EVENT, indent=None, separators=(" , ", " : ")).encode()
-    (row,) = read_jsonl([b"\xef\xbb\xbf" + text + b"\r\n"])
+    (row,) = map(check, read_jsonl([b"\xef\xbb\xbf" + text + b"\r\n"]))
     assert isinstance(row, UsageRow)
     assert (row.value, row.key, row.line) == (text, b"t-1", 1)
 
@@ -52,7 +53,7 @@ def test_a_last_line_without_its_end_is_read() -> None:
     ],
 )
 def test_a_line_that_is_no_event_is_reported_and_the_rest_goes_on(text: bytes, field: str | None) -> None:
-    rows = list(read_jsonl(io.BytesIO(line() + text.strip() + b"\n" + line())))
+    rows = list(map(check, read_jsonl(io.BytesIO(line() + text.strip() + b"\n" + line()))))
     fault = rows[1]
     assert isinstance(fault, RowError)
     assert (fault.line, fault.field) == (2, field)
@@ -61,7 +62,7 @@ def test_a_line_that_is_no_event_is_reported_and_the_rest_goes_on(text: bytes, f
 
 
 def test_a_line_longer_than_a_record_is_an_error_and_is_not_held_whole() -> None:
-    rows = list(read_jsonl(io.BytesIO(line(team="x" * 3_000_000) + line())))
+    rows = list(map(check, read_jsonl(io.BytesIO(line(team="x" * 3_000_000) + line()))))
     assert isinstance(rows[0], RowError)
     assert [row.line for row in rows] == [1, 2]
 
