@@ -1,14 +1,18 @@
 """``spendstream worker``: the meter and the sinks in one process, until a signal."""
 
 import asyncio
+import os
 
-import structlog
-import typer
+# polars reads this once, when it is imported: beside the worker's threads its own pool costs more than it gives
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
-from streams.cli.environment import load_settings
-from streams.cli.failures import explain
-from streams.cli.logs import configure_logs
-from streams.worker import run_worker
+import structlog  # noqa: E402
+import typer  # noqa: E402
+
+from streams.cli.environment import load_settings  # noqa: E402
+from streams.cli.failures import explain  # noqa: E402
+from streams.cli.logs import configure_logs  # noqa: E402
+from streams.worker import run_worker  # noqa: E402
 
 log = structlog.get_logger(__name__)
 

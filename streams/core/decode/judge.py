@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from schemas import usage
 from schemas.buckets import INPUT_BUCKETS, PROMPT_PARTS, TOKEN_BUCKETS, tokens_field
 from streams.core.decode.columns import CALL_SCHEMA, COUNTS, DEFAULTED_TEXT, OPTIONAL_TEXT, REQUIRED_NAMES
+from streams.core.decode.times import parse_times
 from streams.core.decode.uuids import parse_uuids
 
 _MAX_TEXT: Final = 256
@@ -42,7 +43,7 @@ def judge(raw: pl.DataFrame) -> Judged:
     """Accept the rows that the contract surely accepts. The rest is for ``explain``, whose word is final."""
     ids = parse_uuids(raw["event_id"])
     suspect = [~pl.lit(True), *_text_faults(raw), *_count_faults(raw), *_whole_faults()]
-    checked = raw.with_columns(_time_us(raw, "occurred_at"), _time_us(raw, "requested_at")).with_columns(
+    checked = raw.with_columns(_time_us(raw["occurred_at"]), _time_us(raw["requested_at"])).with_columns(
         __fault=pl.any_horizontal(*suspect, *_time_faults())
     )
     calls = checked.with_columns(
@@ -107,16 +108,14 @@ def _whole_faults() -> list[pl.Expr]:
     return [pl.all_horizontal(pl.col(field).is_null() for field in _COUNTED), parts > whole]
 
 
-def _time_us(raw: pl.DataFrame, field: str) -> pl.Expr:
-    """Parse the two usual spellings of UTC; any other spelling is null here and left to the explainer."""
-    if raw[field].null_count() == raw.height:
-        return pl.lit(None, dtype=pl.Int64).alias(f"{field}_us")
-    text = pl.col(field)
-    body = pl.when(text.str.ends_with("Z")).then(text.str.head(-1)).otherwise(text.str.strip_suffix("+00:00"))
-    # chrono takes leap seconds and unpadded numbers, the contract does not: hold the places of the separators
-    usual = text.str.contains(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(\.\d{1,6})?(Z|\+00:00)$")
-    parsed = body.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-    return pl.when(usual).then(parsed.dt.epoch("us")).alias(f"{field}_us")
+def _time_us(texts: pl.Series) -> pl.Series:
+    """Return µs since 1970; null where absent, or written in another spelling than the usual ones."""
+    name = f"{texts.name}_us"
+    if texts.null_count() == len(texts):
+        return pl.Series(name, [None], dtype=pl.Int64).new_from_index(0, len(texts)).alias(name)
+    us, valid = parse_times(texts)
+    found = pl.Series(name, us)
+    return found if valid.all() else found.set(pl.Series(~valid), None)
 
 
 def _time_faults() -> list[pl.Expr]:
