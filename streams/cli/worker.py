@@ -6,13 +6,13 @@ import os
 # polars reads this once, when it is imported: beside the worker's threads its own pool costs more than it gives
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
-import structlog  # noqa: E402
-import typer  # noqa: E402
+import structlog
+import typer
 
-from streams.cli.environment import load_settings  # noqa: E402
-from streams.cli.failures import explain  # noqa: E402
-from streams.cli.logs import configure_logs  # noqa: E402
-from streams.worker import run_worker  # noqa: E402
+from streams.cli.environment import load_settings
+from streams.cli.failures import explain
+from streams.cli.logs import configure_logs
+from streams.worker import run_worker
 
 log = structlog.get_logger(__name__)
 
