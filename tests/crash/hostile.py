@@ -158,6 +158,8 @@ class Hostile:
             Sent(self._random.randbytes(MAX_RECORD_BYTES - 100), Reason.TOO_LARGE, key=None),
             Sent(b"\x00" + self._random.randbytes(MAX_EVENT_BYTES - 1), Reason.NOT_JSON),
             Sent(b"{broken", Reason.NOT_JSON, key=self._random.randbytes(MAX_EVENT_BYTES)),
+            # the field's name stands in the dead letter three times: as the field, in the message and in the original
+            self._bad(Reason.OUT_OF_RANGE, tags={"\x01" * 160_000: "v"}),
         ]
 
     def _padded(self, size: int) -> bytes:

@@ -5,6 +5,7 @@ round that failed is made again, as far as real processes allow, by `--seed` wit
 """
 
 import argparse
+import logging
 import random
 import shutil
 import sys
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="no round begins after this (default: 10)")
     parser.add_argument("--seed", type=int, help="of the first round; each round's seed follows from the one before")
     options = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)  # brokers that are away are the purpose
     sys.exit(soak(options.minutes, options.seed))
 
 
