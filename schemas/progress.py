@@ -37,6 +37,9 @@ class Progress(BaseModel):
         default=-1, description="Kafka timestamp of the record at through_offset: tells a topic that was made anew."
     )
     rollups_from: int = Field(description="Offset in the rollup topic from which the open aggregates can be read back.")
+    ids_from: int = Field(
+        default=0, description="Offset in the progress topic from which the ids within the horizon can be read back."
+    )
     counters: Counters = Counters()
     id_segments: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
         default_factory=list, description="[generation, count] runs over the ids that follow, in offset order."

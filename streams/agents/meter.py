@@ -221,8 +221,9 @@ class MeterAgent:
                     for event in events:
                         event.ack()
 
-            await self._flusher.flush(lease.meter, taken, commit)
-            self._report(lease, len(taken.rollups), time.perf_counter() - started)
+            await self._flusher.flush(lease.meter, taken, lease.absorbing, commit)
+            async with lease.absorbing:
+                self._report(lease, len(taken.rollups), time.perf_counter() - started)
 
     def _report(self, lease: _Lease, rollups: int, seconds: float) -> None:
         meter = lease.meter

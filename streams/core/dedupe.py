@@ -121,9 +121,13 @@ class SeenIds:
 
     def forget(self, log_clock_ms: int) -> None:
         """Drop the generations that no later record can ask for."""
-        oldest = log_clock_ms // self._generation_ms - GENERATIONS
+        oldest = self.live(log_clock_ms)
         for born in [born for born in self._tables if born < oldest]:
             del self._tables[born]
+
+    def live(self, log_clock_ms: int) -> int:
+        """Return the oldest generation that a record at a moment of log time, or later, can ask for."""
+        return log_clock_ms // self._generation_ms - GENERATIONS
 
     @property
     def count(self) -> int:

@@ -101,6 +101,8 @@ class PartitionMeter:
         self.aggregates = Aggregates(rules.dimensions, rules.cardinality_cap)
         self._pending = _Pending()
         self._rollup_end = marker.rollups_from
+        self._ids_from: dict[int, int] = {}
+        self._progress_end = 0
 
     @property
     def marker(self) -> Progress:
@@ -303,16 +305,31 @@ class PartitionMeter:
             self.aggregates.written_from([key for key, _ in taken.rollups], rollup_offset)
         needed = self.aggregates.rollups_from()
         marker = taken.progress.marker.model_copy(
-            update={"rollups_from": self._rollup_end if needed is None else needed}
+            update={
+                "rollups_from": self._rollup_end if needed is None else needed,
+                "ids_from": min(self._ids_from.values(), default=self._progress_end),
+            }
         )
         return ProgressRecord(marker, taken.progress.ids, taken.progress.generations)
 
-    def settled(self, progress: ProgressRecord) -> int:
-        """Let go of what no replay from the durable marker can need. Returns how many aggregates were evicted."""
+    def settled(self, progress: ProgressRecord, offset: int) -> int:
+        """Let go of what no replay from the durable marker can need. Returns how many aggregates were evicted.
+
+        ``offset``: where the progress record stands in the progress topic.
+        """
         self._marker = progress.marker
+        self._note_ids(progress, offset)
         return self.aggregates.evict(
             progress.marker.watermark_us, progress.marker.through_offset, self._rules.allowed_lateness_s
         )
+
+    def _note_ids(self, progress: ProgressRecord, offset: int) -> None:
+        """Remember from where the ids of each living generation can be read back."""
+        self._progress_end = max(self._progress_end, offset + 1)
+        for generation in np.unique(progress.generations).tolist():
+            self._ids_from[generation] = min(offset, self._ids_from.get(generation, offset))
+        oldest = self.seen.live(progress.marker.log_clock_ms)
+        self._ids_from = {born: at for born, at in self._ids_from.items() if born >= oldest}
 
 
 def new_marker(partition: int, source_log: str, through_offset: int) -> Progress:
@@ -328,21 +345,28 @@ def new_marker(partition: int, source_log: str, through_offset: int) -> Progress
     )
 
 
+def newest_marker(source_log: str, records: Sequence[ProgressRecord]) -> Progress:
+    """Return a log's greatest marker. Raises ValueError where the log has none."""
+    return max((r.marker for r in records if r.marker.source_log == source_log), key=lambda m: m.through_offset)
+
+
 def restore(
     source_log: str,
-    records: Sequence[ProgressRecord],
+    records: Sequence[tuple[int, ProgressRecord]],
     rollups: Sequence[tuple[int, str, AggregateKey, NDArray[np.int64]]],
     rules: MeterRules,
     book: PriceBook,
 ) -> PartitionMeter:
-    """Rebuild a meter from what it had published: markers with ids, and rollups as (offset, source log, key, totals).
+    """Rebuild a meter from what it had published, each with its offset: markers with ids, and rollups as (offset,
+    source log, key, totals).
 
     The greatest marker of the source log wins, not the last: a worker that lost the partition without knowing may
     write an older one. Ids of an older log are kept: a producer may repeat an event into a topic made anew.
     """
-    marker = max((r.marker for r in records if r.marker.source_log == source_log), key=lambda m: m.through_offset)
-    meter = PartitionMeter(marker, rules, book)
-    for record in records:
+    meter = PartitionMeter(newest_marker(source_log, [record for _, record in records]), rules, book)
+    marker = meter.marker
+    for offset, record in records:
+        meter._note_ids(record, offset)
         for generation in np.unique(record.generations).tolist():
             meter.seen.relearn(generation, record.ids[record.generations == generation])
     meter.seen.forget(marker.log_clock_ms)

@@ -37,8 +37,10 @@ class Flusher:
     executor: Executor
     dimensions: tuple[str, ...]
 
-    async def flush(self, meter: PartitionMeter, taken: Taken, commit: Callable[[], Awaitable[None]]) -> None:
-        """Make one partition's take durable.
+    async def flush(
+        self, meter: PartitionMeter, taken: Taken, at_rest: asyncio.Lock, commit: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Make one partition's take durable. ``at_rest`` is held by whoever changes the meter.
 
         1. The priced calls, dead letters and rerouted records are acknowledged: the ledger can't lag the rollups.
         2. The rollups are acknowledged. A crash from here on replays records, and each aggregate skips what it holds.
@@ -54,15 +56,16 @@ class Flusher:
             self.producer.write(self.topic(topics.USAGE), encoded.rerouted),
         )
         offset = await self.producer.write_packed(self.topic(topics.ROLLUP), partition, encoded.rollups)
-        progress = meter.rollups_written(taken, offset)
+        async with at_rest:
+            progress = meter.rollups_written(taken, offset)
         marker = Record(
             key=str(partition).encode(),
             value=write_progress(progress),
-            partition=partition,
             timestamp_ms=progress.marker.log_clock_ms or None,
         )
-        await self.producer.write(self.topic(topics.PROGRESS), [marker])
-        meter.settled(progress)
+        stands_at = await self.producer.write_packed(self.topic(topics.PROGRESS), partition, [marker])
+        async with at_rest:
+            meter.settled(progress, stands_at or 0)
         await commit()
 
     def _encode(self, partition: int, log: str, taken: Taken) -> _Encoded:

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas import topics
 from schemas.progress import Progress
-from streams.core.meter import MeterRules, PartitionMeter, new_marker, restore
+from streams.core.meter import MeterRules, PartitionMeter, new_marker, newest_marker, restore
 from streams.core.pricing import PriceBook
 from streams.core.progress import ProgressRecord, read_progress
 from streams.core.rollup.record import read_rollup
@@ -60,14 +60,14 @@ class Recovery:
             await consumer.stop()
 
     async def _recover(self, consumer: AIOKafkaConsumer, partition: int) -> PartitionMeter:
-        records = [read_progress(value) for _, value in await self._read(consumer, topics.PROGRESS, partition, None)]
-        live = await self._live_log(consumer, partition, records)
+        records = await self._progress(consumer, partition)
+        live = await self._live_log(consumer, partition, [record for _, record in records])
         if live is None:
             marker = await self._first_marker(consumer, partition)
-            records.append(ProgressRecord(marker, *_no_ids()))
+            records.append((records[-1][0] if records else -1, ProgressRecord(marker, *_no_ids())))
             live = marker.source_log
             log.info("meter.new_log", partition=partition, source_log=live, offset=marker.through_offset + 1)
-        newest = max((r.marker for r in records if r.marker.source_log == live), key=lambda m: m.through_offset)
+        newest = newest_marker(live, [record for _, record in records])
         rollups = []
         for offset, value in await self._read(consumer, topics.ROLLUP, partition, newest.rollups_from):
             found = read_rollup(self._rules.dimensions, value)
@@ -85,6 +85,18 @@ class Recovery:
             ids=meter.seen.count,
         )
         return meter
+
+    async def _progress(self, consumer: AIOKafkaConsumer, partition: int) -> list[tuple[int, ProgressRecord]]:
+        """Read the markers back as far as ids within the dedupe horizon lie; the last marker says how far."""
+        last = await self._read(consumer, topics.PROGRESS, partition, -1)
+        if not last:
+            return []
+        offset, value = last[-1]
+        start = min(read_progress(value).marker.ids_from, offset)
+        return [
+            (offset, read_progress(value))
+            for offset, value in await self._read(consumer, topics.PROGRESS, partition, start)
+        ]
 
     async def _first_marker(self, consumer: AIOKafkaConsumer, partition: int) -> Progress:
         """Name a log that was never metered after its first record: every worker that asks names it alike."""
@@ -110,9 +122,7 @@ class Recovery:
         if not records:
             return None
         marker = records[-1].marker
-        newest = max(
-            (r.marker for r in records if r.marker.source_log == marker.source_log), key=lambda m: m.through_offset
-        )
+        newest = newest_marker(marker.source_log, records)
         source = TopicPartition(self._topic(topics.USAGE), partition)
         begin = (await consumer.beginning_offsets([source]))[source]
         end = (await high_watermarks(consumer, [source]))[source]
@@ -135,13 +145,16 @@ class Recovery:
         return None
 
     async def _read(
-        self, consumer: AIOKafkaConsumer, topic: str, partition: int, start: int | None
+        self, consumer: AIOKafkaConsumer, topic: str, partition: int, start: int
     ) -> list[tuple[int, bytes]]:
-        """Read a partition to its end, as it stands now: (offset, value), without tombstones."""
+        """Read a partition from an offset to its end, as it stands now: (offset, value), without tombstones.
+
+        ``start``: a negative one counts from the end, as an index does; one that expired begins at the beginning.
+        """
         at = TopicPartition(self._topic(topic), partition)
         end = (await high_watermarks(consumer, [at]))[at]
         begin = (await consumer.beginning_offsets([at]))[at]
-        position = begin if start is None or start > end else max(begin, start)
+        position = max(begin, end + start if start < 0 else start)
         consumer.seek(at, position)
         values: list[tuple[int, bytes]] = []
         empty = 0

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from streams.core.ledger import ledger_records, ledger_table
-from streams.core.meter import MeterRules, PartitionMeter, Rejected, Rerouted, Taken, new_marker, restore
+from streams.core.meter import MeterRules, PartitionMeter, Rejected, Rerouted, Taken, new_marker, newest_marker, restore
 from streams.core.pricing import PriceBook
 from streams.core.progress import ProgressRecord, read_progress, write_progress
 from streams.core.rollup.record import read_rollup, rollup_record
@@ -45,12 +45,13 @@ class World:
     progress: list[bytes] = field(default_factory=list)
 
     def recover(self) -> PartitionMeter:
-        records = [read_progress(value) for value in self.progress]
+        start = read_progress(self.progress[-1]).marker.ids_from if self.progress else 0
+        records = [(at, read_progress(self.progress[at])) for at in range(start, len(self.progress))]
         if not records:
             first = self.log[0].offset
             taken = PartitionMeter(new_marker(0, LOG, first - 1), self.rules, self.book).take()
-            records = [taken.progress]
-        newest = max((r.marker for r in records), key=lambda m: m.through_offset)
+            records = [(-1, taken.progress)]
+        newest = newest_marker(LOG, [record for _, record in records])
         rollups = []
         for offset in range(newest.rollups_from, len(self.rollups)):
             found = read_rollup(self.rules.dimensions, self.rollups[offset])
@@ -90,7 +91,7 @@ class World:
             raise Crash
         progress = meter.rollups_written(taken, offset)
         self.progress.append(write_progress(progress))
-        meter.settled(progress)
+        meter.settled(progress, len(self.progress) - 1)
         if crash == "commit lost":
             raise Crash
         self.committed = progress.marker.through_offset + 1
