@@ -124,15 +124,15 @@ def meter(log: Iterable[LogRecord], rules: Rules, prices: Prices) -> Outcome:
             outcome.counters["dead_letters"] += 1
             outcome.dead_letters[record.offset] = event
             continue
-        if record.key is None:
-            outcome.counters["rerouted"] += 1
-            outcome.rerouted[record.offset] = event.partition_key
-            continue
         at = micros(event.occurred_at)
         recorded_ms = log_clock if record.timestamp_ms == -1 else record.timestamp_ms
         if recorded_ms > 0 and at > recorded_ms * 1000 + rules.allowed_skew_s * 1_000_000:
             outcome.counters["dead_letters"] += 1
             outcome.dead_letters[record.offset] = "occurred_in_future"
+            continue
+        if record.key is None:
+            outcome.counters["rerouted"] += 1
+            outcome.rerouted[record.offset] = event.partition_key
             continue
         watermark = max(watermark, at)
         minute = at - at % MINUTE

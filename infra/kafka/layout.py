@@ -15,8 +15,9 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     """Return every topic's spec. Rollup and progress partitions mirror the usage topic's, one to one."""
     horizon_ms = settings.meter_dedupe_horizon_s * 1000
     configs = {
-        # the backlog: as long as ClickHouse may be away, and a replay may reach back
-        topics.USAGE: {"retention.ms": str(7 * _DAY_MS)},
+        # the backlog: as long as ClickHouse may be away, and a replay may reach back; the log's clock is the
+        # broker's, because a producer's wrong one would move the dedupe horizon and expire records at once
+        topics.USAGE: {"retention.ms": str(7 * _DAY_MS), "message.timestamp.type": "LogAppendTime"},
         topics.PRICED: {"retention.ms": str(7 * _DAY_MS), "max.message.bytes": _LARGE_RECORD},
         # upserts: the last record of a key is enough; a minute is final long before a week
         topics.ROLLUP: {"cleanup.policy": "compact,delete", "retention.ms": str(7 * _DAY_MS)},

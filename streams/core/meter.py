@@ -4,6 +4,7 @@ Nothing here waits or writes. ``absorb`` takes fetch batches in offset order; ``
 to since the last take; once all of that is acknowledged, ``settled`` lets go of what no replay can need.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -131,18 +132,25 @@ class PartitionMeter:
         return Counters(**self._counters)
 
     def absorb(self, batch: RecordBatch, now: datetime) -> None:
-        """Meter a batch. ``now`` only stamps ``priced_at``; it decides nothing."""
-        fresh = batch.after(self._through)
-        if fresh is None:
+        """Meter a batch.
+
+        ``now`` stamps ``priced_at``, and caps record times that lie ahead of it: one producer whose clock is years
+        ahead would make the dedupe forget all, and let events of its future through. Else it decides nothing.
+        """
+        recorded = batch.after(self._through)
+        if recorded is None:
             return
+        latest_ms = epoch_us(now) // 1000 + self._rules.allowed_skew_s * 1000
+        stamps = np.clip(recorded.timestamps_ms, NO_TIMESTAMP, latest_ms)
+        fresh = dataclasses.replace(recorded, timestamps_ms=stamps)
         if self._pending.first_offset is None:
             self._pending.first_offset = self._through + 1
         log_clock = np.maximum(np.maximum.accumulate(fresh.timestamps_ms), self._log_clock_ms)
         decoded = decode(fresh.values, self._rules.max_record_bytes)
         self._reject(fresh, decoded.rejected)
         calls = self._located(decoded.calls, fresh, log_clock)
+        calls = self._without_future(calls, fresh)  # first: a dead letter stays where it was recorded
         calls = self._without_keyless(calls, fresh)
-        calls = self._without_future(calls, fresh)
         calls = self._in_time(calls)
         calls = self._deduplicated(calls)
         calls = self._priced(calls, now)
@@ -151,7 +159,7 @@ class PartitionMeter:
             self._pending.calls.append(fresh_calls)
         self._counters["records"] += len(fresh.values)
         self._through = fresh.last_offset
-        self._through_timestamp_ms = int(fresh.timestamps_ms[-1])
+        self._through_timestamp_ms = int(recorded.timestamps_ms[-1])
         self._log_clock_ms = int(log_clock[-1])
         self.seen.forget(self._log_clock_ms)
 

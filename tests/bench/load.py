@@ -22,7 +22,7 @@ _TEMPLATES = 4096
 
 
 def events(count: int, seed: int = 7, spread_s: float = 120.0) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (key, value) of so many distinct events, their times spread over the last ``spread_s`` seconds, in order."""
+    """Yield (key, value) of so many distinct events, in order over the last ``spread_s`` seconds."""
     choose = random.Random(seed)
     start = datetime.now(UTC) - timedelta(seconds=spread_s)
     templates = [_template(choose) for _ in range(_TEMPLATES)]

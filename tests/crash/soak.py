@@ -5,7 +5,6 @@ round that failed is made again, as far as real processes allow, by `--seed` wit
 """
 
 import argparse
-import asyncio
 import logging
 import random
 import shutil
@@ -15,8 +14,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-
-from aiokafka import AIOKafkaProducer
 
 from tests.crash.chaos import (
     Action,
@@ -32,31 +29,6 @@ from tests.crash.world import World
 
 ACTIONS: list[Action] = [kill_a_worker, kill_a_worker, stop_a_worker, restart_clickhouse, restart_broker]
 DRAIN_TIMEOUT_S = 120.0
-PUBLISH_TIMEOUT_MS = 120_000
-"""Within it the client itself repeats what was not acknowledged, under the number that the broker knows it by."""
-
-
-class SoakWorld(World):
-    """Publishes as an idempotent producer: a record whose acknowledgement was lost is not stored twice.
-
-    A repeated call would be metered once anyway; a repeated malformed record is a second record, and a second letter.
-    """
-
-    async def _publish(self, workload: Workload, seconds: float, per_second: int) -> None:
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self.kafka.bootstrap,
-            enable_idempotence=True,
-            linger_ms=5,
-            request_timeout_ms=PUBLISH_TIMEOUT_MS,
-        )
-        await producer.start()
-        try:
-            for _ in range(int(seconds * 10)):
-                started = time.monotonic()
-                await self._acknowledged(producer, workload.take(per_second // 10))
-                await asyncio.sleep(max(0.0, 0.1 - (time.monotonic() - started)))
-        finally:
-            await producer.stop()
 
 
 @dataclass(frozen=True)
@@ -85,7 +57,7 @@ class Plan:
 def run_round(plan: Plan, folder: Path) -> str:
     """Run one round to its exact end. Returns what happened. Raises: AssertionError, where a number is wrong."""
     workload = Workload(plan.seed)
-    with SoakWorld(folder) as world:
+    with World(folder) as world:
         done = run_with_chaos(
             world,
             workload,

@@ -97,7 +97,14 @@ class World:
         asyncio.run(self._publish(workload, seconds, per_second))
 
     async def _publish(self, workload: Workload, seconds: float, per_second: int) -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap, acks="all", linger_ms=5)
+        # a repeated call is metered once anyway; a repeated malformed record is a second record, and a second letter
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.kafka.bootstrap,
+            acks="all",
+            linger_ms=5,
+            enable_idempotence=isinstance(self.kafka, LocalKafka),
+            request_timeout_ms=120_000,
+        )
         await producer.start()
         try:
             steps = int(seconds * 10)
@@ -151,10 +158,8 @@ class World:
         return ledger, rollups, dead
 
     def logs(self) -> str:
-        tails = []
-        for path in sorted(self.folder.glob("worker-*.log"))[-3:]:
-            tails.append(f"--- {path.name}\n{path.read_text()[-3000:]}")
-        return "\n".join(tails)
+        paths = sorted(self.folder.glob("worker-*.log"))[-3:]
+        return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in paths)
 
     def assert_exact(self, workload: Workload) -> None:
         """Ledger, rollups and truth agree: every event, every minute and series, to the pico-dollar."""

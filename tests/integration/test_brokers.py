@@ -17,11 +17,11 @@ from aiokafka.errors import KafkaConnectionError
 
 from infra.embedded.broker import EmbeddedBroker
 from infra.kafka import install
-from streams.transport.offsets import end_offsets
 from infra.kafka.ports import LOOPBACK, lasting_port
 from infra.kafka.probe import answers_metadata
 from infra.kafka.server import LocalKafka
 from infra.kafka.topics import TopicNotCreated, TopicReport, TopicSpec, ensure_topics
+from streams.transport.offsets import end_offsets
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 

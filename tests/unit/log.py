@@ -14,6 +14,9 @@ from streams.core.batch import RecordBatch
 from tests.reference_meter import LogRecord
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
+LATER = NOON + timedelta(days=90)
+"""When the records are metered: behind every record's time, as on a wall clock that is right."""
+
 NOON_MS = int(NOON.timestamp()) * 1000
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from streams.core.meter import MeterRules
 from streams.core.pricing import PriceBook
 from tests.reference_meter import LogRecord, Prices, Rules, meter
-from tests.unit.log import NOON_MS, Log, cut, encode, make_usage_event
-from tests.unit.world import NOON, Chaos, World, assert_same, live
+from tests.unit.log import LATER, NOON, NOON_MS, Log, cut, encode, make_usage_event
+from tests.unit.world import Chaos, World, assert_same, live
 
 MALFORMED = (
     b"",
@@ -141,9 +141,9 @@ def test_batch_boundaries_change_nothing(acme_book: PriceBook, seed: int, sizes:
     ours, _ = rules(cardinality_cap=2, dedupe_horizon_s=60)
     whole, cut_up = (World(log, ours, acme_book).recover() for _ in range(2))
     for batch in cut(log, []):
-        whole.absorb(batch, NOON)
+        whole.absorb(batch, LATER)
     for batch in cut(log, sizes):
-        cut_up.absorb(batch, NOON)
+        cut_up.absorb(batch, LATER)
     one, other = whole.take(), cut_up.take()
     assert {k: t.tolist() for k, t in one.rollups} == {k: t.tolist() for k, t in other.rollups}
     assert (one.calls is None) == (other.calls is None)
@@ -157,8 +157,8 @@ def test_a_batch_metered_before_is_skipped(acme_book: PriceBook, source_log: Log
     source_log.append(make_usage_event(1))
     source_log.append(make_usage_event(2))
     one = World(source_log.records, MeterRules(), acme_book).recover()
-    one.absorb(source_log.batch(), NOON)
-    one.absorb(source_log.batch(), NOON)
+    one.absorb(source_log.batch(), LATER)
+    one.absorb(source_log.batch(), LATER)
     assert one.counters.metered == 2
     assert one.counters.records == 2
 
@@ -169,7 +169,7 @@ def test_a_batch_of_nothing_but_dead_letters_is_flushed_and_not_read_again(acme_
         log.append(value)
     world = World(log.records, MeterRules(max_record_bytes=4000), acme_book)
     one = world.recover()
-    one.absorb(log.batch(), NOON)
+    one.absorb(log.batch(), LATER)
     assert one.has_pending
     world.flush(one, one.take(), None)
     assert len(world.dead_letters) == len(MALFORMED)
@@ -182,7 +182,7 @@ def test_an_event_ahead_of_its_record_by_more_than_the_allowed_skew_is_dead(
 ) -> None:
     source_log.append(make_usage_event(1, at_s=ahead_s), at_s=0)
     one = World(source_log.records, MeterRules(), acme_book).recover()
-    one.absorb(source_log.batch(), NOON)
+    one.absorb(source_log.batch(), LATER)
     assert (one.counters.dead_letters, one.counters.metered) == (dead, 1 - dead)
     for rejected in one.take().rejected:
         assert rejected.rejection.field == "occurred_at"
@@ -203,7 +203,7 @@ def test_a_keyless_record_is_sent_on_by_the_key_it_should_have_had(
 ) -> None:
     record = source_log.append(make_usage_event(1, **fields), key=None)
     one = World(source_log.records, MeterRules(), acme_book).recover()
-    one.absorb(source_log.batch(), NOON)
+    one.absorb(source_log.batch(), LATER)
     taken = one.take()
     assert [(r.key, r.value, r.timestamp_ms) for r in taken.rerouted] == [(key, record.value, NOON_MS)]
     assert taken.calls is None
@@ -213,7 +213,7 @@ def test_an_unpriced_call_is_counted_with_its_tokens_and_never_free(acme_book: P
     source_log.append(make_usage_event(1, model_served="nobody-knows"))
     world = World(source_log.records, MeterRules(), acme_book)
     one = world.recover()
-    one.absorb(source_log.batch(), NOON)
+    one.absorb(source_log.batch(), LATER)
     world.flush(one, one.take(), None)
     (row,) = world.ledger.values()
     assert row["cost_usd"] is None
@@ -226,11 +226,25 @@ def test_an_evicted_minute_is_never_opened_again(acme_book: PriceBook, source_lo
     source_log.append(make_usage_event(2, at_s=660), at_s=660)
     world = World(source_log.records, MeterRules(), acme_book)
     one = world.recover()
-    one.absorb(source_log.batch(), NOON)
+    one.absorb(source_log.batch(), LATER)
     world.flush(one, one.take(), None)
     assert len(one.aggregates) == 1
     source_log.append(make_usage_event(3, at_s=0), at_s=661)
-    one.absorb(source_log.batch(), NOON)
+    one.absorb(source_log.batch(), LATER)
     ((key, _),) = one.take().rollups
     assert key.block == 0
     assert one.counters.corrections == 1
+
+
+def test_a_record_stamped_in_the_future_neither_forgets_ids_nor_lets_its_event_through(
+    acme_book: PriceBook, source_log: Log
+) -> None:
+    """A stamp of 70 years ahead is capped at the wall clock plus the allowed skew: the first id is still known."""
+    ahead_s = 70 * 365 * 86_400
+    source_log.append(make_usage_event(1), at_s=0)
+    source_log.append(make_usage_event(2), at_s=ahead_s)
+    source_log.append(make_usage_event(1), at_s=1)
+    source_log.append(make_usage_event(3, at_s=ahead_s), at_s=ahead_s)
+    one = World(source_log.records, MeterRules(), acme_book).recover()
+    one.absorb(source_log.batch(), NOON)
+    assert (one.counters.metered, one.counters.duplicates, one.counters.dead_letters) == (2, 1, 1)

@@ -18,7 +18,7 @@ from streams.core.pricing import PriceBook
 from streams.core.progress import ProgressRecord, read_progress, write_progress
 from streams.core.rollup.record import read_rollup, rollup_record
 from tests.reference_meter import EPOCH, LogRecord, Outcome
-from tests.unit.log import NOON, as_batch
+from tests.unit.log import LATER, as_batch
 
 LOG = "life-1"
 CRASHES = ("priced lost", "priced half", "rollups lost", "rollups half", "marker lost", "commit lost")
@@ -154,7 +154,7 @@ def live(world: World, chaos: Chaos, rng: random.Random) -> PartitionMeter:
 
 
 def _now(rng: random.Random) -> datetime:
-    return NOON.replace(microsecond=rng.randint(0, 999_999))
+    return LATER.replace(microsecond=rng.randint(0, 999_999))
 
 
 def surviving_rollups(world: World) -> dict[tuple[int, int, tuple[str, ...]], dict[str, Any]]:
