@@ -43,7 +43,7 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
         web_enabled=False,
         stream_buffer_maxsize=_BUFFERED_BATCHES,
         stream_wait_empty=False,
-        consumer_max_fetch_size=4_000_000,
+        consumer_max_fetch_size=1_048_576,
         consumer_auto_offset_reset="earliest",
         broker_max_poll_records=_FETCH_RECORDS,
         broker_commit_interval=1.0,

@@ -46,9 +46,16 @@ class Result:
 
 
 def measure(
-    name: str, total: int, done: Callable[[], int], pids: dict[str, int], *, timeout_s: float, warm: float = 0.1
+    name: str,
+    total: int,
+    done: Callable[[], int],
+    pids: dict[str, int],
+    *,
+    timeout_s: float,
+    poll_s: float = 0.1,
+    warm: float = 0.1,
 ) -> Result:
-    """Watch a job from when a tenth is done (it has started) until all is."""
+    """Watch a job from when a tenth is done (it has started) until all is. Asking costs CPU too: ``poll_s``."""
     first: Sample | None = None
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -60,7 +67,7 @@ def measure(
             events = count - first.done
             cpu = {process: (sample.cpu[process] - first.cpu[process]) / events * 1e6 for process in pids}
             return Result(name, events, sample.at - first.at, cpu)
-        time.sleep(0.05)
+        time.sleep(poll_s)
     raise TimeoutError(f"{name}: {done()} of {total} events in {timeout_s} s")
 
 
