@@ -48,11 +48,11 @@ class Settings(BaseSettings):
     meter_allowed_skew_s: int = Field(300, ge=0, description="An event further ahead of its record is a dead letter.")
     meter_dedupe_horizon_s: int = Field(3600, ge=1, description="A repeated event_id counts once within this.")
     meter_cardinality_cap: int = Field(10_000, ge=1, description="Rows per minute and partition before __other__.")
-    meter_flush_interval_s: float = Field(0.5, gt=0, description="How often totals are published.")
+    meter_flush_interval_s: float = Field(0.25, gt=0, description="How often totals are published.")
     rate_cards: Names = Field((), description=f"Your rate card files, {os.pathsep!r}-separated.")
 
     # sinks
-    sink_linger_s: float = Field(0.25, ge=0, description="How long a sink gathers rows for one insert.")
+    sink_linger_s: float = Field(0.1, ge=0, description="How long a sink gathers rows for one insert.")
     sink_max_rows: int = Field(20_000, ge=1, description="Rows of one insert.")
 
     # the worker
