@@ -37,7 +37,7 @@ def test_variables_are_the_names_in_capitals(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METER_FLUSH_INTERVAL_S", "")
-    assert Settings().meter_flush_interval_s == 0.5
+    assert Settings().meter_flush_interval_s == Settings.model_fields["meter_flush_interval_s"].default
 
 
 @pytest.mark.parametrize(
