@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import time
 import uuid
 
-from streams.intake import Row, RowError, TableMapping, UsageRow, read_lines, read_usage
+from streams.intake import Row, RowError, UsageRow, read_lines, read_usage
 from streams.publish.lines import Outgoing, judge, judge_all
 
 VALID = {
@@ -58,22 +57,6 @@ def test_rows_of_a_table_and_batches_agree_in_order() -> None:
         assert together == outgoing(one_by_one)
         assert sum(isinstance(row, RowError) for row in together) == 6 * copies
         assert len(together) == 9 * copies
-
-
-def test_a_large_table_is_made_into_records_and_judged_at_thirty_thousand_rows_a_second() -> None:
-    body = "".join(f"2023-11-16 18:17:03.{i:07d},{i},{i % 900}\n" for i in range(20_000))
-    text = f"TIMESTAMP,ContextTokens,GeneratedTokens\n{body}".encode()
-    mapping = TableMapping.from_pairs(
-        ["occurred_at=TIMESTAMP", "input_tokens=ContextTokens", "output_tokens=GeneratedTokens"],
-        ["service=azure-trace", "provider=azure", "model_requested=gpt-4"],
-    )
-    best = 0.0
-    for _ in range(3):  # processor time, the best of three: the machine may be busy with something else
-        began = time.process_time()
-        rows = list(judge_all(read_lines(io.BytesIO(text), "trace.csv", mapping)))
-        best = max(best, len(rows) / (time.process_time() - began))
-    assert sum(isinstance(row, Outgoing) for row in rows) == 20_000
-    assert best >= 30_000
 
 
 def test_lines_and_rows_agree() -> None:
