@@ -7,20 +7,25 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from schemas.alert import Alert, Silence
 from schemas.buckets import COST_BUCKETS
 from schemas.dead_letter import DeadLetter
 from schemas.priced import PRICED_SCHEMA
 from schemas.rate_card import RateCards
 from schemas.rollup import CostRollup
-from schemas.topics import DEAD_LETTER, PRICED, ROLLUP, USAGE
+from schemas.topics import ALERT, DEAD_LETTER, PRICED, ROLLUP, SILENCE, USAGE
 from schemas.usage import UsageEvent
+from schemas.watch import Watches
 
 FOLDER: Final = Path(__file__).parent / "json"
 MODELS: Final[dict[str, type[BaseModel]]] = {
     USAGE: UsageEvent,
     ROLLUP: CostRollup,
     DEAD_LETTER: DeadLetter,
+    ALERT: Alert,
+    SILENCE: Silence,
     "rate-card": RateCards,
+    "watches": Watches,
 }
 
 

@@ -20,4 +20,10 @@ PROGRESS: Final = "llm.meter.progress.v1"
 ALERT: Final = "llm.alert.v1"
 """Alert transitions, JSON."""
 
-ALL: Final = (USAGE, PRICED, ROLLUP, DEAD_LETTER, PROGRESS, ALERT)
+DETECT_STATE: Final = "llm.detect.state.v1"
+"""Internal to the detector: snapshots of what it has learned, and the offsets they stand at. One partition."""
+
+SILENCE: Final = "llm.silence.v1"
+"""Silences, JSON upserts by id. One partition."""
+
+ALL: Final = (USAGE, PRICED, ROLLUP, DEAD_LETTER, PROGRESS, ALERT, DETECT_STATE, SILENCE)
