@@ -4,7 +4,7 @@ A watch splits the spend within its ``scope`` by ``group_by``; each group is jud
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
@@ -227,6 +227,6 @@ class Watches(_Model):
     watches: tuple[Watch, ...] = Field(min_length=1)
 
 
-def in_scope(scope: dict[Any, Sequence[str]], dimensions: dict[str, str]) -> bool:
+def in_scope(scope: Mapping[Any, Sequence[str]], dimensions: Mapping[str, str]) -> bool:
     """Whether every dimension that a scope names has one of the values it allows."""
     return all(dimensions.get(name) in allowed for name, allowed in scope.items())

@@ -67,4 +67,5 @@ def denominators(measure: Measure, sums: NDArray[np.int64]) -> NDArray[np.int64]
 
 
 def _total(names: tuple[str, ...], sums: NDArray[np.int64]) -> NDArray[np.int64]:
-    return sums[:, [COLUMN[name] for name in names]].sum(axis=1)
+    total: NDArray[np.int64] = sums[:, [COLUMN[name] for name in names]].sum(axis=1)
+    return total
