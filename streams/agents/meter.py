@@ -210,20 +210,25 @@ class MeterAgent:
     async def _flush(self, lease: _Lease) -> None:
         async with lease.flushing:
             async with lease.absorbing:
+                events, lease.unacked = lease.unacked, []
                 if not lease.meter.has_pending:
+                    # Read again after a crash between marker and commit: durable before, but no flush would commit it.
+                    self._ack(lease, events)
                     return
                 taken = lease.meter.take()
-                events, lease.unacked = lease.unacked, []
             started = time.perf_counter()
 
             async def commit() -> None:
-                if self._leases.get(lease.meter.marker.partition) is lease:
-                    for event in events:
-                        event.ack()
+                self._ack(lease, events)
 
             await self._flusher.flush(lease.meter, taken, lease.absorbing, commit)
             async with lease.absorbing:
                 self._report(lease, len(taken.rollups), time.perf_counter() - started)
+
+    def _ack(self, lease: _Lease, events: Sequence[EventT]) -> None:
+        if self._leases.get(lease.meter.marker.partition) is lease:
+            for event in events:
+                event.ack()
 
     def _report(self, lease: _Lease, rollups: int, seconds: float) -> None:
         meter = lease.meter
