@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from schemas import topics
 from streams.errors import SpendstreamError
@@ -171,4 +171,8 @@ class _Offsets:
     async def _committed(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         # Named partitions: asked for all of a group's, some brokers answer with none.
         answer = await self._admin.list_consumer_group_offsets(group, partitions=partitions)
+        if any(each not in answer for each in partitions):
+            # A coordinator that is loading, or no longer the group's, answers with an error above an empty list, and
+            # aiokafka passes the list on: taken as it is, all that the group ever committed would count as behind.
+            raise GroupCoordinatorNotAvailableError(f"{group}: its coordinator does not say what was committed")
         return {each: found.offset for each, found in answer.items() if found.offset > _NO_OFFSET}
