@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from schemas.alert import BudgetStatus
 
 Arrays = Mapping[str, NDArray[np.generic]]
 """State as named arrays, without Python objects: what a snapshot holds."""
+
+CLOSE_AFTER_US: Final = 15_000_000
+"""µs of the detection clock after a minute's end at which it counts as closed: what comes later is a correction."""
 
 
 class Level(IntEnum):
