@@ -1,5 +1,6 @@
 """Prometheus metrics: one place that names them all, with their meaning."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -71,6 +72,22 @@ class Metrics:
             registry=r,
         )
         self._clickhouse_up = Gauge("spendstream_clickhouse_up", "1 while inserts succeed.", ["table"], registry=r)
+        self._changes = Counter(
+            "spendstream_detect_changes_total", "Aggregates whose change the detector took in.", registry=r
+        )
+        self._detect = Histogram(
+            "spendstream_detect_seconds", "Time to take in what was fetched and judge it.", buckets=_SECONDS, registry=r
+        )
+        self._behind = Gauge(
+            "spendstream_detect_behind_seconds", "The detection clock behind the wall clock.", registry=r
+        )
+        self._transitions = Counter(
+            "spendstream_alert_transitions_total", "Alert transitions published.", ["watch", "transition"], registry=r
+        )
+        self._snapshot_bytes = Gauge(
+            "spendstream_detect_snapshot_bytes", "Size of the detector's last snapshot.", registry=r
+        )
+        self._groups = Gauge("spendstream_detect_groups", "Groups by watch.", ["watch"], registry=r)
 
     def batch_absorbed(self, records: int, seconds: float) -> None:
         self._batch.observe(records)
@@ -94,6 +111,19 @@ class Metrics:
 
     def lag(self, topic: str, partition: int, records: int) -> None:
         self._lag.labels(topic, str(partition)).set(records)
+
+    def detected(self, changes: int, seconds: float, behind_s: float) -> None:
+        self._changes.inc(changes)
+        self._detect.observe(seconds)
+        self._behind.set(behind_s)
+
+    def alert(self, watch: str, transition: str) -> None:
+        self._transitions.labels(watch, transition).inc()
+
+    def detect_state(self, snapshot_bytes: int, groups: Mapping[str, int]) -> None:
+        self._snapshot_bytes.set(snapshot_bytes)
+        for watch, count in groups.items():
+            self._groups.labels(watch).set(count)
 
     # the sinks' side: streams.sinks.base.SinkMetrics
     def inserted(self, table: str, rows: int, seconds: float) -> None:

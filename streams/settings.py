@@ -13,6 +13,9 @@ from streams.core.meter import MeterRules
 
 Names = Annotated[tuple[str, ...], NoDecode]
 
+ROLES = ("meter", "sink", "detect", "notify")
+"""What a worker may do."""
+
 
 class Settings(BaseSettings):
     """Every setting of a worker and of the commands. The environment variable is the name in capitals."""
@@ -51,12 +54,16 @@ class Settings(BaseSettings):
     meter_flush_interval_s: float = Field(0.25, gt=0, description="How often totals are published.")
     rate_cards: Names = Field((), description=f"Your rate card files, {os.pathsep!r}-separated.")
 
+    # alerts
+    watches: str | None = Field(None, description="Your watches file; the built-in watches where unset.")
+    detect_snapshot_interval_s: float = Field(60.0, gt=0, description="How often what was learned is saved.")
+
     # sinks
     sink_linger_s: float = Field(0.1, ge=0, description="How long a sink gathers rows for one insert.")
     sink_max_rows: int = Field(20_000, ge=1, description="Rows of one insert.")
 
     # the worker
-    worker_roles: Names = Field(("meter", "sink"), description="Of meter, sink; comma-separated.")
+    worker_roles: Names = Field(ROLES, description=f"Of {', '.join(ROLES)}; comma-separated.")
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(9464, ge=0, le=65535, description="/metrics, /healthz, /readyz. 0: a free port.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -83,9 +90,9 @@ class Settings(BaseSettings):
     @field_validator("worker_roles")
     @classmethod
     def _known_roles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in value if name not in ("meter", "sink")]
+        unknown = [name for name in value if name not in ROLES]
         if unknown or not value:
-            raise ValueError(f"unknown role {', '.join(unknown) or '(none)'}; choose among meter, sink")
+            raise ValueError(f"unknown role {', '.join(unknown) or '(none)'}; choose among {', '.join(ROLES)}")
         return value
 
     def topic(self, name: str) -> str:
@@ -100,6 +107,10 @@ class Settings(BaseSettings):
     @property
     def rate_card_paths(self) -> tuple[Path, ...]:
         return tuple(map(Path, self.rate_cards))
+
+    @property
+    def watches_path(self) -> Path | None:
+        return None if self.watches is None else Path(self.watches)
 
     @property
     def meter_rules(self) -> MeterRules:

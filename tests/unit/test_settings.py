@@ -44,7 +44,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
     ("name", "value", "words"),
     [
         ("METER_DIMENSIONS", "team,colour", "unknown dimension colour; choose among service, team"),
-        ("WORKER_ROLES", "meter,boss", "unknown role boss; choose among meter, sink"),
+        ("WORKER_ROLES", "meter,boss", "unknown role boss; choose among meter, sink, detect, notify"),
         ("WORKER_ROLES", ",", "unknown role"),
         ("METER_ALLOWED_LATENESS_S", "-1", "greater than or equal to 0"),
         ("METER_CARDINALITY_CAP", "0", "greater than or equal to 1"),

@@ -1,0 +1,355 @@
+"""The detecting agent: rollups in, alert transitions out. One of all workers leads; the others stand by.
+
+A group of the watch is fed by every partition, so one detector reads them all. The state topic has one partition: who
+is assigned it, in the consumer group, leads. It restores the last snapshot, reads the alerts published since, and goes
+on at the snapshot's offsets. In order: transitions are acknowledged on the alert topic, and only then do they count.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from pydantic import ValidationError
+
+from schemas import topics
+from schemas.alert import Alert, Silence
+from schemas.watch import Watches
+from streams.core.clock import US
+from streams.core.detect.detector import Detector
+from streams.core.detect.rollups import RollupRecord
+from streams.metrics import Metrics
+from streams.settings import Settings
+from streams.state.producer import AckedProducer, Record
+from streams.state.snapshots import PARTITION, SnapshotStore, copied, read_all
+
+log = structlog.get_logger(__name__)
+
+MAX_RECORDS: Final = 10_000
+LIVE_WITHIN_S: Final = 900
+"""The detection clock counts as live when it is no further behind the wall clock: older alerts are not told."""
+
+SNAPSHOT_BYTES_PER_S: Final = 250_000
+"""A great state is written less often, so that it costs no more than this on average."""
+
+_POLL_S: Final = 0.1
+_RELOAD_S: Final = 2.0
+_ROLE: Final = "detect"
+
+
+class _Lease(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Says whether this worker leads."""
+
+    def __init__(self) -> None:
+        self.held = asyncio.Event()
+        self.lost = asyncio.Event()
+        self.lost.set()
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        if revoked:
+            self.held.clear()
+            self.lost.set()
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        if assigned:
+            self.lost.clear()
+            self.held.set()
+
+
+@dataclass
+class _Progress:
+    """Where a leader stands: the next offset by rollup partition, and the end of the alerts it wrote or read."""
+
+    rollups: dict[int, int]
+    alerts: dict[int, int]
+    clock_us: int
+    snapshot_number: int
+    snapshot_at: float
+    snapshot_bytes: int = 0
+
+
+class DetectAgent:
+    """Leads, or stands by to. ``reload``: returns watches that are new since the last call, else None."""
+
+    def __init__(
+        self, settings: Settings, watches: Watches, metrics: Metrics, reload: Callable[[], Watches | None]
+    ) -> None:
+        self._settings = settings
+        self._watches = watches
+        self._metrics = metrics
+        self._reload = reload
+        self._producer = AckedProducer(settings.kafka_client())
+        self._store = SnapshotStore(self._producer, settings.topic(topics.DETECT_STATE))
+        # one thread: the detector has one writer, and the event loop stays free for Kafka
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="detect")
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until stopped. Raises what a detector can't go on after; a restart resumes from the last snapshot."""
+        lease = _Lease()
+        member = AIOKafkaConsumer(
+            **self._settings.kafka_client(),
+            group_id=self._settings.group(_ROLE),
+            enable_auto_commit=False,
+            auto_offset_reset="latest",
+            session_timeout_ms=round(self._settings.kafka_session_timeout_s * 1000),
+            heartbeat_interval_ms=round(self._settings.kafka_session_timeout_s * 250),
+            max_poll_interval_ms=600_000,
+        )
+        member.subscribe([self._settings.topic(topics.DETECT_STATE)], listener=lease)
+        try:
+            await member.start()
+            await self._take_turns(member, lease)
+        finally:
+            await member.stop()
+            await self._producer.stop()
+            self._thread.shutdown()
+
+    async def stop(self) -> None:
+        """Ask ``run`` to end, with a snapshot."""
+        self._stopping.set()
+
+    async def _take_turns(self, member: AIOKafkaConsumer, lease: _Lease) -> None:
+        leading: asyncio.Task[None] | None = None
+        try:
+            while not self._stopping.is_set():
+                member.pause(*member.assignment())  # membership is all that is wanted of it
+                await member.getmany(timeout_ms=200)
+                if leading is not None and leading.done():
+                    await leading
+                    leading = None
+                if leading is None and lease.held.is_set():
+                    leading = asyncio.create_task(self._lead(lease), name="detect")
+            if leading is not None:
+                await leading
+        finally:
+            if leading is not None and not leading.done():
+                leading.cancel()
+                await asyncio.gather(leading, return_exceptions=True)
+
+    async def _lead(self, lease: _Lease) -> None:
+        """Detect, until the lease is lost or the agent stops."""
+        consumer = AIOKafkaConsumer(
+            **self._settings.kafka_client(),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=50,
+            max_partition_fetch_bytes=4_000_000,
+        )
+        try:
+            await consumer.start()
+            leader = await self._recovered(consumer)
+            log.info("detect.leads", snapshot=leader.progress.snapshot_number, watches=leader.detector.group_count())
+            await self._detect(consumer, leader, lease)
+        finally:
+            await consumer.stop()
+            log.info("detect.stands_by")
+
+    async def _recovered(self, consumer: AIOKafkaConsumer) -> "_Leader":
+        """Return a leader that knows what the last one knew, and all that was published since."""
+        detector = Detector(self._settings.meter_dimensions, self._settings.meter_allowed_lateness_s)
+        found = await self._store.read(consumer)
+        progress = _Progress({}, {}, 0, 0, time.monotonic())
+        if found is not None:
+            manifest, sections = found
+            await self._in_thread(detector.restore, sections, manifest.clock_us)
+            progress.rollups, progress.alerts = dict(manifest.rollup_offsets), dict(manifest.alert_offsets)
+            progress.clock_us, progress.snapshot_number = manifest.clock_us, manifest.number
+        detector.configure(self._watches)
+        for partition in await self._partitions(consumer, topics.ALERT):
+            at = TopicPartition(self._settings.topic(topics.ALERT), partition)
+            records = await read_all(consumer, at, progress.alerts.get(partition))
+            detector.published([alert for record in records if (alert := _alert(record)) is not None])
+            progress.alerts[partition] = await consumer.position(at)
+        leader = _Leader(self._settings, consumer, detector, progress)
+        for silence in await self._silences(consumer):
+            detector.silences.put(silence)
+        await leader.assign(await self._partitions(consumer, topics.ROLLUP))
+        return leader
+
+    async def _detect(self, consumer: AIOKafkaConsumer, leader: "_Leader", lease: _Lease) -> None:
+        reload_at = time.monotonic() + _RELOAD_S
+        while not lease.lost.is_set() and not self._stopping.is_set():
+            fetched = await consumer.getmany(timeout_ms=round(_POLL_S * 1000), max_records=MAX_RECORDS)
+            records = leader.take(fetched)
+            clock_us, is_live = leader.clock()
+            started = time.perf_counter()
+            changed, alerts = await self._in_thread(_step, leader.detector, records, clock_us, is_live)
+            if alerts:
+                await self._publish(leader, alerts)
+            self._metrics.detected(changed, time.perf_counter() - started, leader.behind_s())
+            if time.monotonic() >= reload_at:
+                reload_at = time.monotonic() + _RELOAD_S
+                await self._look_for_new_watches(leader)
+            if leader.wants_snapshot():
+                await self._snapshot(leader)
+        if self._stopping.is_set() and not lease.lost.is_set():
+            await self._snapshot(leader)
+
+    async def _publish(self, leader: "_Leader", alerts: Sequence[Alert]) -> None:
+        """Write transitions; once acknowledged, they count."""
+        await self._producer.write(
+            self._settings.topic(topics.ALERT),
+            [Record(str(alert.alert_id).encode(), alert.model_dump_json().encode()) for alert in alerts],
+        )
+        leader.detector.published(alerts)
+        for alert in alerts:
+            self._metrics.alert(alert.watch, alert.transition)
+            log.info(
+                "alert." + alert.transition, alert_id=str(alert.alert_id), watch=alert.watch, title=alert.title,
+                notify=alert.notify, silenced_by=alert.silenced_by,
+            )  # fmt: skip
+
+    async def _snapshot(self, leader: "_Leader") -> None:
+        progress = leader.progress
+        sections = await self._in_thread(_tidied_snapshot, leader.detector, progress.clock_us)
+        progress.snapshot_number += 1
+        progress.snapshot_bytes = await self._store.write(
+            sections,
+            {
+                "number": progress.snapshot_number,
+                "clock_us": progress.clock_us,
+                "rollup_offsets": progress.rollups,
+                "alert_offsets": progress.alerts,
+            },
+        )
+        progress.snapshot_at = time.monotonic()
+        self._metrics.detect_state(progress.snapshot_bytes, leader.detector.group_count())
+
+    async def _look_for_new_watches(self, leader: "_Leader") -> None:
+        watches = self._reload()
+        if watches is not None:
+            self._watches = watches
+            await self._in_thread(leader.detector.configure, watches)
+            log.info("detect.watches_reloaded", watches=[watch.name for watch in watches.watches])
+
+    async def _silences(self, consumer: AIOKafkaConsumer) -> list[Silence]:
+        at = TopicPartition(self._settings.topic(topics.SILENCE), PARTITION)
+        return [silence for record in await read_all(consumer, at) if (silence := _silence(record)) is not None]
+
+    async def _partitions(self, consumer: AIOKafkaConsumer, topic: str) -> list[int]:
+        name = self._settings.topic(topic)
+        await consumer.topics()  # refreshes what the client knows of the cluster
+        return sorted(consumer.partitions_for_topic(name) or ())
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+class _Leader:
+    """What the leading agent holds: the detector, its place in the topics, and the detection clock."""
+
+    def __init__(self, settings: Settings, consumer: AIOKafkaConsumer, detector: Detector, progress: _Progress) -> None:
+        self.detector = detector
+        self.progress = progress
+        self._settings = settings
+        self._consumer = consumer
+        self._rollup = settings.topic(topics.ROLLUP)
+        self._alert = settings.topic(topics.ALERT)
+        self._silence = TopicPartition(settings.topic(topics.SILENCE), PARTITION)
+        self._read_until_ms: dict[int, int] = {}
+
+    async def assign(self, partitions: Sequence[int]) -> None:
+        """Read the rollups from where the snapshot stands, and the alerts and silences that are yet to come."""
+        tps = [TopicPartition(self._rollup, partition) for partition in partitions]
+        alerts = {TopicPartition(self._alert, partition): at for partition, at in self.progress.alerts.items()}
+        silences_from = await self._consumer.position(self._silence)
+        self._consumer.assign([*tps, *alerts, self._silence])
+        self._consumer.seek(self._silence, silences_from)
+        for tp, at in alerts.items():
+            self._consumer.seek(tp, at)
+        begin = await self._consumer.beginning_offsets(tps)
+        for tp in tps:
+            stored = self.progress.rollups.get(tp.partition)
+            if stored is not None and stored < begin[tp]:
+                log.error("detect.rollups_expired", partition=tp.partition, offset=stored, begin=begin[tp])
+            self.progress.rollups[tp.partition] = begin[tp] if stored is None else max(stored, begin[tp])
+            self._consumer.seek(tp, self.progress.rollups[tp.partition])
+
+    def take(self, fetched: Mapping[TopicPartition, Sequence[Any]]) -> list[RollupRecord]:
+        """Return the rollups that were fetched; take note of silences, of alerts, and of how far each topic was read.
+
+        The alerts are this leader's own, or of one that doesn't know yet that it no longer leads.
+        """
+        records: list[RollupRecord] = []
+        for tp, batch in fetched.items():
+            if tp == self._silence:
+                for silence in filter(None, map(_silence, batch)):
+                    self.detector.silences.put(silence)
+                continue
+            if tp.topic == self._alert:
+                self.detector.published(list(filter(None, map(_alert, batch))))
+                self.progress.alerts[tp.partition] = batch[-1].offset + 1
+                continue
+            self.progress.rollups[tp.partition] = batch[-1].offset + 1
+            self._read_until_ms[tp.partition] = max(record.timestamp for record in batch)
+            records += [
+                RollupRecord(tp.partition, record.timestamp, record.key, record.value)
+                for record in batch
+                if record.value is not None and record.key is not None
+            ]
+        return records
+
+    def clock(self) -> tuple[int, bool]:
+        """Return the detection clock in µs and whether it is live.
+
+        A partition that was read to its end stands at the wall clock, another at its last record's time.
+        """
+        wall_us = time.time_ns() // 1000
+        at_us = min((self._stands_at_us(tp, wall_us) for tp in self._rollups()), default=wall_us)
+        self.progress.clock_us = max(self.progress.clock_us, min(at_us, wall_us))
+        return self.progress.clock_us, wall_us - self.progress.clock_us <= LIVE_WITHIN_S * US
+
+    def behind_s(self) -> float:
+        """Return how far the detection clock is behind the wall clock, in s."""
+        return max(0.0, time.time() - self.progress.clock_us / US)
+
+    def wants_snapshot(self) -> bool:
+        """Whether it is time for the next snapshot."""
+        interval_s = max(self._settings.detect_snapshot_interval_s, self.progress.snapshot_bytes / SNAPSHOT_BYTES_PER_S)
+        return time.monotonic() - self.progress.snapshot_at >= interval_s
+
+    def _rollups(self) -> list[TopicPartition]:
+        return [tp for tp in self._consumer.assignment() if tp.topic == self._rollup]
+
+    def _stands_at_us(self, tp: TopicPartition, wall_us: int) -> int:
+        highwater = self._consumer.highwater(tp)
+        if highwater is None:
+            return 0  # nothing heard of it yet
+        if self.progress.rollups.get(tp.partition, 0) >= highwater:
+            return wall_us
+        return self._read_until_ms.get(tp.partition, 0) * 1000
+
+
+def _step(detector: Detector, records: Sequence[RollupRecord], clock_us: int, is_live: bool) -> tuple[int, list[Alert]]:
+    changed = detector.absorb(records, clock_us) if records else 0
+    for error in detector.book.unreadable:
+        log.error("detect.not_a_rollup", error=str(error))
+    detector.book.unreadable.clear()
+    return changed, detector.decide(clock_us, is_live=is_live) if clock_us else []
+
+
+def _tidied_snapshot(detector: Detector, clock_us: int) -> Any:
+    detector.tidy(clock_us)
+    return copied(detector.snapshot())
+
+
+def _alert(record: Any) -> Alert | None:
+    try:
+        return None if record.value is None else Alert.model_validate_json(record.value)
+    except ValidationError as error:
+        log.error("detect.not_an_alert", partition=record.partition, offset=record.offset, error=str(error))
+        return None
+
+
+def _silence(record: Any) -> Silence | None:
+    try:
+        return None if record.value is None else Silence.model_validate_json(record.value)
+    except ValidationError as error:
+        log.error("detect.not_a_silence", partition=record.partition, offset=record.offset, error=str(error))
+        return None

@@ -1,0 +1,257 @@
+"""All watches together: rollup records in, alert transitions out."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from schemas.alert import Alert, Silence
+from schemas.watch import AnomalyRule, BudgetRule, Watch, Watches
+from streams.core.clock import US
+from streams.core.detect.anomaly import AnomalyEvaluator
+from streams.core.detect.attribution import Profiles
+from streams.core.detect.budget import BudgetEvaluator
+from streams.core.detect.finding import Arrays, Evaluator, Finding, Level, Updates
+from streams.core.detect.groups import Groups
+from streams.core.detect.lifecycle import Case, Lifecycle, Why
+from streams.core.detect.reasons import Reasons
+from streams.core.detect.recent import RecentMinutes
+from streams.core.detect.rollups import Changes, RollupBook, RollupRecord
+from streams.core.detect.silences import Silences
+from streams.core.detect.threshold import ThresholdEvaluator
+
+TRUST_ABSENCE_AFTER_US: Final = 240 * US
+"""After a restart, so long an alert that no rule reports is left open: its evidence may be on its way again."""
+
+Sections = Mapping[str, Arrays]
+"""A snapshot: named arrays, by section."""
+
+_ALERTS: Final = TypeAdapter(list[Alert])
+_SILENCES: Final = TypeAdapter(list[Silence])
+
+
+@dataclass
+class _Watched:
+    """A watch at work. ``group_of``: its group of each combination; -1 out of scope."""
+
+    watch: Watch
+    groups: Groups
+    evaluator: Evaluator
+    group_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def map(self, combinations: Sequence[tuple[str, ...]]) -> None:
+        """Learn the groups of combinations that are new."""
+        fresh = [self.groups.find(values) for values in combinations[len(self.group_of) :]]
+        if fresh:
+            self.group_of = np.append(self.group_of, [-1 if number is None else number for number in fresh])
+
+    def apply(self, changes: Changes, now_us: int) -> None:
+        groups = self.group_of[changes.combinations]
+        mine = groups >= 0
+        if mine.any():
+            self.evaluator.apply(Updates(groups[mine], changes.minutes_us[mine], changes.sums[mine]), now_us)
+
+
+class Detector:
+    """What is watched, what was learned, what has been alerted. One writer; time comes from its caller.
+
+    ``dimensions``: of the rollups. ``keep_s``: the meter's allowed lateness.
+    """
+
+    def __init__(self, dimensions: Sequence[str], keep_s: int) -> None:
+        self.book = RollupBook(dimensions, keep_s)
+        self.lifecycle = Lifecycle()
+        self.silences = Silences()
+        self._recent = RecentMinutes()
+        self._profiles = Profiles(tuple(dimensions))
+        self._watched: dict[str, _Watched] = {}
+        self._restored: dict[str, Arrays] = {}
+        self._trust_absence_from_us = 0
+
+    def configure(self, watches: Watches) -> None:
+        """Take up a watches file, at first or anew. A watch whose rule, scope and grouping stay keeps what it knows."""
+        self.lifecycle.notifiers = tuple(notifier.name for notifier in watches.notifiers)
+        self.silences.plan(watches.maintenance)
+        former, self._watched = self._watched, {}
+        for watch in watches.watches:
+            same = former.get(watch.name)
+            if same is not None and definition(same.watch) == definition(watch):
+                same.watch = watch
+                self._watched[watch.name] = same
+            else:
+                self._watched[watch.name] = self._take_up(watch)
+
+    def absorb(self, records: Sequence[RollupRecord], now_us: int) -> int:
+        """Take in rollup records, in the order of their partitions. Returns how many aggregates changed."""
+        changes = self.book.absorb(records)
+        if len(changes):
+            self._recent.add(changes, now_us)
+            for watched in self._watched.values():
+                watched.map(self.book.combinations)
+                watched.apply(changes, now_us)
+        return len(changes)
+
+    def decide(self, now_us: int, *, is_live: bool) -> list[Alert]:
+        """Judge every watch. Returns the transitions to publish; they count once ``published`` is told of them.
+
+        ``is_live``: the detection clock is near the wall clock: who is to be told, is told.
+        """
+        self._learn(now_us)
+        decided = [alert for watched in self._watched.values() for alert in self._judge(watched, now_us, is_live)]
+        return decided + [
+            self.lifecycle.withdraw(alert, now_us, "no longer watched")
+            for alert in self.lifecycle.open_alerts()
+            if alert.watch not in self._watched
+        ]
+
+    def published(self, alerts: Sequence[Alert]) -> None:
+        """Take note of transitions that the alert topic holds."""
+        for alert in alerts:
+            self.lifecycle.published(alert)
+
+    def tidy(self, now_us: int) -> None:
+        """Forget what is final or long over. Every minute or so."""
+        self.book.forget_final()
+        self.lifecycle.forget_resolved(now_us)
+
+    def group_count(self) -> dict[str, int]:
+        """Return the number of groups by watch."""
+        return {name: len(watched.groups) for name, watched in self._watched.items()}
+
+    def snapshot(self) -> Sections:
+        """Return all of the state, as it is now."""
+        sections: dict[str, Arrays] = {
+            "book": self.book.snapshot(),
+            "recent": self._recent.snapshot(),
+            "profiles": self._profiles.snapshot(),
+            "alerts": {"json": _bytes(_ALERTS.dump_json(self.lifecycle.snapshot()))},
+        }
+        for name, watched in self._watched.items():
+            sections[f"watch/{name}"] = {
+                "definition": np.array([definition(watched.watch)]),
+                "groups": _names(watched.groups.values, len(watched.watch.group_by)),
+                **{f"state/{key}": array for key, array in watched.evaluator.snapshot().items()},
+            }
+        return sections
+
+    def restore(self, sections: Sections, now_us: int) -> None:
+        """Take over a snapshot, before ``configure``. A watch that was changed since begins anew."""
+        numbers = self.book.restore(sections["book"])
+        self._recent.restore(sections["recent"], numbers)
+        self._profiles.restore(sections["profiles"])
+        self.lifecycle.restore(_ALERTS.validate_json(sections["alerts"]["json"].tobytes()))
+        self._restored = {
+            name.removeprefix("watch/"): arrays for name, arrays in sections.items() if name.startswith("watch/")
+        }
+        self._trust_absence_from_us = now_us + TRUST_ABSENCE_AFTER_US
+
+    def _take_up(self, watch: Watch) -> _Watched:
+        groups = Groups(watch, self.book.dimensions)
+        watched = _Watched(watch, groups, evaluator_of(watch, groups))
+        arrays = self._restored.pop(watch.name, None)
+        if arrays is not None and str(arrays["definition"][0]) == definition(watch):
+            for values in arrays["groups"].tolist():
+                groups.number(tuple(values))
+            watched.map(self.book.combinations)
+            watched.evaluator.restore(
+                {key.removeprefix("state/"): array for key, array in arrays.items() if key.startswith("state/")}
+            )
+        else:
+            watched.map(self.book.combinations)
+            known = self.book.known_since(0)
+            if len(known):
+                watched.apply(known, int(known.minutes_us.max()))
+        return watched
+
+    def _judge(self, watched: _Watched, now_us: int, is_live: bool) -> list[Alert]:
+        decided, reported, firing = [], set(), set()
+        for finding in watched.evaluator.findings(now_us):
+            case = Case(watched.watch, watched.groups.named(finding.group), finding)
+            reported.add(case.key)
+            if finding.level is Level.FIRING:
+                firing.add(finding.group)
+            decided.append(self._decide(watched, case, now_us, is_live))
+        watched.evaluator.hold(firing)
+        if is_live and now_us >= self._trust_absence_from_us:
+            decided += [
+                self._decide(watched, _over(watched.watch, alert), now_us, is_live)
+                for alert in self.lifecycle.open_alerts()
+                if alert.watch == watched.watch.name
+                and (alert.watch, alert.facet, tuple(alert.group.values())) not in reported
+            ]
+        return [alert for alert in decided if alert is not None]
+
+    def _decide(self, watched: _Watched, case: Case, now_us: int, is_live: bool) -> Alert | None:
+        def explain(case: Case) -> Why:
+            wanted = watched.group_of == case.finding.group
+            return Reasons(self.book, self._recent, self._profiles).of(case, wanted, now_us)
+
+        return self.lifecycle.decide(case, now_us, explain=explain, quiet=self._quiet, is_live=is_live)
+
+    def _quiet(self, watch: Watch, group: Mapping[str, str], at: datetime) -> str | None:
+        return self.silences.quiet(watch.name, group, at)
+
+    def _learn(self, now_us: int) -> None:
+        """Let the profiles learn from the minutes that closed, but not from groups whose spend is under alert."""
+        for minute_us, members, sums in self._recent.close(now_us):
+            rows = np.array([self._profiles.combination(self.book.combinations[m]) for m in members.tolist()], np.int64)
+            self._profiles.learn(minute_us, rows, sums, rows[self._is_held(members)])
+
+    def _is_held(self, members: NDArray[np.int64]) -> NDArray[np.bool_]:
+        held = np.zeros(len(members), dtype=np.bool_)
+        for watched in self._watched.values():
+            if isinstance(watched.watch.rule, AnomalyRule) and watched.watch.rule.measure == "cost":
+                held |= np.isin(watched.group_of[members], list(self._firing_groups(watched)))
+        return held
+
+    def _firing_groups(self, watched: _Watched) -> set[int]:
+        return {
+            watched.groups.number(tuple(alert.group.values()))
+            for alert in self.lifecycle.open_alerts()
+            if alert.watch == watched.watch.name and alert.state == "firing"
+        }
+
+
+def evaluator_of(watch: Watch, groups: Groups) -> Evaluator:
+    """Return a fresh evaluator for a watch's rule."""
+    rule = watch.rule
+    if isinstance(rule, AnomalyRule):
+        return AnomalyEvaluator(rule, groups)
+    if isinstance(rule, BudgetRule):
+        return BudgetEvaluator(rule, groups)
+    return ThresholdEvaluator(rule, groups)
+
+
+def definition(watch: Watch) -> str:
+    """Return a digest of what a watch's state depends on: rule, scope and grouping, not who is told."""
+    parts = watch.model_dump_json(include={"rule", "scope", "group_by"})
+    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+
+
+def _over(watch: Watch, alert: Alert) -> Case:
+    """Return the finding that an open alert, which its rule reports no longer, is over."""
+    finding = Finding(
+        group=-1,
+        facet=alert.facet,
+        level=Level.NORMAL,
+        since_us=0,
+        observed=alert.observed if alert.expected is None else alert.expected,
+        expected=alert.expected,
+        limit=alert.limit,
+        unit=alert.unit,
+        budget=alert.budget,
+    )
+    return Case(watch, alert.group, finding)
+
+
+def _bytes(data: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(data, dtype=np.uint8)
+
+
+def _names(values: Sequence[tuple[str, ...]], width: int) -> NDArray[np.str_]:
+    return np.array(values, dtype=np.str_).reshape(len(values), width)
