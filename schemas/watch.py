@@ -39,13 +39,13 @@ Dimension = Literal[
 ]
 assert Dimension.__args__ == DIMENSIONS  # type: ignore[attr-defined]
 
-_DURATION = re.compile(r"(\d+)(s|m|h|d|w)", re.ASCII)
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(\d{1,9})(s|m|h|d|w|)", re.ASCII)
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _NAME = r"[a-z0-9][a-z0-9_.-]{0,62}"
 
 
 def duration_s(value: Any) -> int:
-    """Return a duration such as ``90s``, ``5m``, ``1h``, ``3d`` or ``2w`` in seconds. An int is seconds already."""
+    """Return a duration such as ``90s``, ``5m``, ``1h``, ``3d`` or ``2w`` in seconds. A bare number is seconds."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -65,8 +65,17 @@ def _listed(value: Any) -> Any:
 OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
+def _version(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _refuse(code: str, message: str, *at: str) -> PydanticCustomError:
+    """Return an error about the field ``at`` of the model that is being validated."""
+    return PydanticCustomError(code, message, {"at": at})
+
+
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AnomalyRule(_Model):
@@ -96,7 +105,7 @@ class BurnRate(_Model):
     @model_validator(mode="after")
     def _short_is_shorter(self) -> Self:
         if not 60 <= self.short < self.long or self.short % 60 or self.long % 60:
-            raise PydanticCustomError("burn_rate", "short must be whole minutes and less than long")
+            raise _refuse("burn_rate", "both windows must be whole minutes, and short less than long", "short")
         return self
 
 
@@ -154,7 +163,7 @@ class ThresholdRule(_Model):
         if (self.above is None) == (self.below is None):
             raise PydanticCustomError("bound", "give one of above and below")
         if self.window % 60:
-            raise PydanticCustomError("window", "window must be whole minutes")
+            raise _refuse("window", "must be whole minutes", "window")
         return self
 
 
@@ -212,16 +221,16 @@ class Maintenance(_Model):
         if self.starts_at.tzinfo is None or self.ends_at.tzinfo is None:
             raise PydanticCustomError("maintenance_zone", "give both times with their zone, as 2026-03-01T22:00:00Z")
         if self.starts_at >= self.ends_at:
-            raise PydanticCustomError("maintenance_order", "ends_at must be later than starts_at")
+            raise _refuse("maintenance_order", "must be later than starts_at", "ends_at")
         return self
 
 
 class Watches(_Model):
     """The file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Watches")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, title="Watches")
 
-    version: Literal[1] = 1
+    version: Annotated[Literal[1], BeforeValidator(_version)] = 1
     notifiers: tuple[Notifier, ...] = ()
     maintenance: tuple[Maintenance, ...] = ()
     watches: tuple[Watch, ...] = Field(min_length=1)

@@ -9,10 +9,14 @@ from streams.settings import Settings
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 _LARGE_RECORD: Final = str(8 * 1024 * 1024)
+_SINGLE: Final = {topics.DETECT_STATE: 1, topics.SILENCE: 1}  # one order for all: one detector is active at a time
 
 
 def topic_specs(settings: Settings) -> list[TopicSpec]:
-    """Return every topic's spec. Rollup and progress partitions mirror the usage topic's, one to one."""
+    """Return every topic's spec. Rollup and progress partitions mirror the usage topic's, one to one.
+
+    The detector's state and the silences have one partition each, whatever the settings say.
+    """
     horizon_ms = settings.meter_dedupe_horizon_s * 1000
     configs = {
         # the backlog: as long as ClickHouse may be away, and a replay may reach back; the log's clock is the
@@ -30,5 +34,16 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             "segment.ms": str(_HOUR_MS),
         },
         topics.ALERT: {"retention.ms": str(30 * _DAY_MS)},
+        # snapshots replace each other, and the last must outlive any standstill: never deleted by age
+        topics.DETECT_STATE: {
+            "cleanup.policy": "compact",
+            "max.message.bytes": _LARGE_RECORD,
+            "segment.ms": str(_HOUR_MS),
+        },
+        # upserts of what people wrote: few, small, and read from the start by every detector
+        topics.SILENCE: {"cleanup.policy": "compact"},
     }
-    return [TopicSpec(settings.topic(name), settings.kafka_partitions, config) for name, config in configs.items()]
+    return [
+        TopicSpec(settings.topic(name), _SINGLE.get(name, settings.kafka_partitions), config)
+        for name, config in configs.items()
+    ]

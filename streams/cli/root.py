@@ -33,6 +33,8 @@ COMMANDS: Final = {
     "query": CommandEntry("query", "query", "Ask ClickHouse: a table, or a JSON object a row."),
     "price": CommandEntry("price", "price", "Price usage events and show the breakdown. Needs no broker.", False),
     "rates": CommandEntry("rates", "rates_app", "Which price holds for a model on a date; checks your cards.", False),
+    "watches": CommandEntry("watches", "watches_app", "What is worth an alert: checks and lists your watches.", False),
+    "silence": CommandEntry("silence", "silence_app", "Keep alerts quiet for a while."),
     "deadletters": CommandEntry("deadletters", "deadletters", "Records that could not be metered; publish them again."),
     "reconcile": CommandEntry("reconcile", "reconcile", "Kafka, ledger and rollups against each other, per hour."),
     "migrate": CommandEntry("migrate", "migrate", "Bring ClickHouse's tables up to date, or undo."),

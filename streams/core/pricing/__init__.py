@@ -1,7 +1,8 @@
 """Pricing: what a model call costs, in exact integers."""
 
+from streams.core.documents import Issue
 from streams.core.pricing.book import PriceBook
-from streams.core.pricing.errors import Issue, RateCardError, RateCardInvalid, RateCardUnreadable
+from streams.core.pricing.errors import RateCardError, RateCardInvalid, RateCardUnreadable
 from streams.core.pricing.explain import Explanation
 from streams.core.pricing.priced import PricedColumns, Unpriced
 from streams.core.pricing.public_rates import Exclusion

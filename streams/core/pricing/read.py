@@ -1,38 +1,15 @@
-"""Read rate cards from YAML, with the line and column of whatever is wrong.
-
-Scalars are taken as the text that stands in the file: 0.1 is never a float on its way to an exact amount.
-"""
+"""Read rate cards from YAML, with the line and column of whatever is wrong."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.nodes import Node
 
 from schemas.rate_card import DeploymentCard, RateCards, TokenCard
-from streams.core.pricing.errors import Issue, RateCardInvalid, RateCardUnreadable
+from streams.core.documents import Issue, Unreadable, compose, position, repeated_keys, validate
+from streams.core.pricing.errors import RateCardInvalid, RateCardUnreadable
 
 Card = TokenCard | DeploymentCard
-_Loc = tuple[str | int, ...]
-
-_NULL: Final = "tag:yaml.org,2002:null"
-_MAX_DEPTH: Final = 32  # cards are 7 deep; an alias that holds itself is endless
-
-_WORDS: Final = {
-    "extra_forbidden": "unknown field: check its spelling, or remove it",
-    "missing": "missing field: add it",
-    "dict_type": "expected a mapping (name: value)",
-    "model_type": "expected a mapping (name: value)",
-    "model_attributes_type": "expected a mapping (name: value)",
-    "list_type": "expected a list (- ...)",
-    "string_type": "expected text",
-    "int_parsing": "expected a whole number",
-    "too_short": "empty: add at least one",
-}
 
 
 def read_cards(paths: Sequence[Path]) -> list[Card]:
@@ -44,7 +21,7 @@ def read_cards(paths: Sequence[Path]) -> list[Card]:
     issues: list[Issue] = []
     found: list[tuple[Card, Issue]] = []
     for file, root in documents:
-        repeated = list(_repeated_keys(file, root))
+        repeated = list(repeated_keys(file, root))
         issues += repeated
         if not repeated:
             found += _validate(file, root, issues)
@@ -66,13 +43,9 @@ def _open_all(files: Iterator[Path]) -> list[tuple[Path, Node]]:
     documents, issues = [], []
     for file in files:
         try:
-            root = YAML(typ="rt").compose(file.read_text(encoding="utf-8"))
-        except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            issues.append(Issue(file, line, column, f"not YAML: {error.problem or error.context}"))
-        except (OSError, UnicodeDecodeError, YAMLError) as error:
-            issues.append(Issue(file, 1, 1, f"can't be read: {error}"))
+            root = compose(file)
+        except Unreadable as error:
+            issues.append(error.issue)
         else:
             if root is not None:  # an empty file has no cards
                 documents.append((file, root))
@@ -83,74 +56,16 @@ def _open_all(files: Iterator[Path]) -> list[tuple[Path, Node]]:
 
 def _validate(file: Path, root: Node, issues: list[Issue]) -> list[tuple[Card, Issue]]:
     """Return the file's cards, each with where it stands; append what is wrong with them to ``issues``."""
-    try:
-        cards = RateCards.model_validate(_plain(root))
-    except RecursionError:
-        issues.append(Issue(file, 1, 1, "an alias holds itself: write it out"))
-        return []
-    except ValidationError as error:
-        issues += [_issue(file, root, details) for details in error.errors(include_url=False)]
+    cards, wrong = validate(RateCards, file, root)
+    issues += wrong
+    if cards is None:
         return []
     by_key: dict[str, Sequence[Card]] = {"cards": cards.cards, "deployments": cards.deployments}
     return [
-        (card, Issue(file, *_position(root, (key, index)), ""))
+        (card, Issue(file, *position(root, (key, index)), ""))
         for key, listed in by_key.items()
         for index, card in enumerate(listed)
     ]
-
-
-def _plain(node: Node, depth: int = 0) -> Any:
-    if depth > _MAX_DEPTH:
-        raise RecursionError
-    if isinstance(node, MappingNode):
-        return {str(key.value): _plain(value, depth + 1) for key, value in node.value}
-    if isinstance(node, SequenceNode):
-        return [_plain(item, depth + 1) for item in node.value]
-    return None if str(node.tag) == _NULL else node.value
-
-
-def _issue(file: Path, root: Node, details: ErrorDetails) -> Issue:
-    loc: _Loc = (*details["loc"], *details.get("ctx", {}).get("at", ()))
-    line, column = _position(root, loc)
-    name = ".".join(str(part) for part in loc if part != "[key]")
-    return Issue(file, line, column, f"{name}: {_WORDS.get(details['type'], details['msg'])}")
-
-
-def _position(node: Node, loc: _Loc) -> tuple[int, int]:
-    """Return line and column of the deepest part of ``loc`` that the file has."""
-    for part in loc:
-        child = _child(node, part)
-        if child is None:
-            break
-        key, node = child
-        if key is not None and loc[-2:] == (part, "[key]"):
-            node = key
-    return node.start_mark.line + 1, node.start_mark.column + 1
-
-
-def _child(node: Node, part: str | int) -> tuple[Node | None, Node] | None:
-    if isinstance(node, MappingNode):
-        return next(((key, value) for key, value in node.value if key.value == part), None)
-    if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return None, node.value[part]
-    return None
-
-
-def _repeated_keys(file: Path, node: Node, depth: int = 0) -> Iterator[Issue]:
-    """Find keys written twice: YAML keeps one of them, silently."""
-    if isinstance(node, ScalarNode) or depth > _MAX_DEPTH:
-        return
-    children = node.value
-    if isinstance(node, MappingNode):
-        seen: dict[str, int] = {}
-        for key, _ in node.value:
-            line, column = key.start_mark.line + 1, key.start_mark.column + 1
-            if key.value in seen:
-                yield Issue(file, line, column, f"{key.value}: already given in line {seen[key.value]}: remove one")
-            seen[str(key.value)] = line
-        children = [value for _, value in node.value]
-    for child in children:
-        yield from _repeated_keys(file, child, depth + 1)
 
 
 def _contradictions(found: list[tuple[Card, Issue]]) -> Iterator[Issue]:
