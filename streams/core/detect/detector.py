@@ -118,6 +118,8 @@ class Detector:
         """Forget what is final or long over. Every minute or so."""
         self.book.forget_final()
         self.lifecycle.forget_resolved(now_us)
+        recent = [self._profiles.combination(self.book.combinations[m]) for m in self._recent.members().tolist()]
+        self._profiles.forget(np.array(recent, dtype=np.int64))
 
     def group_count(self) -> dict[str, int]:
         """Return the number of groups by watch."""
@@ -194,7 +196,7 @@ class Detector:
         return self.lifecycle.decide(case, now_us, explain=explain, quiet=self._quiet, is_live=is_live)
 
     def _quiet(self, watch: Watch, group: Mapping[str, str], at: datetime) -> str | None:
-        return self.silences.quiet(watch.name, group, at)
+        return self.silences.quiet(watch, group, at)
 
     def _learn(self, now_us: int) -> None:
         """Let the profiles learn from the minutes that closed, but not from groups whose spend is under alert."""

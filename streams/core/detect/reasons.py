@@ -1,7 +1,6 @@
 """Why an alert's spend changed, and what it comes to if it goes on: from the newest minutes and the profiles."""
 
 from datetime import datetime, timedelta
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,6 @@ from streams.core.detect.attribution import Cube, Profiles, attribute
 from streams.core.detect.lifecycle import Case, Why
 from streams.core.detect.recent import RecentMinutes
 from streams.core.detect.rollups import RollupBook
-
-_SPEND_MEASURES: Final = ("cost", "cost_per_call", "tokens", "tokens_per_call", "input_tokens_per_call", "calls")
 
 
 class Reasons:
@@ -49,8 +46,8 @@ class Reasons:
         return Cube([self._book.combinations[m] for m in members.tolist()], sums, float(len(minutes)))
 
     def _expected(self, wanted: NDArray[np.bool_], minute_us: int) -> Cube:
-        names = [self._book.combinations[m] for m in np.flatnonzero(wanted).tolist()]
-        return self._profiles.usual(names, minute_us)
+        rows = [self._profiles.combination(self._book.combinations[m]) for m in np.flatnonzero(wanted).tolist()]
+        return self._profiles.expected(np.array(rows, dtype=np.int64), minute_us)
 
     def _expectation(self, case: Case) -> float | None:
         is_spend = isinstance(case.watch.rule, AnomalyRule) and case.watch.rule.measure == "cost"

@@ -7,12 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.core.clock import MINUTE_US
-from streams.core.detect.finding import Arrays
+from streams.core.detect.finding import CLOSE_AFTER_US, Arrays
 from streams.core.detect.rollups import Changes
 from streams.core.rollup.measures import SUMS
-
-CLOSE_AFTER_US: Final = 15_000_000
-"""A minute counts as closed so long after its end, on the detection clock."""
 
 KEPT_MINUTES: Final = 8
 
@@ -79,6 +76,10 @@ class RecentMinutes:
                 mine = wanted[minute.members]
                 whole.add(minute.members[mine], minute.sums[mine])
         return whole.members, whole.sums
+
+    def members(self) -> NDArray[np.int64]:
+        """Return every combination of the kept minutes."""
+        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(m.members for m in self._minutes.values())]))
 
     def snapshot(self) -> Arrays:
         """Return all of the state."""
