@@ -1,0 +1,130 @@
+"""Whatever the calls were: the parts sum to the change, exactly, and nothing is made up."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from streams.core.detect.attribution import Cube, attribute
+from streams.core.detect.attribution.cells import lay_out
+from streams.core.detect.attribution.decompose import decompose, logarithmic_mean
+from streams.core.detect.attribution.rates import FACTORS
+from streams.core.rollup.measures import COLUMN, SUMS
+from tests.unit.detect.cubes import DIMENSIONS, RATES, calls, member
+
+COUNTS = st.sampled_from((0, 1, 2, 7, 100, 100_000))
+MEMBERS = st.builds(
+    member,
+    feature=st.sampled_from(("chat", "agent")),
+    customer=st.sampled_from(("a", "b", "")),
+    model=st.sampled_from(("gpt-5", "haiku", "__other__")),
+    service_tier=st.sampled_from(("", "batch")),
+)
+
+
+@st.composite
+def consistent_rows(draw: st.DrawFn) -> NDArray[np.int64]:
+    """Sums of some calls as a meter makes them."""
+    tokens = {bucket: draw(COUNTS) for bucket in RATES}
+    times, fee = draw(st.sampled_from((0, 0.5, 1, 12.25))), draw(st.sampled_from((0, 0.01)))
+    return calls(draw(st.integers(1, 500)), tokens, times=times, fee=fee)
+
+
+@st.composite
+def odd_rows(draw: st.DrawFn) -> NDArray[np.int64]:
+    """Sums that fit nothing: costs without tokens, tokens without calls, corrections below zero."""
+    sums = np.zeros(len(SUMS), dtype=np.int64)
+    for name in draw(st.lists(st.sampled_from(SUMS), max_size=8)):
+        sums[COLUMN[name]] = draw(st.sampled_from((-5, 1, 10**6, 10**13, 2**60)))
+    return sums
+
+
+def cubes(rows: st.SearchStrategy[NDArray[np.int64]]) -> st.SearchStrategy[Cube]:
+    listed = st.lists(st.tuples(MEMBERS, rows), max_size=6)
+    minutes = st.sampled_from((0.05, 1 / 3, 1.0, 90.0))
+    return st.builds(
+        lambda found, length: Cube(
+            [values for values, _ in found],
+            np.array([sums for _, sums in found], dtype=np.int64).reshape(len(found), len(SUMS)),
+            length,
+        ),
+        listed,
+        minutes,
+    )
+
+
+ANY = cubes(consistent_rows() | odd_rows())
+GROUPS = st.sampled_from(((), ("feature",)))
+EXPECTED_USD = st.none() | st.floats(0, 1e6) | st.decimals(0, 10**6, places=6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ANY, ANY, EXPECTED_USD, GROUPS)
+def test_the_parts_sum_to_the_change_whatever_the_sums(
+    before: Cube, now: Cube, expected_usd: float | Decimal | None, group_by: tuple[str, ...]
+) -> None:
+    found = attribute(now, before, DIMENSIONS, group_by, expected_usd)
+    change = found.observed_usd_per_minute - found.expected_usd_per_minute
+    assert sum((part.change_usd_per_minute for part in found.parts), Decimal(0)) == change
+    assert found.observed_usd_per_minute == now.usd_per_minute()
+    assert all(part.words and part.change_usd_per_minute for part in found.parts)
+    assert len({part.factor for part in found.parts}) == len(found.parts)
+
+
+@settings(max_examples=300, deadline=None)
+@given(cubes(consistent_rows()), cubes(consistent_rows()))
+def test_nothing_but_rounding_is_left_over(before: Cube, now: Cube) -> None:
+    cells = lay_out(before, now, DIMENSIONS)
+    spend = [float(side[:, COLUMN["cost_pusd"]].sum()) for side in (cells.before, cells.now)]
+    parts = decompose(cells).parts
+    assert np.isfinite(parts).all()
+    # a cell's costs may be rounded to a pico-dollar, and what a call pays beside its tokens is cut at a millionth
+    assert abs(parts.sum() - (spend[1] - spend[0])) <= 1e-5 * max(spend) + 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(cubes(consistent_rows()), cubes(consistent_rows()))
+def test_looking_back_turns_every_part_around(before: Cube, now: Cube) -> None:
+    there = decompose(lay_out(before, now, DIMENSIONS)).parts
+    back = decompose(lay_out(now, before, DIMENSIONS)).parts
+    scale = np.abs(there).max(initial=0) + 1
+    # the cache's share of a change of length is judged from where one stands; all else is symmetric
+    swapped = [FACTORS.index("cache"), FACTORS.index("tokens_per_call")]
+    others = [at for at in range(len(FACTORS)) if at not in swapped]
+    assert np.allclose(there[others], -back[others], atol=1e-7 * scale)
+    assert np.isclose(there[swapped].sum(), -back[swapped].sum(), atol=1e-7 * scale)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cubes(consistent_rows()), st.floats(0.01, 100))
+def test_the_same_calls_at_another_pace_are_volume_alone(before: Cube, pace: float) -> None:
+    now = Cube(before.members, before.sums, before.minutes / pace)
+    assume(before.usd_per_minute() > 0)
+    assume(abs(pace - 1) > 0.01)
+    assert {part.factor for part in attribute(now, before, DIMENSIONS, ()).parts} == {"volume"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(cubes(consistent_rows()), cubes(consistent_rows()))
+def test_a_trace_of_something_changes_no_part_by_more_than_it_costs(before: Cube, now: Cube) -> None:
+    """What was nothing and what was next to nothing tell much the same: logarithms approach their limit slowly."""
+    assume(len(now.members) > 0)
+    exact = decompose(lay_out(before, now, DIMENSIONS)).parts
+    trace = Cube([*before.members, *now.members], np.concatenate((before.sums / before.minutes, now.sums * 1e-30)))
+    nearly = decompose(lay_out(trace, now, DIMENSIONS)).parts
+    assert np.isfinite(nearly).all()
+    assert np.allclose(
+        nearly, exact, rtol=0, atol=0.2 * float(max(before.usd_per_minute(), now.usd_per_minute())) * 1e12 + 1
+    )
+
+
+@given(st.floats(1e-30, 1e30), st.floats(1e-12, 1e12))
+def test_a_logarithmic_mean_lies_between(value: float, times: float) -> None:
+    low, high = sorted((value, value * times))
+    mean = float(logarithmic_mean(np.array([value]), np.array([value * times]))[0])
+    assert low * (1 - 1e-9) <= mean <= high * (1 + 1e-9)
+    assert logarithmic_mean(np.array([0.0]), np.array([value]))[0] == 0
