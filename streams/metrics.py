@@ -52,6 +52,25 @@ class Metrics:
             ["partition"],
             registry=r,
         )
+        self._notified = Counter(
+            "spendstream_notifications_sent_total", "Alert transitions told, by notifier.", ["notifier"], registry=r
+        )
+        self._notify_failed = Counter(
+            "spendstream_notifications_failed_total", "Attempts to tell that failed.", ["notifier"], registry=r
+        )
+        self._notify_dropped = Counter(
+            "spendstream_notifications_dropped_total",
+            "Alert transitions never told: expired (give_up_after), refused by the receiver, or failed (a fault here).",
+            ["notifier", "outcome"],
+            registry=r,
+        )
+        self._notify_seconds = Histogram(
+            "spendstream_notification_delivery_seconds",
+            "From the record of an alert's transition to its receipt.",
+            ["notifier"],
+            buckets=(*_SECONDS, 60, 300, 3600),
+            registry=r,
+        )
         self._lag = Gauge(
             "spendstream_lag_records", "Records published and not yet durable.", ["topic", "partition"], registry=r
         )
@@ -124,6 +143,17 @@ class Metrics:
         self._snapshot_bytes.set(snapshot_bytes)
         for watch, count in groups.items():
             self._groups.labels(watch).set(count)
+
+    # the notifiers' side: streams.agents.notify_delivery.NotifyMetrics
+    def notified(self, notifier: str, seconds: float) -> None:
+        self._notified.labels(notifier).inc()
+        self._notify_seconds.labels(notifier).observe(seconds)
+
+    def notify_failed(self, notifier: str) -> None:
+        self._notify_failed.labels(notifier).inc()
+
+    def notification_dropped(self, notifier: str, outcome: str) -> None:
+        self._notify_dropped.labels(notifier, outcome).inc()
 
     # the sinks' side: streams.sinks.base.SinkMetrics
     def inserted(self, table: str, rows: int, seconds: float) -> None:

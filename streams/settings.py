@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     retention_calls_days: int = Field(0, ge=0, description="0 keeps for ever.")
     retention_rollups_days: int = Field(0, ge=0, description="0 keeps for ever.")
     retention_dead_letters_days: int = Field(0, ge=0, description="0 keeps for ever.")
+    retention_alerts_days: int = Field(0, ge=0, description="0 keeps for ever.")
 
     # metering: two workers of one group must agree on these
     meter_dimensions: Names = Field(DEFAULT_DIMENSIONS, description=f"Of {', '.join(DIMENSIONS)}; comma-separated.")

@@ -10,5 +10,10 @@ def migration_settings(settings: Settings) -> MigrationSettings:
     """Return which database to migrate, and its retention. Raises: TemplateError, on a name that SQL would quote."""
     return MigrationSettings(
         Target(settings.clickhouse_database, settings.clickhouse_cluster),
-        Retention(settings.retention_calls_days, settings.retention_rollups_days, settings.retention_dead_letters_days),
+        Retention(
+            calls_days=settings.retention_calls_days,
+            rollups_days=settings.retention_rollups_days,
+            dead_letters_days=settings.retention_dead_letters_days,
+            alerts_days=settings.retention_alerts_days,
+        ),
     )

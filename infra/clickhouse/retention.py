@@ -26,6 +26,7 @@ class Retention:
     calls_days: int = 0
     rollups_days: int = 0
     dead_letters_days: int = 0
+    alerts_days: int = 0
 
     def __post_init__(self) -> None:
         for table, days in self.by_table().items():
@@ -34,7 +35,12 @@ class Retention:
 
     def by_table(self) -> dict[str, int]:
         """Return the days by table name."""
-        return {"calls": self.calls_days, "rollups_1m": self.rollups_days, "dead_letters": self.dead_letters_days}
+        return {
+            "calls": self.calls_days,
+            "rollups_1m": self.rollups_days,
+            "dead_letters": self.dead_letters_days,
+            "alerts": self.alerts_days,
+        }
 
 
 def retention_changes(retention: Retention, engines: Mapping[str, str], target: Target) -> Iterator[str]:

@@ -34,8 +34,8 @@ from tests.unit.sinks.make import ipc, priced_calls, records, rollup_value
 
 pytestmark = pytest.mark.clickhouse
 
-VIEWS = {"calls_v", "spend_1m", "spend_1h", "spend_1d", "dead_letters_v"}
-TABLES = {"calls", "rollups_1m", "dead_letters", "schema_migrations"}
+VIEWS = {"calls_v", "spend_1m", "spend_1h", "spend_1d", "dead_letters_v", "alerts_v", "alerts_current"}
+TABLES = {"calls", "rollups_1m", "dead_letters", "alerts", "schema_migrations"}
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +74,20 @@ def columns(client: Client, target: Target, table: str) -> set[str]:
 
 def test_up_down_up_ends_where_the_first_up_did(client: Client, target: Target) -> None:
     migrations = migrator(client, target)
-    assert [migration.number for migration in migrations.up()] == [1, 2, 3, 4]
+    assert [migration.number for migration in migrations.up()] == [1, 2, 3, 4, 5]
     first = objects(client, target)
     assert first.keys() == VIEWS | TABLES
-    assert [migration.number for migration in migrations.down(0)] == [4, 3, 2, 1]
+    assert [migration.number for migration in migrations.down(0)] == [5, 4, 3, 2, 1]
     assert objects(client, target).keys() == {"schema_migrations"}
-    assert len(migrations.up()) == 4
+    assert len(migrations.up()) == 5
     assert objects(client, target) == first
 
 
 def test_down_stops_at_the_number_it_is_given(client: Client, target: Target) -> None:
     migrations = migrator(client, target)
     migrations.up()
-    assert [migration.number for migration in migrations.down(2)] == [4, 3]
-    assert [status.is_applied for status in migrations.status()] == [True, True, False, False]
+    assert [migration.number for migration in migrations.down(2)] == [5, 4, 3]
+    assert [status.is_applied for status in migrations.status()] == [True, True, False, False, False]
 
 
 def test_up_again_does_nothing(client: Client, target: Target) -> None:
@@ -155,7 +155,7 @@ def test_a_changed_applied_file_is_an_error_that_names_it(client: Client, target
 
 
 def test_a_migration_of_a_newer_release_is_an_error(client: Client, target: Target) -> None:
-    newer = (*load_migrations(), Migration(5, "novelty", "SELECT 1;", "SELECT 1;"))
+    newer = (*load_migrations(), Migration(6, "novelty", "SELECT 1;", "SELECT 1;"))
     migrator(client, target, newer).up()
     with pytest.raises(MigrationUnknown, match="upgrade spendstream"):
         migrator(client, target).up()
@@ -191,10 +191,10 @@ def test_nothing_expires_by_default(client: Client, target: Target) -> None:
 
 
 def test_retention_follows_its_setting_up_and_down_again(client: Client, target: Target) -> None:
-    migrator(client, target, calls_days=30, dead_letters_days=7).up()
-    assert ttls(client, target) == {"calls", "dead_letters"}
+    migrator(client, target, calls_days=30, dead_letters_days=7, alerts_days=9).up()
+    assert ttls(client, target) == {"calls", "dead_letters", "alerts"}
     longer = migrator(client, target, calls_days=90)
-    assert len(longer.apply_retention()) == 2
+    assert len(longer.apply_retention()) == 3
     assert longer.apply_retention() == []
     assert "toIntervalDay(90)" in objects(client, target)["calls"]
     assert ttls(client, target) == {"calls"}
@@ -241,7 +241,7 @@ def test_the_cluster_form_differs_in_engine_and_on_cluster_only() -> None:
     single = statements(Target("spend"))
     for one, many in zip(single, statements(CLUSTER), strict=True):
         plain = many.replace("ON CLUSTER 'main'", "")
-        for table, version in (("calls", "ver"), ("rollups_1m", "ver"), ("dead_letters", "ver")):
+        for table, version in (("calls", "ver"), ("rollups_1m", "ver"), ("dead_letters", "ver"), ("alerts", "ver")):
             replicated = (
                 f"ReplicatedReplacingMergeTree('/clickhouse/tables/{{shard}}/{{database}}/{table}', "
                 f"'{{replica}}', {version})"
