@@ -37,11 +37,10 @@ SNAPSHOT_BYTES_PER_S: Final = 250_000
 """A great state is written less often, so that it costs no more than this on average."""
 
 _POLL_S: Final = 0.1
-_RELOAD_S: Final = 2.0
 _ROLE: Final = "detect"
 
 
-class _Lease(ConsumerRebalanceListener):  # type: ignore[misc]
+class _Lease(ConsumerRebalanceListener):
     """Says whether this worker leads."""
 
     def __init__(self) -> None:
@@ -73,15 +72,12 @@ class _Progress:
 
 
 class DetectAgent:
-    """Leads, or stands by to. ``reload``: returns watches that are new since the last call, else None."""
+    """Leads, or stands by to."""
 
-    def __init__(
-        self, settings: Settings, watches: Watches, metrics: Metrics, reload: Callable[[], Watches | None]
-    ) -> None:
+    def __init__(self, settings: Settings, watches: Watches, metrics: Metrics) -> None:
         self._settings = settings
         self._watches = watches
         self._metrics = metrics
-        self._reload = reload
         self._producer = AckedProducer(settings.kafka_client())
         self._store = SnapshotStore(self._producer, settings.topic(topics.DETECT_STATE))
         # one thread: the detector has one writer, and the event loop stays free for Kafka
@@ -112,6 +108,10 @@ class DetectAgent:
     async def stop(self) -> None:
         """Ask ``run`` to end, with a snapshot."""
         self._stopping.set()
+
+    def reconfigure(self, watches: Watches) -> None:
+        """Take over other watches, within the next moments. Those that stay as they are keep what they know."""
+        self._watches = watches
 
     async def _take_turns(self, member: AIOKafkaConsumer, lease: _Lease) -> None:
         leading: asyncio.Task[None] | None = None
@@ -160,20 +160,20 @@ class DetectAgent:
             await self._in_thread(detector.restore, sections, manifest.clock_us)
             progress.rollups, progress.alerts = dict(manifest.rollup_offsets), dict(manifest.alert_offsets)
             progress.clock_us, progress.snapshot_number = manifest.clock_us, manifest.number
-        detector.configure(self._watches)
+        watches = self._watches
+        await self._in_thread(detector.configure, watches)
         for partition in await self._partitions(consumer, topics.ALERT):
             at = TopicPartition(self._settings.topic(topics.ALERT), partition)
             records = await read_all(consumer, at, progress.alerts.get(partition))
             detector.published([alert for record in records if (alert := _alert(record)) is not None])
             progress.alerts[partition] = await consumer.position(at)
-        leader = _Leader(self._settings, consumer, detector, progress)
+        leader = _Leader(self._settings, consumer, detector, progress, watches)
         for silence in await self._silences(consumer):
             detector.silences.put(silence)
         await leader.assign(await self._partitions(consumer, topics.ROLLUP))
         return leader
 
     async def _detect(self, consumer: AIOKafkaConsumer, leader: "_Leader", lease: _Lease) -> None:
-        reload_at = time.monotonic() + _RELOAD_S
         while not lease.lost.is_set() and not self._stopping.is_set():
             fetched = await consumer.getmany(timeout_ms=round(_POLL_S * 1000), max_records=MAX_RECORDS)
             records = leader.take(fetched)
@@ -183,9 +183,8 @@ class DetectAgent:
             if alerts:
                 await self._publish(leader, alerts)
             self._metrics.detected(changed, time.perf_counter() - started, leader.behind_s())
-            if time.monotonic() >= reload_at:
-                reload_at = time.monotonic() + _RELOAD_S
-                await self._look_for_new_watches(leader)
+            if leader.watches is not self._watches:
+                await self._take_up(leader, self._watches)
             if leader.wants_snapshot():
                 await self._snapshot(leader)
         if self._stopping.is_set() and not lease.lost.is_set():
@@ -221,12 +220,10 @@ class DetectAgent:
         progress.snapshot_at = time.monotonic()
         self._metrics.detect_state(progress.snapshot_bytes, leader.detector.group_count())
 
-    async def _look_for_new_watches(self, leader: "_Leader") -> None:
-        watches = self._reload()
-        if watches is not None:
-            self._watches = watches
-            await self._in_thread(leader.detector.configure, watches)
-            log.info("detect.watches_reloaded", watches=[watch.name for watch in watches.watches])
+    async def _take_up(self, leader: "_Leader", watches: Watches) -> None:
+        await self._in_thread(leader.detector.configure, watches)
+        leader.watches = watches
+        log.info("detect.watches", watches=[watch.name for watch in watches.watches])
 
     async def _silences(self, consumer: AIOKafkaConsumer) -> list[Silence]:
         at = TopicPartition(self._settings.topic(topics.SILENCE), PARTITION)
@@ -244,9 +241,17 @@ class DetectAgent:
 class _Leader:
     """What the leading agent holds: the detector, its place in the topics, and the detection clock."""
 
-    def __init__(self, settings: Settings, consumer: AIOKafkaConsumer, detector: Detector, progress: _Progress) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: AIOKafkaConsumer,
+        detector: Detector,
+        progress: _Progress,
+        watches: Watches,
+    ) -> None:
         self.detector = detector
         self.progress = progress
+        self.watches = watches
         self._settings = settings
         self._consumer = consumer
         self._rollup = settings.topic(topics.ROLLUP)

@@ -196,7 +196,7 @@ class Detector:
         return self.lifecycle.decide(case, now_us, explain=explain, quiet=self._quiet, is_live=is_live)
 
     def _quiet(self, watch: Watch, group: Mapping[str, str], at: datetime) -> str | None:
-        return self.silences.quiet(watch, group, at)
+        return self.silences.quiet(watch.name, group, at, {str(n): values for n, values in watch.scope.items()})
 
     def _learn(self, now_us: int) -> None:
         """Let the profiles learn from the minutes that closed, but not from groups whose spend is under alert."""
