@@ -89,7 +89,8 @@ def to_yaml(watches: Watches) -> str:
 
     text = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = None, False, 120
+    yaml.width = 120
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.dump({"version": watches.version, **_with_units(watches.model_dump(mode="json", exclude_unset=True))}, text)
     return text.getvalue()

@@ -57,8 +57,7 @@ def percent(share: float) -> str:
 
 
 def _anomaly(rule: AnomalyRule) -> str:
-    name = rule.measure.replace("_", " ")
-    said = f"{name} {_DEPARTS[rule.direction].format(percent(rule.min_change))}"
+    said = f"{_name(rule.measure)} {_DEPARTS[rule.direction].format(percent(rule.min_change))}"
     if rule.sensitivity != "normal":
         said += f", {rule.sensitivity} sensitivity"
     if rule.no_data_after is not None:
@@ -88,9 +87,7 @@ def _burn_rate(rate: BurnRate) -> str:
 def _threshold(rule: ThresholdRule) -> str:
     bound, side = (rule.above, "above") if rule.above is not None else (rule.below, "below")
     assert bound is not None
-    said = (
-        f"{rule.measure.replace('_', ' ')} {side} {_value(rule.measure, bound)} over {duration_in_words(rule.window)}"
-    )
+    said = f"{_name(rule.measure)} {side} {_value(rule.measure, bound)} over {duration_in_words(rule.window)}"
     return said + (f", for {duration_in_words(rule.lasting)}" if rule.lasting else "")
 
 
@@ -100,5 +97,13 @@ def _value(measure: Measure, value: float) -> str:
     if measure in _MONEY:
         return usd_in_words(Decimal(repr(value))) + ("/min" if measure == "cost" else "")
     if measure in ("calls", "tokens"):
-        return f"{value:,g}/min"
-    return f"{value:,g} ms" if measure == "latency_ms" else f"{value:,g}"
+        return f"{_number(value)}/min"
+    return f"{_number(value)} ms" if measure == "latency_ms" else _number(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.6f}".rstrip("0").rstrip(".")
+
+
+def _name(measure: Measure) -> str:
+    return measure.removesuffix("_ms").replace("_", " ")

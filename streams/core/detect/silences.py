@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from schemas.alert import Silence
 from schemas.watch import Maintenance
@@ -32,7 +33,7 @@ class Silences:
         watch: str,
         group: Mapping[str, str],
         at: datetime,
-        scope: Mapping[str, Collection[str]] | None = None,
+        scope: Mapping[Any, Collection[str]] | None = None,
     ) -> str | None:
         """Return what keeps a group's alerts quiet at a moment, as ``silence 3f2a9c01`` or ``maintenance db-upgrade``.
 

@@ -1,5 +1,6 @@
 """The price book: own cards over the public prices."""
 
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,10 +27,11 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class PriceBook:
     """Prices of model calls: contract > custom > public > unpriced, by the date of the call.
 
-    Not for several threads at once: what is asked for the first time is compiled and remembered.
+    What is asked for the first time is compiled and remembered, so threads that price take turns.
     """
 
     def __init__(self, cards: Sequence[TokenCard | DeploymentCard] = ()) -> None:
+        self._turn = threading.Lock()
         self._table = RateTable()
         self._public = PublicPrices(self._table.intern)
         self._chooser = Chooser(compile_cards(cards, self._table.intern), self._public)
@@ -50,7 +52,8 @@ class PriceBook:
         ``<bucket>_tokens`` of each token bucket, ``web_searches`` and ``gpu_us`` (time that the deployment was busy),
         0 where absent and never negative. Other columns are ignored.
         """
-        return price(calls, self._chooser, self._table)
+        with self._turn:
+            return price(calls, self._chooser, self._table)
 
     def explain(
         self,

@@ -1,0 +1,31 @@
+"""The topics as they are made."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.kafka.layout import topic_specs
+from schemas import topics
+from streams.settings import Settings
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(kafka_partitions=7, kafka_topic_prefix="t.")
+
+
+def test_every_topic_has_a_layout(settings: Settings) -> None:
+    assert sorted(spec.name for spec in topic_specs(settings)) == sorted(f"t.{name}" for name in topics.ALL)
+
+
+def test_what_one_detector_reads_in_one_order_has_one_partition(settings: Settings) -> None:
+    single = {topics.DETECT_STATE, topics.SILENCE}
+    counts = {spec.name.removeprefix("t."): spec.partitions for spec in topic_specs(settings)}
+    assert counts == {name: 1 if name in single else 7 for name in topics.ALL}
+
+
+@pytest.mark.parametrize("name", [topics.DETECT_STATE, topics.SILENCE])
+def test_snapshots_and_silences_never_expire(settings: Settings, name: str) -> None:
+    config = next(spec.config for spec in topic_specs(settings) if spec.name == f"t.{name}")
+    assert config["cleanup.policy"] == "compact"
+    assert "retention.ms" not in config

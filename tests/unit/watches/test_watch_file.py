@@ -1,0 +1,128 @@
+"""An edited file takes effect by itself; a mistake in it changes nothing and stops nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from schemas.rollup import DEFAULT_DIMENSIONS
+from schemas.watch import Watches
+from streams.watches import WatchesInvalid, WatchFile
+from tests.unit.watches.documents import COST, write
+
+OTHER = COST.replace("name: cost", "name: other")
+WRONG = COST.replace("kind: anomaly", "kind: anomoly")
+MUCH_LATER = 9e9
+
+
+def names(watches: Watches | None) -> list[str] | None:
+    return None if watches is None else [watch.name for watch in watches.watches]
+
+
+def held(folder: Path, text: str = COST) -> WatchFile:
+    return WatchFile(write(folder, text), DEFAULT_DIMENSIONS)
+
+
+def test_an_edit_takes_effect_once(tmp_path: Path) -> None:
+    file = held(tmp_path)
+    assert file.changed() is None
+    write(tmp_path, OTHER)
+    assert names(file.changed()) == names(file.watches) == ["other"]
+    assert file.changed() is None
+
+
+def test_a_mistake_keeps_the_former_watches_and_is_told_once(tmp_path: Path) -> None:
+    file = held(tmp_path)
+    write(tmp_path, WRONG)
+    assert file.changed() is None
+    assert names(file.watches) == ["cost"]
+    assert file.problem is not None
+    assert "4:18: watches.cost.rule.kind: unknown kind anomoly" in file.problem
+    told, file.problem = file.problem, "untouched since"
+    assert file.changed() is None
+    assert file.problem == "untouched since"
+    write(tmp_path, WRONG + "# still wrong\n")
+    assert file.changed() is None
+    assert file.problem == told
+
+
+def test_mending_the_mistake_takes_effect_and_undoing_it_clears_the_problem(tmp_path: Path) -> None:
+    file = held(tmp_path)
+    write(tmp_path, WRONG)
+    file.changed()
+    write(tmp_path, COST)
+    assert file.changed() is None  # the watches in force are these already
+    assert file.problem is None
+    write(tmp_path, WRONG)
+    file.changed()
+    write(tmp_path, OTHER)
+    assert names(file.changed()) == ["other"]
+    assert file.problem is None
+
+
+def test_a_comment_changes_nothing(tmp_path: Path) -> None:
+    file = held(tmp_path)
+    write(tmp_path, "# by the finance team\n" + COST)
+    assert file.changed() is None
+    assert file.problem is None
+
+
+def test_a_file_that_is_gone_for_a_while_keeps_its_watches(tmp_path: Path) -> None:
+    file = held(tmp_path)
+    file.path.unlink()
+    assert file.changed() is None
+    assert file.problem is not None
+    assert "can't be read" in file.problem
+    write(tmp_path, OTHER)
+    assert names(file.changed()) == ["other"]
+
+
+def test_a_file_that_is_replaced_by_another_takes_effect(tmp_path: Path) -> None:
+    """As editors and mounted configuration do."""
+    file = held(tmp_path)
+    new = tmp_path / "new.yaml"
+    new.write_text(OTHER)
+    new.replace(file.path)
+    assert names(file.changed()) == ["other"]
+
+
+def test_an_edit_within_one_tick_of_the_file_systems_clock_is_seen(tmp_path: Path) -> None:
+    file = held(tmp_path)
+    stamp = file.path.stat()
+    write(tmp_path, COST.replace("cost", "tsoc"))
+    os.utime(file.path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert names(file.changed()) == ["tsoc"]
+
+
+def test_a_file_that_rests_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = WatchFile(write(tmp_path, COST), clock=lambda: MUCH_LATER)
+    reads: list[Path] = []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or OTHER.encode())
+    assert file.changed() is None
+    assert reads == []
+    os.utime(file.path, (1, 1))
+    assert names(file.changed()) == ["other"]
+
+
+def test_a_dimension_that_the_rollups_lack_is_a_mistake(tmp_path: Path) -> None:
+    file = held(tmp_path)
+    write(tmp_path, COST.replace("[team]", "[customer]"))
+    assert file.changed() is None
+    assert "customer is no dimension" in str(file.problem)
+
+
+def test_a_notifier_whose_variable_is_unset_is_a_mistake(tmp_path: Path) -> None:
+    file = WatchFile(write(tmp_path, COST), environ={"SET": "https://x"})
+    notifier = "notifiers:\n  - {name: n, kind: slack, url_env: NAME}\n"
+    write(tmp_path, COST + notifier.replace("NAME", "UNSET"))
+    assert file.changed() is None
+    assert file.problem == "notifier n: the environment variable UNSET is unset"
+    write(tmp_path, COST + notifier.replace("NAME", "SET"))
+    assert file.changed() is not None
+
+
+def test_a_file_that_is_wrong_at_the_start_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WatchesInvalid):
+        held(tmp_path, WRONG)
