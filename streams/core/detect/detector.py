@@ -89,12 +89,16 @@ class Detector:
     def absorb(self, records: Sequence[RollupRecord], now_us: int) -> int:
         """Take in rollup records, in the order of their partitions. Returns how many aggregates changed."""
         changes = self.book.absorb(records)
+        self.take(changes, now_us)
+        return len(changes)
+
+    def take(self, changes: Changes, now_us: int) -> None:
+        """Take in what was added to minutes, by the numbers of ``book.combination``: history that is no record."""
         if len(changes):
             self._recent.add(changes, now_us)
             for watched in self._watched.values():
                 watched.map(self.book.combinations)
                 watched.apply(changes, now_us)
-        return len(changes)
 
     def decide(self, now_us: int, *, is_live: bool) -> list[Alert]:
         """Judge every watch. Returns the transitions to publish; they count once ``published`` is told of them.
@@ -120,6 +124,11 @@ class Detector:
         self.lifecycle.forget_resolved(now_us)
         recent = [self._profiles.combination(self.book.combinations[m]) for m in self._recent.members().tolist()]
         self._profiles.forget(np.array(recent, dtype=np.int64))
+
+    def evaluator(self, watch: str) -> tuple[Groups, Evaluator]:
+        """Return the groups and the evaluator of a watch, to look at. Raises: KeyError."""
+        watched = self._watched[watch]
+        return watched.groups, watched.evaluator
 
     def group_count(self) -> dict[str, int]:
         """Return the number of groups by watch."""
