@@ -26,7 +26,8 @@ OTHER: Final = "__other__"
 """The value of every dimension of the row that holds what a minute's cardinality cap kept out."""
 
 ON_TIME: Final = -1
-"""``correction_block`` of an aggregate that was fed within the allowed lateness."""
+"""``correction_block`` of an aggregate that was fed within the allowed lateness; or less, where a minute's calls are
+kept apart so that no sum passes 64 bits. See ``streams.core.rollup.blocks``."""
 
 Money = Annotated[Decimal, PlainSerializer(lambda amount: f"{amount:f}", return_type=str)]
 """USD, exact to 1e-12, as a decimal string in JSON."""
@@ -45,7 +46,9 @@ class CostRollup(BaseModel):
     source_partition: int
     minute: datetime = Field(description="The window's open time; it spans [minute, minute + 60 s).")
     correction_block: int = Field(
-        ON_TIME, description="-1 on time; else the block of 4,096 offsets whose too-late events this row corrects."
+        ON_TIME,
+        description="-1 or less on time: dear calls, and far-off offsets, have rows of their own; "
+        "else the block of 4,096 offsets whose too-late events this row corrects.",
     )
     dimensions: dict[str, str] = Field(description="By name; an empty string where the event gave none.")
 

@@ -150,7 +150,7 @@ def meter(log: Iterable[LogRecord], rules: Rules, prices: Prices) -> Outcome:
         outcome.counters["corrections"] += late == 2
         outcome.counters["unpriced"] += cost.total is None
         outcome.ledger[record.offset] = ledger_row(event, record.offset, recorded_ms, late, cost)
-        block = record.offset // 4096 if late == 2 else -1
+        block = block_of(record.offset, late, cost, event)
         dimensions = tuple(getattr(event, name) or "" for name in rules.dimensions)
         admitted = windows.setdefault((minute, block), [])
         if dimensions not in admitted:
@@ -161,6 +161,17 @@ def meter(log: Iterable[LogRecord], rules: Rules, prices: Prices) -> Outcome:
         key = (minute, block, dimensions)
         fold(outcome.rollups.setdefault(key, empty_rollup(record.offset, at)), event, record.offset, late, cost)
     return outcome
+
+
+def block_of(offset: int, late: int, cost: Cost, event: UsageEvent) -> int:
+    """Cheap calls share 2^21 offsets, dear ones 2^12, the dearest none: no sum passes 64 bits."""
+    usd = max(cost.total or 0, cost.without_cache, cost.at_standard_tier, cost.with_requested_model)
+    largest = max(usd * PICO, Decimal(round((event.gpu_seconds or 0.0) * 1e6)))
+    if largest >= 2**51:
+        return -1 - (3 * offset + 2)
+    if late == 2:
+        return offset // 4096
+    return -1 - (3 * (offset // 4096) + 1) if largest >= 2**42 else -1 - 3 * (offset // 2**21)
 
 
 def read(value: bytes | None, max_bytes: int) -> UsageEvent | str:

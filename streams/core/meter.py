@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from schemas.dead_letter import Reason
 from schemas.progress import Counters, Progress
-from schemas.rollup import DEFAULT_DIMENSIONS, ON_TIME
+from schemas.rollup import DEFAULT_DIMENSIONS
 from streams.core.batch import NO_TIMESTAMP, RecordBatch
 from streams.core.clock import epoch_us
 from streams.core.decode import decode
@@ -25,7 +25,8 @@ from streams.core.dedupe import Ids, SeenIds
 from streams.core.lateness import CORRECTION_CODE, NO_WATERMARK, advance, judge_lateness, window_of
 from streams.core.pricing import PriceBook
 from streams.core.progress import ProgressRecord
-from streams.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS, AggregateKey, Aggregates
+from streams.core.rollup.aggregates import AggregateKey, Aggregates
+from streams.core.rollup.blocks import blocks
 from streams.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS
 
 _NO_IDS: Final = np.zeros((0, 2), dtype=np.uint64)
@@ -154,7 +155,7 @@ class PartitionMeter:
         calls = self._in_time(calls)
         calls = self._deduplicated(calls)
         calls = self._priced(calls, now)
-        fresh_calls = self.aggregates.absorb(calls)
+        fresh_calls = self.aggregates.absorb(calls.with_columns(pl.Series("block", blocks(calls))))
         if fresh_calls.height:
             self._pending.calls.append(fresh_calls)
         self._counters["records"] += len(fresh.values)
@@ -226,17 +227,14 @@ class PartitionMeter:
         return calls.filter(pl.Series(~future))
 
     def _in_time(self, calls: pl.DataFrame) -> pl.DataFrame:
-        """Add each call's window, lateness and correction block; advance the watermark."""
+        """Add each call's window and lateness; advance the watermark."""
         occurred = calls["occurred_at_us"].to_numpy()
         minute = window_of(occurred)
         watermark = advance(self._watermark_us, occurred) if calls.height else occurred
         lateness = judge_lateness(minute, watermark, self._rules.allowed_lateness_s)
         if calls.height:
             self._watermark_us = int(watermark[-1])
-        block = np.where(lateness == CORRECTION_CODE, calls["offset"].to_numpy() // CORRECTION_BLOCK_OFFSETS, ON_TIME)
-        return calls.with_columns(
-            pl.Series("minute_us", minute), pl.Series("lateness", lateness), pl.Series("block", block)
-        )
+        return calls.with_columns(pl.Series("minute_us", minute), pl.Series("lateness", lateness))
 
     def _deduplicated(self, calls: pl.DataFrame) -> pl.DataFrame:
         ids = np.column_stack((calls["id_hi"].to_numpy(), calls["id_lo"].to_numpy()))

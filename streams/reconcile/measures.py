@@ -3,16 +3,19 @@
 from typing import Final
 
 from schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
+from schemas.rollup import ON_TIME
+from streams.core.money import usd_text
 from streams.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
+from streams.core.rollup.blocks import ALONE, TIERS
 
 TOKENS: Final = tuple(map(tokens_field, TOKEN_BUCKETS))
-COSTS: Final = (
+WHOLE_COSTS: Final = (
     "cost_usd",
-    *map(cost_column, COST_BUCKETS),
     "cost_without_cache_usd",
     "cost_at_standard_tier_usd",
     "cost_with_requested_model_usd",
 )
+COSTS: Final = (*WHOLE_COSTS, *map(cost_column, COST_BUCKETS))
 _TOTAL_TOKENS: Final = " + ".join(f"c.{name}" for name in TOKENS)
 
 SUMS: Final[dict[str, str]] = {
@@ -40,5 +43,15 @@ CELL: Final = ("source_log", "source_partition", "minute")
 """What one partition of one life of the usage topic contributed to one minute."""
 
 MINUTE: Final = "toDateTime(toStartOfMinute(c.occurred_at), 'UTC')"
-BLOCK: Final = f"if(c.lateness = 'correction', intDiv(c.source_offset, {CORRECTION_BLOCK_OFFSETS}), toInt64(-1))"
-"""A call's ``correction_block``, as the meter chose it: see ``schemas.rollup.ON_TIME``."""
+_NO_USD: Final = "toDecimal128(0, 12)"
+_LARGEST_USD: Final = f"greatest({', '.join(f'ifNull(c.{name}, {_NO_USD})' for name in WHOLE_COSTS)})"
+_TIER: Final = " + ".join(
+    f"({_LARGEST_USD} >= toDecimal128('{usd_text(tier.below)}', 12) OR c.gpu_us >= {tier.below})" for tier in TIERS[:-1]
+)
+_WIDTH: Final = f"transform(toInt64({_TIER}), {list(range(len(TIERS)))}, {[tier.offsets for tier in TIERS]})"
+_ON_TIME: Final = f"toInt64({ON_TIME}) - ({len(TIERS)} * intDiv(c.source_offset, {_WIDTH}) + ({_TIER}))"
+BLOCK: Final = (
+    f"if(c.lateness = 'correction' AND ({_TIER}) < {ALONE}, "
+    f"intDiv(c.source_offset, {CORRECTION_BLOCK_OFFSETS}), {_ON_TIME})"
+)
+"""A call's ``correction_block``, as the meter chose it: see ``streams.core.rollup.blocks``."""

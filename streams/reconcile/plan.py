@@ -53,7 +53,7 @@ def is_window_final(window: Window, marker: Progress | None, allowed_lateness_s:
     """Whether the meter will write no new total of a window. A former life of the topic is over, and so final."""
     if marker is None or marker.source_log != window.source_log:
         return True
-    if window.block == ON_TIME:
+    if window.block <= ON_TIME:
         return is_final(epoch_us(window.minute), marker.watermark_us, allowed_lateness_s)
     return window.block < (marker.through_offset + 1) // CORRECTION_BLOCK_OFFSETS
 

@@ -20,7 +20,7 @@ TABLE: Final = "rollups_1m"
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Partition = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-_Block = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
+_Block = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 # A dimension or bucket that has no column would be left out of the key or the sum without a word: refuse it.

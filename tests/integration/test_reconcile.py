@@ -229,6 +229,25 @@ async def test_a_missing_rollup_is_found_and_repaired_as_the_meter_had_written_i
     assert world.rollups() == as_metered
 
 
+async def test_dear_calls_are_repaired_into_the_rows_that_the_meter_keeps_them_in(world: World) -> None:
+    """A minute of dear calls has rows of its own, so that no sum passes 64 bits: ledger and meter choose alike."""
+    dear = {"provider": "openai", "model_requested": "o1-pro"}
+    events = traffic()
+    for number, tokens in ((3, 30_000), (4, 1_000_000), (5, 100_000_000), (-1, 100_000_000)):
+        events[number] = {**events[number], **dear, "input_tokens": tokens, "cache_read_tokens": 0}
+    taken = meter(events)
+    world.land_ledger(taken)
+    world.land_rollups(taken)
+    await world.write_kafka(taken, len(events))
+    as_metered = world.rollups()
+    assert {key.block for key, _ in taken.rollups} == {-1, -2, -1 - (3 * 5 + 2), -1 - (3 * (len(events) - 1) + 2)}
+
+    world.client.command(f"TRUNCATE TABLE {world.settings.clickhouse_database}.rollups_1m")
+    assert (await world.reconcile(repair=True)).ok is False  # the last hour's minute is still open
+    final = [row for row in as_metered if row["minute"].hour == NOON.hour]
+    assert final == world.rollups()
+
+
 async def test_an_event_counted_twice_is_found_and_repaired_and_stays_repaired(world: World) -> None:
     events = traffic()
     events.insert(-2, events[TWICE])  # again, beyond the dedupe horizon

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
@@ -42,6 +43,8 @@ SHAPES: tuple[dict[str, Any], ...] = (
     {"tags": {"b": "ü\n", "a": "1"}, "prompt_system_tokens": 100},
     {"requested_at": "2026-03-03T23:59:59.999999Z", "model_served": "acme-mini"},
     {"team": 'q"uote', "service": "été"},
+    {"input_tokens": 1_000_000},  # dear: 6 USD
+    {"input_tokens": 100_000_000, "output_tokens": 100_000_000},  # among the dearest: 2,850 USD
 )
 
 
@@ -132,6 +135,33 @@ def test_a_long_log_survives_thirty_crashes(acme_book: PriceBook, prices: Prices
     )
     kinds = expected.counters
     assert all(kinds[name] > 5 for name in ("metered", "duplicates", "dead_letters", "rerouted", "late", "corrections"))
+
+
+MILLIONS = """
+cards:
+  - provider: acme
+    model: acme-1
+    rates: [{from: 2026-01-01, source: test, usd_per_mtok: {input: 10000, output: 9000}}]
+"""
+
+
+@pytest.mark.parametrize("tokens", [100_000_000, 200_000])
+def test_a_minute_of_more_than_64_bits_of_money_is_exact_through_crashes(
+    book_of_cards: Callable[[str], PriceBook], tokens: int
+) -> None:
+    """2,000 calls of $1,000,000, or of $2,000, in one series: far above the 9.2 million that an aggregate can hold."""
+    calls = 2000 if tokens == 100_000_000 else 6000
+    log = Log()
+    for number in range(calls):
+        log.append(make_usage_event(number, input_tokens=tokens, output_tokens=0), at_s=number / 1000)
+    book = book_of_cards(MILLIONS)
+    ours, theirs = rules(dedupe_horizon_s=86_400)
+    world = World(log.records, ours, book)
+    last = live(world, Chaos(largest_batch=400, flushes=0.5, crashes=0.5), random.Random(tokens))
+    expected = meter(log.records, theirs, Prices(book))
+    assert_same(world, last, expected)
+    spent = sum((rollup["cost_usd"] for rollup in expected.rollups.values()), Decimal(0))
+    assert spent == calls * tokens * Decimal(10_000) / 10**6 > Decimal(2**63) / 10**12
 
 
 @given(seed=SEEDS, sizes=st.lists(st.integers(1, 50), max_size=40))

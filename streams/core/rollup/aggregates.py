@@ -32,7 +32,7 @@ Dimensions = tuple[str, ...]
 
 @dataclass(frozen=True)
 class AggregateKey:
-    """``minute_us``: when the window opened; ``block``: ON_TIME or the correction block; ``dimensions``: values."""
+    """``minute_us``: when the window opened; ``block``: see ``blocks``, negative on time; ``dimensions``: values."""
 
     minute_us: int
     block: int
@@ -191,7 +191,7 @@ class Aggregates:
         evicted = 0
         next_block = (through_offset + 1) // CORRECTION_BLOCK_OFFSETS
         for (minute_us, block), window in list(self._windows.items()):
-            over = is_final(minute_us, watermark_us, allowed_lateness_s) if block == ON_TIME else block < next_block
+            over = is_final(minute_us, watermark_us, allowed_lateness_s) if block <= ON_TIME else block < next_block
             if over and self._dirty.isdisjoint(window.rows.values()):
                 for row in window.rows.values():
                     self._keys[row] = None
