@@ -1,7 +1,8 @@
-"""The worker: the metering app, the sinks and the metrics endpoint, in one process. Roles choose among them."""
+"""The worker: meter, sinks, detector, notifiers and the metrics endpoint, in one process. Roles choose among them."""
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -9,6 +10,9 @@ from typing import Any, Final
 import structlog
 
 from schemas import topics
+from schemas.watch import Watches
+from streams.agents.detect import DetectAgent
+from streams.agents.notify import NotifyAgent
 from streams.app import build_app
 from streams.core.pricing import PriceBook
 from streams.health import Health, HealthServer
@@ -20,6 +24,7 @@ from streams.sinks.dead_letters import DeadLetters
 from streams.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
 from streams.sinks.ledger import Ledger
 from streams.sinks.rollups import Rollups
+from streams.watches import WatchFile, load_watches
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +34,8 @@ SINK_GROUPS: Final = {
     topics.DEAD_LETTER: "sink-dead-letters",
 }
 """The consumer group of each sink, by the topic it empties."""
+
+_WATCHES_LOOKED_AT_EVERY_S: Final = 2.0
 
 
 def clickhouse_settings(settings: Settings) -> ClickHouseSettings:
@@ -83,6 +90,8 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
     parts: list[asyncio.Task[Any]] = []
     sinks: list[KafkaSink] = []
     app = None
+    detect: DetectAgent | None = None
+    notify: NotifyAgent | None = None
     try:
         if "meter" in settings.worker_roles:
             app = build_app(settings, metrics, PriceBook.load(settings.rate_card_paths))
@@ -92,6 +101,16 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
         if "sink" in settings.worker_roles:
             sinks = build_sinks(settings, metrics)
             parts.extend(asyncio.create_task(sink.run(), name="sink") for sink in sinks)
+        if {"detect", "notify"} & set(settings.worker_roles):
+            watches = load_watches(settings.watches_path, settings.meter_dimensions)
+            if "detect" in settings.worker_roles:
+                detect = DetectAgent(settings, watches, metrics)
+                parts.append(asyncio.create_task(detect.run(), name="detect"))
+            if "notify" in settings.worker_roles:
+                notify = NotifyAgent(settings, watches.notifiers, metrics)
+                parts.append(asyncio.create_task(notify.run(), name="notify"))
+            if settings.watches_path is not None:
+                parts.append(asyncio.create_task(_follow_watches(settings, detect, notify), name="watches"))
         health.meter_started = app is None  # a worker of sinks alone has no meter to wait for
         log.info("worker.started", roles=settings.worker_roles, metrics=address)
         if ready is not None:
@@ -99,7 +118,8 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
         await _first_end(stopping, parts)
     finally:
         health.stopping = True
-        await asyncio.gather(*(sink.stop() for sink in sinks), return_exceptions=True)
+        agents = [agent for agent in (detect, notify) if agent is not None]
+        await asyncio.gather(*(part.stop() for part in (*sinks, *agents)), return_exceptions=True)
         if app is not None:
             await app.stop()
         for part in parts:
@@ -107,6 +127,19 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
         await asyncio.gather(*parts, return_exceptions=True)
         await server.stop()
         log.info("worker.stopped")
+
+
+async def _follow_watches(settings: Settings, detect: DetectAgent | None, notify: NotifyAgent | None) -> None:
+    """Hand on the watches whenever their file is edited. An edit that can't be used changes nothing."""
+    assert settings.watches_path is not None
+    file = WatchFile(settings.watches_path, settings.meter_dimensions, os.environ)
+    while True:
+        await asyncio.sleep(_WATCHES_LOOKED_AT_EVERY_S)
+        watches: Watches | None = await asyncio.to_thread(file.changed)
+        if watches is not None and detect is not None:
+            detect.reconfigure(watches)
+        if watches is not None and notify is not None:
+            notify.reconfigure(watches.notifiers)
 
 
 def _calm_garbage_collection() -> None:
