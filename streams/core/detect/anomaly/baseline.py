@@ -1,0 +1,211 @@
+"""What is usual for each group: a level with a local trend, the spread around it, and the hour of the week.
+
+All in the measure's domain (``scale.py``). One's own outliers are clipped before they teach; who is held teaches
+nothing, and is expected to go on as it was, along the hours of the week where they are known.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.core.clock import MINUTE_US
+from streams.core.detect.anomaly import limits
+from streams.core.detect.anomaly.columns import Column, Columns, Rows
+from streams.core.detect.anomaly.minutes import Sums
+from streams.core.detect.anomaly.scale import Floats, Scale
+from streams.core.detect.anomaly.season import Season
+from streams.core.money import PUSD
+
+_LAYOUT: Final = {
+    "first_us": (np.int64, -1),  # first minute with calls
+    "taught": (np.int32, 0),  # minutes learned from, since the level was last learned anew
+    "active": (np.int32, 0),  # of them, with calls
+    "frozen": (np.int32, 0),  # minutes since it last learned, while held
+    "level": (np.float64, 0),
+    "trend": (np.float64, 0),  # per minute
+    "spread": (np.float64, 0),  # mean absolute weighted residual
+    "recent": (np.float64, 0),  # mean of the last five minutes, held or not
+    "along": (np.float64, 0),  # with "across": how the group now stands to its hours of the week
+    "across": (np.float64, 0),
+    "numerator": (np.float64, 0),  # usual sums per minute, clipped: in the measure's unit, USD, calls
+    "cost": (np.float64, 0),
+    "calls": (np.float64, 0),
+}
+
+
+class Expectation(NamedTuple):
+    """What is expected of a minute, in the domain. ``trust``: in the hour of the week, 0 to 1."""
+
+    point: Floats
+    trust: Floats
+
+
+class Baseline:
+    """The baselines of all groups."""
+
+    def __init__(self, scale: Scale) -> None:
+        self.scale = scale
+        self.columns = Columns(_LAYOUT)
+        self.season = Season()
+
+    def grow(self, size: int) -> None:
+        """Make room for groups below ``size``."""
+        self.columns.grow(size)
+        self.season.grow(size)
+
+    def expect(self, minute_us: int, through_us: int, rows: Rows = slice(None)) -> Expectation:
+        """Return what is expected of a minute later than ``through_us``."""
+        columns = self.columns
+        change, trust = self.season.way(through_us, minute_us, rows)
+        ahead = max(0, (minute_us - through_us) // MINUTE_US)
+        usual = change * trust * self._standing(rows)
+        point = columns["level"][rows] + ahead * columns["trend"][rows] + usual
+        return Expectation(np.maximum(point, 0) if self.scale.is_sum else point, trust)
+
+    def _standing(self, rows: Rows) -> Floats:
+        """Return how the group stands to its usual hours: 1.2 where the roots are 20% above them. 1 for ratios."""
+        across = self.columns["across"][rows]
+        if not self.scale.is_sum:
+            return np.ones(len(across))
+        return np.where(across > 0, np.clip(self.columns["along"][rows] / np.maximum(across, 1e-30), 0.2, 5.0), 1.0)
+
+    def sigma(self, calls: Floats, rows: Rows = slice(None)) -> Floats:
+        """Return the standard deviation of a minute with so many calls, in the domain; wider while history is short."""
+        columns = self.columns
+        spread, weight = columns["spread"][rows], self.scale.weight(calls)
+        sigma = self.scale.sigma(spread, weight, columns["level"][rows], self.call_size(rows))
+        return sigma * (1 + 5 / np.maximum(columns["taught"][rows], 1))
+
+    def call_size(self, rows: Rows = slice(None)) -> Floats:
+        """Return the usual size of one call, in the measure's unit; 0 where nothing is known."""
+        calls = self.columns["calls"][rows]
+        return np.where(calls > 0, self.columns["numerator"][rows] / np.maximum(calls, 1e-12), 0.0)
+
+    def slack(self, expected: Expectation, rows: Rows = slice(None)) -> Floats:
+        """Return what the baseline is unsure by where hours of the week are not known, in the domain.
+
+        More, the longer it has been frozen.
+        """
+        stale = np.minimum(limits.SLOPE + limits.STALE * self.columns["frozen"][rows], limits.STALE_CAP)
+        unsure = stale if self.scale.is_sum else stale - limits.SLOPE
+        return unsure * (1 - expected.trust) * (np.abs(expected.point) if self.scale.is_sum else 1.0)
+
+    def learn(self, minute_us: int, sums: Sums, expected: Expectation, sigma: Floats, held: NDArray[np.bool_]) -> None:
+        """Take in one closed minute of all groups."""
+        columns = self.columns
+        self._meet(minute_us, sums)
+        born = columns["first_us"] >= 0
+        known = born & self.scale.known(sums)
+        points = self.scale.forward(self.scale.observed(sums))
+        self._follow_recent(points, known)
+        columns["level"][:] = np.where(columns["taught"] > 0, expected.point, points)
+        teach = known & ~held
+        columns["frozen"][:] = np.where(held, columns["frozen"] + 1, 0)
+        columns["trend"][held] = 0.0
+        self._learn_usual(sums, teach, expected, sigma)
+        self._learn_level(points, sums, teach, expected, sigma)
+        self._learn_standing(minute_us, points, teach, expected)
+        self.season.learn(minute_us, points, teach)
+        columns["taught"][teach] += 1
+        columns["active"][teach & (sums.calls > 0)] += 1
+
+    def _meet(self, minute_us: int, sums: Sums) -> None:
+        first = self.columns["first_us"]
+        first[(first < 0) & (sums.calls > 0)] = minute_us
+
+    def _follow_recent(self, points: Floats, known: NDArray[np.bool_]) -> None:
+        recent = self.columns["recent"]
+        weight = np.where(self.columns["taught"] > 0, limits.RECENT, 1.0) * known
+        recent += weight * (points - recent)
+
+    def _learn_usual(self, sums: Sums, teach: NDArray[np.bool_], expected: Expectation, sigma: Floats) -> None:
+        """Usual size and number of calls: a minute's sums scaled down to the clip, so that no outlier teaches them."""
+        columns = self.columns
+        observed = self.scale.observed(sums)
+        share = np.ones(len(observed))
+        if self.scale.is_sum:
+            most = self.scale.back(expected.point + limits.CLIP * sigma)
+            share = np.where(columns["taught"] < limits.WARM, 1.0, np.minimum(1, most / np.maximum(observed, 1e-30)))
+        weight = np.maximum(limits.USUAL, 1 / (columns["taught"] + 1.0)) * (teach & (sums.calls > 0))
+        for name, values in (
+            ("numerator", sums.numerator / self.scale.scale),
+            ("cost", sums.cost / PUSD),
+            ("calls", sums.calls.astype(np.float64)),
+        ):
+            columns[name][:] += weight * (values * share - columns[name])
+
+    def _learn_level(
+        self, points: Floats, sums: Sums, teach: NDArray[np.bool_], expected: Expectation, sigma: Floats
+    ) -> None:
+        columns = self.columns
+        taught = columns["taught"]
+        warm = taught >= limits.WARM
+        residual = (points - columns["level"]) * teach
+        clipped = np.where(warm, np.clip(residual, -limits.CLIP * sigma, limits.CLIP * sigma), residual)
+        follow = 1 / self._tau(sigma, expected.trust)
+        gain = np.where(warm, 1 - np.square(1 - follow), np.maximum(1 / (taught + 1.0), 0.05))
+        columns["level"][:] += gain * clipped
+        size = np.abs(columns["level"]) if self.scale.is_sum else 1.0
+        trend = limits.TREND_DAMPING * columns["trend"] + np.where(warm, np.square(follow), 0.0) * clipped
+        columns["trend"][:] = np.clip(trend, -limits.TREND_CAP * size, limits.TREND_CAP * size)
+        self._learn_spread(residual, sums, teach)
+
+    def _tau(self, sigma: Floats, trust: Floats) -> Floats:
+        level = np.abs(self.columns["level"]) if self.scale.is_sum else np.ones(len(sigma))
+        noise = limits.QUIET * sigma / np.maximum(level, 1e-30)
+        tau = np.clip(limits.TAU_FAST * np.sqrt(noise), limits.TAU_FAST, limits.TAU_SLOW)
+        return np.where(trust >= 0.5, np.maximum(tau, limits.TAU_SEASONAL), tau)
+
+    def _learn_spread(self, residual: Floats, sums: Sums, teach: NDArray[np.bool_]) -> None:
+        columns = self.columns
+        size = np.abs(residual) * self.scale.weight(sums.calls.astype(np.float64))
+        spread = columns["spread"]
+        most = np.where(columns["taught"] < limits.WARM, np.inf, limits.SPREAD_CLIP * np.maximum(spread, 1e-12))
+        weight = np.maximum(1 / limits.SPREAD_TAU, 1 / (columns["taught"] + 1.0)) * teach
+        spread += weight * (np.minimum(size, most) - spread)
+
+    def _learn_standing(self, minute_us: int, points: Floats, teach: NDArray[np.bool_], expected: Expectation) -> None:
+        if self.scale.is_sum and expected.trust.any():
+            usual = self.season.usual(minute_us)
+            weight = limits.USUAL / 6 * (teach & (expected.trust > 0))
+            self.columns["along"][:] += weight * (points * usual - self.columns["along"])
+            self.columns["across"][:] += weight * (usual * usual - self.columns["across"])
+
+    def restart(self, groups: NDArray[np.int64]) -> None:
+        """Learn the level of groups anew, from the last minutes; spread and hours of the week stay."""
+        columns = self.columns
+        columns["level"][groups] = columns["recent"][groups]
+        columns["trend"][groups] = 0.0
+        columns["frozen"][groups] = 0
+        columns["along"][groups] = 0.0
+        columns["across"][groups] = 0.0
+        columns["taught"][groups] = np.minimum(columns["taught"][groups], limits.WARM)
+
+    def forget_levels(self) -> None:
+        """The clock leapt: all levels are learned anew from the next minutes; hours of the week stay."""
+        columns = self.columns
+        for name in ("taught", "active", "frozen", "trend"):
+            columns[name][:] = 0
+
+    def ready(self, minute_us: int, min_history_us: int, rows: Rows = slice(None)) -> NDArray[np.bool_]:
+        """Whether groups are known long enough for a verdict on a minute."""
+        columns = self.columns
+        first = columns["first_us"][rows]
+        old = (first >= 0) & (minute_us - first >= min_history_us)
+        return old & (columns["active"][rows] >= limits.ACTIVE_MINUTES)
+
+    def snapshot(self) -> dict[str, Column]:
+        """Return all state."""
+        return {**self.columns.snapshot("base_"), **self.season.snapshot()}
+
+    def restore(self, arrays: Mapping[str, Column]) -> None:
+        """Take over a snapshot."""
+        self.columns.restore(arrays, "base_")
+        self.season.restore(arrays)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return self.columns.nbytes + self.season.nbytes

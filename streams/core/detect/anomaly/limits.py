@@ -1,0 +1,87 @@
+"""Every constant of the method, with its reason."""
+
+from typing import Final
+
+from streams.core.clock import MINUTE_US, US
+
+HOUR_US: Final = 60 * MINUTE_US
+DAY_US: Final = 24 * HOUR_US
+
+GRACE_US: Final = 15 * US
+"""A minute is closed so long after its end: the meter publishes four times a second, clocks differ by seconds."""
+FORGOTTEN_US: Final = 15 * MINUTE_US
+"""Minutes so far behind the detection clock are history that was imported; they are no evidence of today."""
+GAP_US: Final = DAY_US
+"""Beyond such a leap of the clock the minutes between are not gone through one by one; levels are learned anew."""
+
+BOUND: Final = {"low": 6.0, "normal": 4.5, "high": 3.5}
+"""Robust standard deviations, two minutes running. Heavy-tailed call costs pass 4.5 about once in 3,000 minutes."""
+BOUND_SLOW: Final = {"low": 7.0, "normal": 5.5, "high": 4.5}
+"""The same for the mean of the last minutes, whose errors hang together more."""
+EXTREME: Final = 2.0
+"""Times the bound: one minute is enough."""
+CALL_CAP: Final = 2.0
+"""For the extreme a call counts as no more than so many usual ones: a single huge call is no runaway."""
+SPARSE_CALLS: Final = 10.0
+SPARSE_CALL_CAP: Final = 2.0
+"""The same for any verdict, where fewer calls a minute are expected than SPARSE_CALLS: few calls mean little."""
+RATIO_EXTREME_CALLS: Final = 5
+"""Times ``min_calls``: a ratio needs so many calls to be extreme in one minute."""
+RUN: Final = 2
+"""Consecutive minutes beyond the bound that fire."""
+CALM: Final = 3
+"""Consecutive closed minutes that end it."""
+STILL: Final = 0.5
+"""Of the bound: what keeps a firing group firing, so that it does not flap."""
+
+ACTIVE_MINUTES: Final = 15
+"""Minutes with calls that a baseline needs, beside its age."""
+
+TAU_FAST: Final = 25.0
+TAU_SLOW: Final = 90.0
+TAU_SEASONAL: Final = 60.0
+"""Minutes over which the level follows: large quiet groups fast, noisy ones slowly; slower where the hour is known."""
+QUIET: Final = 20.0
+"""Level over spread from which on a group is followed at TAU_FAST."""
+TREND_DAMPING: Final = 0.99
+TREND_CAP: Final = 0.02
+"""Of the level, per minute."""
+CLIP: Final = 2.5
+"""Standard deviations (Huber): what lies beyond teaches no more than this."""
+SPREAD_TAU: Final = 360.0
+SPREAD_CLIP: Final = 5.0
+WARM: Final = 20
+"""Minutes until the level is followed with a trend and clipped."""
+SLOPE: Final = 0.1
+"""Of the level: what a minute may be off because the hour of the week is not known yet, and may be a steep one."""
+STALE: Final = 0.002
+STALE_CAP: Final = 0.5
+"""Of the level, per frozen minute without a known hour of week: a frozen baseline grows unsure."""
+STALE_RESTART: Final = 60
+"""Frozen minutes after which the level is learned anew from what was last seen."""
+
+TRUSTED: Final = 0.5
+"""Trust in the hour of the week from which on the mean of the last minutes counts: else a morning's slope would."""
+RECENT: Final = 0.2
+"""Weight of the newest minute in the mean of the last ones: about five minutes."""
+DRIFT_CLIP: Final = 3.0
+DRIFT_SCORE: Final = 3.0
+"""1 / standard deviation of an exponential mean of independent scores with weight RECENT: sqrt((2 - w) / w)."""
+QUICK: Final = 0.5
+"""The same, for the last two or three minutes: what recovery is judged by."""
+USUAL: Final = 1 / 60
+"""Weight of a minute in usual calls, spend and size of a call."""
+
+WEEKS_MEMORY: Final = 6
+"""The mean of an hour of the week follows over so many weeks."""
+SEASON_AFTER_HOURS: Final = 6
+"""Short-lived groups get no seasonal table."""
+SEASON_MINUTES: Final = 30
+"""Minutes of an hour that must have taught, for the hour to count."""
+
+SILENCE_MISSED: Final = 28.0
+"""Expected calls that failed to come: even at half the rate P(none) = exp(-14) < 1e-6."""
+GAP_FACTOR: Final = 2
+"""A silence must be so many times the longest one known of the group."""
+GAP_DECAY: Final = 0.9999
+"""Per minute: known silences are forgotten over a week."""
