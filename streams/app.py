@@ -13,7 +13,7 @@ from schemas import topics
 from streams.agents.meter import MeterAgent
 from streams.core.pricing import PriceBook
 from streams.metrics import Metrics
-from streams.settings import Settings
+from streams.settings import KAFKA_METADATA_MAX_AGE_MS, Settings
 from streams.state.flush import Flusher
 from streams.state.producer import AckedProducer
 from streams.state.recovery import Recovery
@@ -45,6 +45,7 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
         stream_wait_empty=False,
         consumer_max_fetch_size=1_048_576,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=KAFKA_METADATA_MAX_AGE_MS,
         broker_max_poll_records=_FETCH_RECORDS,
         broker_commit_interval=1.0,
         broker_session_timeout=settings.kafka_session_timeout_s,

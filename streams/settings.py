@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,6 +15,10 @@ Names = Annotated[tuple[str, ...], NoDecode]
 
 ROLES = ("meter", "sink", "detect", "notify")
 """What a worker may do."""
+
+KAFKA_METADATA_MAX_AGE_MS: Final = 5_000
+"""How long a client believes what it was told of topics. A broker that has just started may know of none, and the
+leader of a consumer group then deals out no partition, and asks again only when this is over (aiokafka: 5 minutes)."""
 
 
 class Settings(BaseSettings):
@@ -128,6 +132,7 @@ class Settings(BaseSettings):
         arguments: dict[str, Any] = {
             "bootstrap_servers": self.kafka_bootstrap_servers.split(","),
             "security_protocol": self.kafka_security_protocol,
+            "metadata_max_age_ms": KAFKA_METADATA_MAX_AGE_MS,
         }
         if self.kafka_security_protocol.endswith("SSL"):
             from aiokafka.helpers import create_ssl_context

@@ -1,5 +1,6 @@
 """Exactly once, through kills, rebalances, restarts and outages, on a real Kafka and the real ClickHouse engine."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,21 @@ def test_clickhouse_and_the_broker_restart_under_load(tmp_path: Path) -> None:
         assert {"restart_clickhouse", "restart_broker"} <= set(done)
         world.drained(workload, timeout_s=180)
         world.assert_exact(workload)
+
+
+def test_workers_that_joined_while_the_broker_knew_no_topic_take_them_up_when_it_does(tmp_path: Path) -> None:
+    """A broker that has just restarted may answer so. Whoever leads the group then deals out no partition at all, and
+    nobody asks again before the metadata is old: five minutes, as the clients have it."""
+    workload = Workload(seed=14)
+    with World(tmp_path) as world:
+        world.delete_topics()
+        world.keep_running(1)
+        deadline = time.monotonic() + 60
+        while "missing topic" not in world.logs():
+            assert time.monotonic() < deadline, world.logs()
+            time.sleep(0.2)
+        world.make_topics()
+        world.publish(workload, seconds=3, per_second=400)
+        world.drained(workload, timeout_s=60)
+        world.assert_exact(workload)
+        assert all(worker.is_running() for worker in world.workers)

@@ -12,6 +12,7 @@ from typing import Any
 
 import clickhouse_connect
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from infra.clickhouse.migrate import MigrationSettings, Migrator
@@ -55,7 +56,7 @@ class World:
             **self._overrides,
         }
         self.settings = Settings(**{name.lower(): value for name, value in self.environment.items()})
-        asyncio.run(ensure_topics(self.kafka.bootstrap, topic_specs(self.settings), replication=1))
+        self.make_topics()
         Migrator(self.client(), MigrationSettings()).up()
         return self
 
@@ -64,6 +65,21 @@ class World:
             worker.stop(timeout_s=5)
         self.clickhouse.stop()
         self.kafka.stop()
+
+    def make_topics(self) -> None:
+        asyncio.run(ensure_topics(self.kafka.bootstrap, topic_specs(self.settings), replication=1))
+
+    def delete_topics(self) -> None:
+        """Delete every topic: a broker that has just started does not know any either, for a moment."""
+        asyncio.run(self._delete_topics())
+
+    async def _delete_topics(self) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_topics([spec.name for spec in topic_specs(self.settings)])
+        finally:
+            await admin.close()
 
     def client(self) -> Any:
         return clickhouse_connect.get_client(dsn=self.clickhouse.url, autogenerate_session_id=False)
