@@ -13,12 +13,16 @@ from streams.settings import Settings
 from streams.state.producer import AckedProducer, Record
 from streams.transport.offsets import high_watermarks
 
-_READ_TIMEOUT_S: Final = 30.0
+_TIMEOUT_S: Final = 30.0
 _POLL_MS: Final = 100
 
 
 class SilenceTopicMissing(SpendstreamError):
     """The topic of silences isn't there."""
+
+
+class SilenceTopicStalled(SpendstreamError):
+    """Kafka answers, but neither takes nor sends silences."""
 
 
 def encode(silence: Silence) -> Record:
@@ -39,7 +43,7 @@ def decode(value: bytes | None) -> Silence | None:
 async def write_silence(settings: Settings, silence: Silence) -> None:
     """Write a silence. Returns once Kafka has acknowledged it.
 
-    Raises: SilenceTopicMissing; aiokafka's KafkaConnectionError, where no broker answers.
+    Raises: SilenceTopicMissing; SilenceTopicStalled; aiokafka's KafkaConnectionError, where no broker answers.
     """
     topic = settings.topic(topics.SILENCE)
     consumer = AIOKafkaConsumer(**settings.kafka_client())
@@ -51,7 +55,11 @@ async def write_silence(settings: Settings, silence: Silence) -> None:
     producer = AckedProducer(settings.kafka_client())
     try:
         await producer.start()
-        await producer.write(topic, [encode(silence)])
+        async with asyncio.timeout(_TIMEOUT_S):
+            await producer.write(topic, [encode(silence)])
+    except TimeoutError as error:
+        words = f"Kafka did not acknowledge silence {silence.silence_id} within {_TIMEOUT_S:g} s: see `silence list`"
+        raise SilenceTopicStalled(words) from error
     finally:
         await producer.stop()
 
@@ -59,14 +67,16 @@ async def write_silence(settings: Settings, silence: Silence) -> None:
 async def read_silences(settings: Settings) -> list[Silence]:
     """Return every silence as it was last written, the ended ones too, by start.
 
-    Raises: SilenceTopicMissing; TimeoutError, where the broker does not send what it has; aiokafka's errors.
+    Raises: SilenceTopicMissing; SilenceTopicStalled; aiokafka's errors.
     """
     consumer = AIOKafkaConsumer(**settings.kafka_client(), enable_auto_commit=False, fetch_max_wait_ms=_POLL_MS)
     try:
         await consumer.start()
         await _require(consumer, settings.topic(topics.SILENCE))
-        async with asyncio.timeout(_READ_TIMEOUT_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             found = await _read(consumer, TopicPartition(settings.topic(topics.SILENCE), 0))
+    except TimeoutError as error:
+        raise SilenceTopicStalled(f"Kafka did not send its silences within {_TIMEOUT_S:g} s: try again") from error
     finally:
         await consumer.stop()
     return sorted(found.values(), key=lambda silence: (silence.starts_at, silence.silence_id))

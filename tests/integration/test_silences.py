@@ -11,21 +11,25 @@ import pytest
 
 from infra.embedded.broker import EmbeddedBroker
 from infra.kafka.layout import topic_specs
+from infra.kafka.server import LocalKafka
 from infra.kafka.topics import ensure_topics
 from streams.cli.root import run
 from streams.settings import Settings
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
+Broker = LocalKafka | EmbeddedBroker
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker() as running:
+
+@pytest.fixture(scope="module", params=[LocalKafka, EmbeddedBroker])
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    make = request.param
+    with make(tmp_path_factory.mktemp("kafka")) if make is LocalKafka else make() as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
-def settings(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap)
     monkeypatch.setenv("KAFKA_TOPIC_PREFIX", f"t{uuid.uuid4().hex[:12]}.")
     monkeypatch.delenv("WATCHES", raising=False)

@@ -86,7 +86,8 @@ def _issue(model: type[BaseModel], file: Path, root: Node, details: ErrorDetails
     elif kind == "union_tag_not_found":
         message = f"missing field kind: add it, one of {', '.join(_tags(model, loc))}"
     elif kind == "literal_error":
-        message = f"unknown value {given}: {did_you_mean(str(given), _quoted(context['expected']))}"
+        word = "null" if given is None else str(given)
+        message = f"unknown value {word}: {did_you_mean(word, _quoted(context['expected']))}"
     elif kind == "extra_forbidden":
         message = _unknown_field(model, root, loc)
     else:

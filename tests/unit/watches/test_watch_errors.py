@@ -21,6 +21,7 @@ RULES = [
     ("kind: anomaly, amount_usd: ▸3", "unknown field: check its spelling, or remove it"),
     ("kind: ▸anomoly", "unknown kind anomoly: did you mean anomaly?"),
     ("kind: anomaly, measure: ▸costs", "did you mean cost?"),
+    ("kind: anomaly, measure: ▸null", "unknown value null: one of cost, calls"),
     ("kind: anomaly, direction: ▸sideways", "unknown value sideways: one of up, down, both"),
     ("kind: anomaly, min_change: ▸half", "expected a number"),
     ("kind: anomaly, min_change: ▸nan", "expected a number"),
