@@ -191,7 +191,7 @@ def test_more_of_one_feature_is_volume_although_its_model_is_dearer() -> None:
     before = cube(chat, (member(feature="agent", model="opus"), calls(10, {**USUAL, "input": 20_000}, times=5)))
     now = cube(chat, (member(feature="agent", model="opus"), calls(80, {**USUAL, "input": 20_000}, times=5)))
     found = attribute(now, before, DIMENSIONS, ())
-    assert main(found) == ("volume", "more calls of agent: 80 a minute instead of 10")
+    assert main(found) == ("volume", "more calls in agent: 80 a minute instead of 10")
     assert share(found, "volume") == 1
 
 
@@ -203,7 +203,7 @@ def test_calls_that_move_to_dearer_work_are_not_said_to_be_more() -> None:
         )
 
     found = attribute(split(500, 500), split(900, 100), DIMENSIONS, ())
-    assert main(found) == ("volume", "more calls of agent: 500 a minute instead of 100")
+    assert main(found) == ("volume", "more calls in agent: 500 a minute instead of 100")
 
 
 def test_failures_and_retries_are_facts_and_part_of_the_reason() -> None:

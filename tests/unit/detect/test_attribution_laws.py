@@ -44,7 +44,7 @@ def odd_rows(draw: st.DrawFn) -> NDArray[np.int64]:
 
 
 def cubes(rows: st.SearchStrategy[NDArray[np.int64]]) -> st.SearchStrategy[Cube]:
-    listed = st.lists(st.tuples(MEMBERS, rows), max_size=6)
+    listed = st.lists(st.tuples(MEMBERS, rows), max_size=4)
     minutes = st.sampled_from((0.05, 1 / 3, 1.0, 90.0))
     return st.builds(
         lambda found, length: Cube(
@@ -62,7 +62,7 @@ GROUPS = st.sampled_from(((), ("feature",)))
 EXPECTED_USD = st.none() | st.floats(0, 1e6) | st.decimals(0, 10**6, places=6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ANY, ANY, EXPECTED_USD, GROUPS)
 def test_the_parts_sum_to_the_change_whatever_the_sums(
     before: Cube, now: Cube, expected_usd: float | Decimal | None, group_by: tuple[str, ...]
@@ -75,7 +75,7 @@ def test_the_parts_sum_to_the_change_whatever_the_sums(
     assert len({part.factor for part in found.parts}) == len(found.parts)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cubes(consistent_rows()), cubes(consistent_rows()))
 def test_nothing_but_rounding_is_left_over(before: Cube, now: Cube) -> None:
     cells = lay_out(before, now, DIMENSIONS)
@@ -86,7 +86,7 @@ def test_nothing_but_rounding_is_left_over(before: Cube, now: Cube) -> None:
     assert abs(parts.sum() - (spend[1] - spend[0])) <= 1e-5 * max(spend) + 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cubes(consistent_rows()), cubes(consistent_rows()))
 def test_looking_back_turns_every_part_around(before: Cube, now: Cube) -> None:
     there = decompose(lay_out(before, now, DIMENSIONS)).parts
@@ -99,7 +99,7 @@ def test_looking_back_turns_every_part_around(before: Cube, now: Cube) -> None:
     assert np.isclose(there[swapped].sum(), -back[swapped].sum(), atol=1e-7 * scale)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cubes(consistent_rows()), st.floats(0.01, 100))
 def test_the_same_calls_at_another_pace_are_volume_alone(before: Cube, pace: float) -> None:
     now = Cube(before.members, before.sums, before.minutes / pace)
@@ -108,7 +108,7 @@ def test_the_same_calls_at_another_pace_are_volume_alone(before: Cube, pace: flo
     assert {part.factor for part in attribute(now, before, DIMENSIONS, ()).parts} == {"volume"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cubes(consistent_rows()), cubes(consistent_rows()))
 def test_a_trace_of_something_changes_no_part_by_more_than_it_costs(before: Cube, now: Cube) -> None:
     """What was nothing and what was next to nothing tell much the same: logarithms approach their limit slowly."""

@@ -31,13 +31,14 @@ def contributors(before: Cube, now: Cube, dimensions: Sequence[str], group_by: S
     if change == 0:
         return []
     found = []
+    columns = [list(zip(*cube.members, strict=True)) for cube in (before, now)]
     for at, dimension in enumerate(dimensions):
         if dimension in group_by:
             continue
         by_value: dict[str, list[float]] = {}
-        for side, (cube, spend) in enumerate(zip((before, now), spends, strict=True)):
-            for member, usd in zip(cube.members, spend.tolist(), strict=True):
-                by_value.setdefault(member[at], [0.0, 0.0])[side] += usd
+        for side, (column, spend) in enumerate(zip(columns, spends, strict=True)):
+            for value, usd in zip(column[at] if column else (), spend.tolist(), strict=True):
+                by_value.setdefault(value, [0.0, 0.0])[side] += usd
         ranked = sorted(by_value.items(), key=lambda item: (-abs(item[1][1] - item[1][0]), item[0]))[:TOP]
         found += [
             Contributor(

@@ -26,9 +26,9 @@ class Focus(NamedTuple):
     now: Floats
 
     @property
-    def of(self) -> str:
-        """As in "more calls of code_agent"; empty for the whole group."""
-        return f" of {self.name}" if self.name else ""
+    def where(self) -> str:
+        """As in "more calls in code_agent"; empty for the whole group."""
+        return f" in {self.name}" if self.name else ""
 
 
 class Sides(NamedTuple):

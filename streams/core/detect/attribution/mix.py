@@ -37,9 +37,9 @@ def model_words(cells: Cells, focus: Focus, by_cell: Floats, rises: bool) -> str
         return None
     name, shares = told.name or "no model", f"{percent(told.share.now)} of calls, before {percent(told.share.before)}"
     if told.gained < 0:
-        return f"fewer calls{focus.of} to dear models: {name} now {shares}"
+        return f"fewer calls to dear models{focus.where}: {name} now {shares}"
     kind = "models without a price" if told.is_unpriced else "dearer models" if rises else "cheaper models"
-    return f"{kind}{focus.of}: {name} now {shares}"
+    return f"{kind}{focus.where}: {name} now {shares}"
 
 
 def tier_words(cells: Cells, focus: Focus, by_cell: Floats, rises: bool) -> str | None:
@@ -49,7 +49,7 @@ def tier_words(cells: Cells, focus: Focus, by_cell: Floats, rises: bool) -> str 
         return None
     more = "more" if told.gained > 0 else "fewer"
     shares = f"{percent(told.share.now)} of calls instead of {percent(told.share.before)}"
-    return f"{more} {told.name or 'standard'} calls{focus.of}: {shares}"
+    return f"{more} {told.name or 'standard'} calls{focus.where}: {shares}"
 
 
 def _telling(choices: Sequence[_Choice], rises: bool) -> _Choice | None:

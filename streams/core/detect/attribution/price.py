@@ -1,6 +1,6 @@
 """In words: how much more, or less, the same tokens cost."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,16 @@ _COSTS: Final = [
 _INPUT: Final = tuple(map(tokens_field, INPUT_BUCKETS))
 _MANY: Final = 0.05
 _LONGER: Final = 1.3
-"""A price that rises as prompts grow by this much may be a tier of the same rate card."""
+"""A price that moves as prompts change in length by this much may be a tier of the same rate card."""
+_SLIGHT: Final = 0.1
+_EVEN: Final = 0.001
+
+
+class _Compared(NamedTuple):
+    """What tokens cost, in times of before; and whether that is the same for all buckets and strata."""
+
+    times: float
+    is_even: bool
 
 
 def price_words(cells: Cells, focus: Focus, by_cell: Floats, rises: bool) -> str | None:
@@ -39,26 +48,35 @@ def price_words(cells: Cells, focus: Focus, by_cell: Floats, rises: bool) -> str
         return f"prices missing: {shares}"
     if rises and unpriced.now < unpriced.before - _MANY:
         return f"prices known: {shares}"
-    index = _same_tokens(cells, chosen)
-    if index is None or (index > 1) != rises or round(abs(index - 1), 4) == 0:
+    compared = _same_tokens(cells, chosen)
+    if compared is None or (compared.times > 1) != rises or round(abs(compared.times - 1), 4) == 0:
         return None
-    dearer = f"{percent(abs(index - 1))} {'more' if rises else 'less'} for the same tokens"
+    dearer = f"{percent(abs(compared.times - 1))} {'more' if rises else 'less'} for the same tokens"
     if not cells.has_model:
         return f"price change, or other models: {dearer}"
     prompts = ratio(of_model, _INPUT, ("calls",))
-    return f"{_headline(prompts, rises)}: {name or 'no model'} costs {dearer}"
+    return f"{_headline(compared, prompts)}: {name or 'no model'} costs {dearer}"
 
 
-def _headline(prompts: Sides, rises: bool) -> str:
-    short, long = (prompts.before, prompts.now) if rises else (prompts.now, prompts.before)
-    return "price change, or another price tier by prompt length" if long > _LONGER * short > 0 else "price change"
+def _headline(compared: _Compared, prompts: Sides) -> str:
+    """Return what it may have been. A rate card with tiers makes prompts of other lengths look like other prices."""
+    follows_length = prompts.now > _LONGER * prompts.before or prompts.before > _LONGER * prompts.now
+    is_slight = abs(compared.times - 1) < _SLIGHT
+    if compared.is_even or not (follows_length or is_slight):
+        return "price change"
+    return "price change, or another price tier by prompt length"
 
 
-def _same_tokens(cells: Cells, chosen: NDArray[np.bool_]) -> float | None:
-    """Return what the tokens of now cost, against what they would have cost before; None where nothing compares."""
+def _same_tokens(cells: Cells, chosen: NDArray[np.bool_]) -> _Compared | None:
+    """Return what the tokens of now cost against what they would have cost before; None where nothing compares."""
     before, now = cells.before[chosen], cells.now[chosen]
     had, has = before[:, _QUANTITIES], now[:, _QUANTITIES]
     both = (had > 0) & (has > 0)
     price = np.divide(before[:, _COSTS], had, out=np.zeros_like(had), where=both)
-    then = float((price * has)[both].sum())
-    return float(now[:, _COSTS][both].sum()) / then if then > 0 else None
+    was, is_ = (price * has)[both], now[:, _COSTS][both]
+    if was.sum() <= 0:
+        return None
+    times = float(is_.sum() / was.sum())
+    # weighed by cost: what costs next to nothing may be odd
+    uneven = np.abs(is_ - times * was).sum() / (times * was.sum()) if times > 0 else 0.0
+    return _Compared(times, bool(uneven < _EVEN))

@@ -87,11 +87,15 @@ class Profiles:
         self._last = max(self._last, minute)
         self._add(minute, rows[taught], sums[taught][:, _COLUMNS])
 
-    def expected(self, rows: Rows, minute_us: int) -> Cube:
-        """Return what is usual for combinations, as of a minute: a cube of one minute. Changes nothing."""
-        elapsed = np.maximum(minute_us // MINUTE_US - self._through[rows], 0)
+    def expected(self, rows: Rows, minute_us: int | None = None) -> Cube:
+        """Return what is usual for combinations, in a cube of one minute. Changes nothing.
+
+        ``minute_us``: for when it is asked; a minute that was not learned yet is no minute without calls, so it
+        decides nothing.
+        """
+        del minute_us
         sums = np.zeros((len(rows), len(SUMS)))
-        sums[:, _COLUMNS] = self._means(rows, elapsed)
+        sums[:, _COLUMNS] = self._means(rows)
         return Cube([self.values(row) for row in rows.tolist()], sums)
 
     def forget(self, keep: Rows) -> Rows:
@@ -101,8 +105,7 @@ class Profiles:
         """
         rows = np.fromiter(self._numbers.values(), dtype=np.int64, count=len(self._numbers))
         rows = rows[~np.isin(rows, keep)]
-        elapsed = np.maximum(self._last - self._through[rows], 0)
-        means = self._means(rows, elapsed, [_CALLS, _SPEND])
+        means = self._means(rows, [_CALLS, _SPEND])
         faded = means[:, 0] < FADED_CALLS
         kept = rows[~faded]
         beyond = len(self) - int(faded.sum()) - self._max
@@ -201,10 +204,10 @@ class Profiles:
         self._weights[rows] = self._weights[rows] * fading + _FULL_WEIGHT * (1 - fading)
         self._through[rows] = minute
 
-    def _means(self, rows: Rows, elapsed: Rows, columns: list[int] | None = None) -> Floats:
-        """Return the means per minute after some more minutes of zero. Shape: n × measures."""
+    def _means(self, rows: Rows, columns: list[int] | None = None) -> Floats:
+        """Return the means per minute by the last minute learned. Shape: n × measures."""
         sums = self._sums[rows] if columns is None else self._sums[rows][:, columns]
-        fading = _DECAY ** elapsed.astype(np.float64)
+        fading = _DECAY ** np.maximum(self._last - self._through[rows], 0).astype(np.float64)
         weights = self._weights[rows] * fading + _FULL_WEIGHT * (1 - fading)
         means: Floats = sums * (fading / np.where(weights > 0, weights, 1.0))[:, None]
         return np.maximum(means, 0.0)

@@ -61,9 +61,9 @@ class Story:
             if now > before and rises:
                 retried = ratio(focus, ("retries",), _CALLS)
                 tail = f", {percent(retried.now)} of them retries" if retried.now > retried.before + _MANY else ""
-                return f"more calls{focus.of}: {amount(now)} a minute instead of {amount(before)}{tail}"
+                return f"more calls{focus.where}: {amount(now)} a minute instead of {amount(before)}{tail}"
             if now < before and not rises:
-                return f"fewer calls{focus.of}: {amount(now)} a minute instead of {amount(before)}"
+                return f"fewer calls{focus.where}: {amount(now)} a minute instead of {amount(before)}"
         return f"more calls of the {'dearer' if rises else 'cheaper'} kind"
 
     def _model_mix(self, rises: bool) -> str:
@@ -102,10 +102,15 @@ class Story:
     def _cache(self, rises: bool) -> str:
         for focus in self._focuses(self.found.rates[:, AT["cache"]], rises):
             read, written = ratio(focus, _READ, _INPUT), ratio(focus, _WRITTEN, _INPUT)
+            failing = ratio(focus, ("failed_calls",), _CALLS)
+            fail = f", with {percent(failing.now)} of calls failing" if failing.now > failing.before + _MANY else ""
             if _moves(read, not rises):
-                return f"{'fewer' if rises else 'more'} cache hits{focus.of}: " + _of_input(read, "read from cache")
+                hits = f"{'fewer' if rises else 'more'} cache hits{focus.where}{fail}"
+                return f"{hits}: {_of_input(read, 'read from cache')}"
             if _moves(written, rises):
-                return f"{'more' if rises else 'fewer'} cache writes{focus.of}: " + _of_input(written, "written to it")
+                return (
+                    f"{'more' if rises else 'fewer'} cache writes{focus.where}: {_of_input(written, 'written to it')}"
+                )
         return f"the cache saves {'less' if rises else 'more'}, for prompts of that length"
 
     def _bucket_mix(self, rises: bool) -> str:
@@ -121,11 +126,9 @@ class Story:
                 share = ratio(focus, tuple(map(tokens_field, buckets)), (_INPUT, _OUTPUT)[side])
                 # of two kinds that change places, the one that grows says more
                 if share.rises == rises and _moves(share, share.rises):
-                    what = ("input", "output")[side]
-                    return (
-                        f"{'more' if share.rises else 'less'} {name}{focus.of}: {percent(share.now)} of {what} tokens "
-                        f"instead of {percent(share.before)}"
-                    )
+                    what = f"{'more' if share.rises else 'less'} {name}{focus.where}"
+                    shares = f"{percent(share.now)} of {('input', 'output')[side]} tokens"
+                    return f"{what}: {shares} instead of {percent(share.before)}"
         return f"another mix of token kinds, {'dearer' if rises else 'cheaper'} by the token"
 
 
@@ -133,17 +136,17 @@ def _per_call_words(side: int, focus: Focus, rises: bool) -> str | None:
     if said := _failure_words(focus, rises):
         return said
     if side == INPUT:
-        headline = f"{'longer' if rises else 'shorter'} prompts{focus.of}"
+        headline = f"{'longer' if rises else 'shorter'} prompts{focus.where}"
         return _a_call(ratio(focus, _INPUT, _CALLS), rises, headline, " input tokens")
     if side == OUTPUT:
         return _answer_words(focus, rises)
     more = "more" if rises else "fewer"
     if side == SEARCHES:
-        return _a_call(ratio(focus, ("web_searches",), _CALLS), rises, f"{more} web searches{focus.of}", "")
+        return _a_call(ratio(focus, ("web_searches",), _CALLS), rises, f"{more} web searches{focus.where}", "")
     if side == GPU:
         busy = ratio(focus, ("gpu_us",), _CALLS)
         seconds = Sides(busy.before / 1e6, busy.now / 1e6)
-        return _a_call(seconds, rises, f"{'more' if rises else 'less'} GPU time{focus.of}", " s")
+        return _a_call(seconds, rises, f"{'more' if rises else 'less'} GPU time{focus.where}", " s")
     return None
 
 
@@ -152,7 +155,7 @@ def _failure_words(focus: Focus, rises: bool) -> str | None:
     failing = ratio(focus, ("failed_calls",), _CALLS)
     if abs(failing.now - failing.before) < _MANY or failing.rises == rises:
         return None
-    headline = f"{'calls work again' if rises else 'calls cut short'}{focus.of}"
+    headline = f"{'calls work again' if rises else 'calls cut short'}{focus.where}"
     shares = f"{percent(failing.now)} fail instead of {percent(failing.before)}"
     return _a_call(ratio(focus, (*_INPUT, *_OUTPUT), _CALLS), rises, f"{headline}, {shares}", " tokens")
 
@@ -161,9 +164,9 @@ def _answer_words(focus: Focus, rises: bool) -> str | None:
     visible, reasoning = ratio(focus, _VISIBLE, _CALLS), ratio(focus, ("reasoning_tokens",), _CALLS)
     sign = 1 if rises else -1
     if sign * (reasoning.now - reasoning.before) > sign * (visible.now - visible.before):
-        headline = f"{'more' if rises else 'less'} reasoning{focus.of}"
+        headline = f"{'more' if rises else 'less'} reasoning{focus.where}"
         return _a_call(reasoning, rises, headline, " reasoning tokens")
-    return _a_call(visible, rises, f"{'longer' if rises else 'shorter'} answers{focus.of}", " output tokens")
+    return _a_call(visible, rises, f"{'longer' if rises else 'shorter'} answers{focus.where}", " output tokens")
 
 
 def _a_call(used: Sides, rises: bool, headline: str, unit: str) -> str | None:
