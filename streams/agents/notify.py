@@ -24,6 +24,7 @@ from streams.sinks.clickhouse import Backoff
 log = structlog.get_logger(__name__)
 
 _STOP_TIMEOUT_S: Final = 10.0
+_RESTART_S: Final = 1.0
 
 
 class NotifyAgent:
@@ -121,8 +122,15 @@ class NotifyAgent:
             done, _ = await asyncio.wait({changed, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             changed.cancel()
-        for task in done & tasks:
-            task.result()
+        for name, (_, task) in list(self._running.items()):
+            if task not in done:
+                continue
+            if not task.cancelled():
+                task.result()
+            # aiokafka lets a cancellation of its own tasks out now and then: nobody asked for it, so it begins anew.
+            log.warning("notify.restarted", notifier=name)
+            del self._running[name]
+            await asyncio.sleep(_RESTART_S)
 
     async def _end(self, names: Iterable[str]) -> None:
         ending = {name: self._running.pop(name) for name in names}

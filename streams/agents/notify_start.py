@@ -51,18 +51,20 @@ async def recalled(partitions: Collection[TopicPartition], group: Any, kafka: Ma
 
     Raises: aiokafka's KafkaError.
     """
-    ends = {partition: await group.committed(partition) or 0 for partition in partitions}
+    committed = {partition: await group.committed(partition) or 0 for partition in partitions}
+    ends = {partition: end for partition, end in committed.items() if end}
+    if not ends:
+        return []
     records: list[Any] = []
     reader = AIOKafkaConsumer(**kafka, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
     try:
         await reader.start()
-        reader.assign(list(partitions))
-        for partition in partitions:
-            reader.seek(partition, 0)
-        while not all([await _is_at(reader, partition, end) for partition, end in ends.items()]):
+        reader.assign(list(ends))
+        while True:
             for partition, some in (await reader.getmany(timeout_ms=_FETCH_WAIT_MS)).items():
                 records.extend(record for record in some if record.offset < ends[partition])
-        return records
+            if all([await _is_at(reader, partition, end) for partition, end in ends.items()]):
+                return records
     finally:
         await reader.stop()
 

@@ -1,0 +1,392 @@
+"""From the alert topic to receivers: each transition at least once, to each on its own, whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import pytest
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from infra.embedded.broker import EmbeddedBroker
+from infra.kafka.server import LocalKafka
+from infra.kafka.topics import TopicSpec, ensure_topics
+from schemas import topics
+from schemas.alert import Alert
+from schemas.watch import Notifier
+from streams.agents.notify import NotifyAgent
+from streams.metrics import Metrics
+from streams.notifiers.build import messenger
+from streams.notifiers.webhook import IDEMPOTENCY_KEY
+from streams.settings import Settings
+from streams.sinks.clickhouse import Backoff
+from tests.unit.notifiers.make import Receiver, make_alert, make_notifier, receiver, until
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+
+PARTITIONS = 2
+LONG_AGO_MS = 2 * 3600 * 1000
+
+
+@pytest.fixture(scope="module")
+def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    with LocalKafka(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def embedded_broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+class World:
+    """A topic of its own, and agents that tell of what is written to it."""
+
+    def __init__(self, bootstrap: str) -> None:
+        prefix = uuid.uuid4().hex[:10]
+        self.metrics = Metrics()
+        self.settings = Settings(
+            kafka_bootstrap_servers=bootstrap,
+            kafka_topic_prefix=f"{prefix}-",
+            kafka_group=prefix,
+            kafka_session_timeout_s=6.0,
+        )
+        self.topic = self.settings.topic(topics.ALERT)
+        self.bootstrap = bootstrap
+
+    async def create(self) -> World:
+        await ensure_topics(self.bootstrap, [TopicSpec(self.topic, PARTITIONS)], replication=1)
+        return self
+
+    def agent(self, *notifiers: Notifier, **settings: Any) -> NotifyAgent:
+        chosen = {"environ": {}, "group_interval_s": 0.0, "backoff": Backoff(0.05, 0.2), **settings}
+        return NotifyAgent(self.settings, notifiers, self.metrics, **chosen)
+
+    @asynccontextmanager
+    async def telling(self, *notifiers: Notifier, **settings: Any) -> AsyncIterator[NotifyAgent]:
+        """Yield a running agent whose groups have begun."""
+        agent = self.agent(*notifiers, **settings)
+        task = asyncio.create_task(agent.run())
+        try:
+            for notifier in notifiers:
+                await self.begun(notifier.name)
+            yield agent
+            assert not task.done()
+        finally:
+            await agent.stop()
+            await task
+
+    async def begun(self, name: str) -> None:
+        async with asyncio.timeout(30):
+            while None in (await self.committed(name)).values():  # noqa: ASYNC110 - the broker knows
+                await asyncio.sleep(0.1)
+
+    async def publish(self, *values: Alert | bytes, timestamp_ms: int | None = None) -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, acks="all")
+        await producer.start()
+        try:
+            for value in values:
+                key, raw = (value, value) if isinstance(value, bytes) else (value.alert_id.bytes, wire(value))
+                await producer.send_and_wait(
+                    self.topic, raw, key=key, partition=key[0] % PARTITIONS, timestamp_ms=timestamp_ms
+                )
+        finally:
+            await producer.stop()
+
+    async def committed(self, name: str) -> dict[int, int | None]:
+        group = self.settings.group(f"notify-{name}")
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=group, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            return {n: await consumer.committed(TopicPartition(self.topic, n)) for n in range(PARTITIONS)}
+        finally:
+            await consumer.stop()
+
+    async def committed_records(self, name: str) -> int:
+        return sum(offset or 0 for offset in (await self.committed(name)).values())
+
+    async def settled(self, name: str, records: int) -> None:
+        """Return once a group has so many records behind it."""
+        async with asyncio.timeout(30):
+            while await self.committed_records(name) != records:  # noqa: ASYNC110 - the broker knows
+                await asyncio.sleep(0.1)
+
+    def count(self, metric: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"spendstream_notifications_{metric}_total", labels) or 0.0
+
+
+def wire(alert: Alert) -> bytes:
+    return alert.model_dump_json().encode()
+
+
+def told(hook: Receiver) -> list[list[str]]:
+    """The transition ids of each request."""
+    return [[alert["transition_id"] for alert in json.loads(request.body)["alerts"]] for request in hook.requests]
+
+
+def ids(*alerts: Alert) -> list[str]:
+    return [str(alert.transition_id) for alert in alerts]
+
+
+def of_groups(count: int, **fields: Any) -> list[Alert]:
+    return [make_alert(group={"team": f"team-{number}"}, **fields) for number in range(count)]
+
+
+@pytest.fixture(params=["real_kafka", "embedded_broker"])
+async def world(request: pytest.FixtureRequest) -> World:
+    return await World(request.getfixturevalue(request.param).bootstrap).create()
+
+
+@pytest.fixture
+async def small_world(embedded_broker: EmbeddedBroker) -> World:
+    return await World(embedded_broker.bootstrap).create()
+
+
+async def test_an_alert_is_told_and_then_committed(world: World) -> None:
+    alert = make_alert()
+    async with receiver() as hook, world.telling(make_notifier(hook.url)):
+        await world.publish(alert)
+        await hook.count(1)
+        await world.settled("hook", 1)
+    assert told(hook) == [ids(alert)]
+    assert world.count("sent", notifier="hook") == 1
+
+
+async def test_failures_are_tried_again_as_the_same_notification_and_committed_only_then(world: World) -> None:
+    alert = make_alert()
+    async with (
+        receiver(answers=[500, "reset", "hang", 429], always=503) as hook,
+        world.telling(make_notifier(hook.url, timeout=1)),
+    ):
+        await world.publish(alert)
+        await hook.count(6)
+        assert await world.committed_records("hook") == 0
+        hook.always = 200
+        await world.settled("hook", 1)
+    assert len({request.headers[IDEMPOTENCY_KEY] for request in hook.requests}) == 1
+    assert len({request.body for request in hook.requests}) == 1
+    assert world.count("failed", notifier="hook") == len(hook.requests) - 1
+    assert world.count("sent", notifier="hook") == 1
+
+
+async def test_a_dead_notifier_delays_only_itself(world: World) -> None:
+    alerts = of_groups(5)
+    async with receiver(always=503) as dead, receiver() as alive:
+        notifiers = make_notifier(dead.url, name="dead"), make_notifier(alive.url, name="alive")
+        async with world.telling(*notifiers):
+            for number, alert in enumerate(alerts, 1):
+                await world.publish(alert.model_copy(update={"notifiers": ("dead", "alive")}))
+                await until(lambda number=number: sum(map(len, told(alive))) == number)  # type: ignore[misc]
+            await world.settled("alive", 5)
+            await dead.count(3)
+            assert await world.committed_records("dead") == 0
+    assert world.count("sent", notifier="dead") == 0
+
+
+@pytest.mark.parametrize("status", [400, 404])
+async def test_what_is_refused_is_dropped_and_the_next_is_told(small_world: World, status: int) -> None:
+    first, second = make_alert(1), make_alert(2, "updated")
+    async with receiver(answers=[status]) as hook, small_world.telling(make_notifier(hook.url)):
+        await small_world.publish(first)
+        await small_world.settled("hook", 1)
+        await small_world.publish(second)
+        await small_world.settled("hook", 2)
+    assert told(hook) == [ids(first), ids(second)]
+    assert small_world.count("dropped", notifier="hook", outcome="refused") == 1
+
+
+async def test_a_new_notifier_is_told_nothing_old_and_misses_nothing_while_nobody_runs(world: World) -> None:
+    old, while_away = of_groups(2)
+    await world.publish(old)
+    async with receiver() as hook:
+        async with world.telling(make_notifier(hook.url)):
+            pass
+        await world.publish(while_away)
+        async with world.telling(make_notifier(hook.url)):
+            await hook.count(1)
+            await world.settled("hook", 2)
+    assert told(hook) == [ids(while_away)]
+
+
+async def test_killed_between_receipt_and_commit_it_tells_the_same_ids_again(world: World) -> None:
+    class NeverCommits(AIOKafkaConsumer):  # type: ignore[misc]
+        async def commit(self, offsets: Any = None) -> None:
+            await asyncio.sleep(3600)
+
+    alerts = of_groups(3)
+    async with receiver() as hook:
+        async with world.telling(make_notifier(hook.url)):
+            pass
+        agent = world.agent(make_notifier(hook.url), consumer=NeverCommits)
+        task = asyncio.create_task(agent.run())
+        await world.publish(*alerts)
+        await until(lambda: sum(map(len, told(hook))) >= 3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        before = {one for request in told(hook) for one in request}
+        hook.requests.clear()
+        assert await world.committed_records("hook") == 0
+        async with world.telling(make_notifier(hook.url)):
+            await world.settled("hook", 3)
+        assert {one for request in told(hook) for one in request} == before == set(ids(*alerts))
+
+
+async def test_the_first_goes_at_once_and_what_follows_soon_goes_together(small_world: World) -> None:
+    first, *more = of_groups(4)
+    another = make_alert(watch="other")
+    async with receiver() as hook, small_world.telling(make_notifier(hook.url), group_interval_s=2.0):
+        await small_world.publish(first)
+        await hook.count(1)
+        await small_world.publish(*more, another)
+        await hook.count(3)
+        await small_world.settled("hook", 5)
+    requests = told(hook)
+    assert requests[0] == ids(first)
+    assert requests[1] == ids(another)
+    assert sorted(requests[2]) == sorted(ids(*more))
+
+
+async def test_transitions_of_one_alert_arrive_in_order(small_world: World) -> None:
+    alerts = [make_alert(seq, "firing" if seq == 1 else "updated") for seq in range(1, 30)]
+    async with receiver(answers=[500, 500, 200, 500]) as hook, small_world.telling(make_notifier(hook.url)):
+        for alert in alerts:
+            await small_world.publish(alert)
+        await small_world.settled("hook", len(alerts))
+    arrived = list(dict.fromkeys(one for request in told(hook) for one in request))
+    assert arrived == ids(*alerts)
+
+
+async def test_what_is_too_old_is_dropped_and_not_told(small_world: World) -> None:
+    old, new = of_groups(2)
+    async with receiver() as hook, small_world.telling(make_notifier(hook.url, give_up_after=3600)):
+        await small_world.publish(old, timestamp_ms=int(time.time() * 1000) - LONG_AGO_MS)
+        await small_world.publish(new)
+        await small_world.settled("hook", 2)
+    assert told(hook) == [ids(new)]
+    assert small_world.count("dropped", notifier="hook", outcome="expired") == 1
+
+
+async def test_what_could_not_be_told_in_time_is_given_up(small_world: World) -> None:
+    first, second = of_groups(2)
+    async with (
+        receiver(answers=[200], always=500) as hook,
+        small_world.telling(make_notifier(hook.url, give_up_after=20), backoff=Backoff(8, 8)),
+    ):
+        await small_world.publish(first)
+        await small_world.settled("hook", 1)
+        await small_world.publish(second)
+        await small_world.settled("hook", 2)
+    assert told(hook)[:3] == [ids(first), ids(second), ids(second)]
+    assert small_world.count("dropped", notifier="hook", outcome="expired") == 1
+
+
+async def test_only_what_is_addressed_is_told(small_world: World) -> None:
+    wanted = make_alert(9)
+    others: Sequence[Alert | bytes] = (
+        make_alert(1, "pending"),
+        make_alert(2, notify=False),
+        make_alert(3, notifiers=("other",)),
+        make_alert(4, severity="info"),
+        make_alert(5, "resolved"),
+        b"noise",
+    )
+    notifier = {"min_severity": "warning", "resolved": False}
+    async with receiver() as hook, small_world.telling(make_notifier(hook.url, **notifier)):
+        await small_world.publish(*others, wanted)
+        await small_world.settled("hook", 7)
+    assert told(hook) == [ids(wanted)]
+
+
+async def test_notifiers_come_go_and_change_while_it_runs(small_world: World) -> None:
+    a1, a2, a3 = (alert.model_copy(update={"notifiers": ("a", "b")}) for alert in of_groups(3))
+    async with receiver() as one, receiver() as two, small_world.telling(make_notifier(one.url, name="a")) as agent:
+        await small_world.publish(a1)
+        await small_world.settled("a", 1)
+        agent.reconfigure([make_notifier(two.url, name="a"), make_notifier(one.url, name="b")])
+        await small_world.begun("b")
+        await small_world.publish(a2)
+        await small_world.settled("a", 2)
+        await small_world.settled("b", 2)
+        agent.reconfigure([make_notifier(one.url, name="b")])
+        await small_world.publish(a3)
+        await small_world.settled("b", 3)
+        assert await small_world.committed_records("a") == 2
+    assert told(two) == [ids(a2)]
+    assert told(one) == [ids(a1), ids(a2), ids(a3)]
+
+
+async def test_alertmanager_is_kept_up_to_date_across_a_restart(world: World) -> None:
+    firing, over = of_groups(2)
+    end = make_alert(2, "resolved", group=over.group)
+    async with receiver() as hook:
+        notifier = make_notifier(hook.url, kind="alertmanager")
+        async with world.telling(notifier):
+            await world.publish(firing, over, end)
+            await world.settled("hook", 3)
+        hook.requests.clear()
+        async with world.telling(notifier):
+            await hook.count(1)
+        (sent,) = json.loads(hook.requests[0].body)
+    assert sent["labels"]["team"] == firing.group["team"]
+    assert datetime.fromisoformat(sent["endsAt"]).timestamp() > time.time()
+
+
+async def test_two_agents_share_and_lose_nothing_when_one_leaves(world: World) -> None:
+    before, after = of_groups(8), of_groups(8, seq=2, transition="updated")
+    async with receiver() as hook:
+        notifier = make_notifier(hook.url)
+        async with world.telling(notifier):
+            async with world.telling(notifier):
+                await world.publish(*before)
+                await until(lambda: set(ids(*before)) <= {one for request in told(hook) for one in request})
+            await world.publish(*after)
+            await world.settled("hook", 16)
+    assert {one for request in told(hook) for one in request} == set(ids(*before, *after))
+
+
+async def test_a_fault_in_one_notifier_stops_nothing_and_no_secret_is_logged(small_world: World) -> None:
+    class Broken:
+        async def send(self, alerts: Sequence[Alert], now: datetime) -> None:
+            raise RuntimeError("https://hooks.example/s3cretpath")
+
+        async def close(self) -> None: ...
+
+    def make(notifier: Notifier, environ: Any) -> Any:
+        return Broken() if notifier.name == "broken" else messenger(notifier, environ)
+
+    both = make_alert().model_copy(update={"notifiers": ("broken", "works", "lacking", "refused")})
+    with structlog.testing.capture_logs() as lines:
+        async with receiver() as hook, receiver(always=403, words="bad token s3cretpath") as refusing:
+            works = make_notifier(hook.url, name="works")
+            refused = make_notifier(name="refused", url_env="REFUSING")
+            lacking = make_notifier(name="lacking", url_env="LACKING")
+            environ = {"REFUSING": f"{refusing.url}/s3cretpath?key=s3cretquery"}
+            notifiers = [make_notifier(name="broken"), works, refused]
+            async with small_world.telling(*notifiers, make=make, environ=environ) as agent:
+                agent.reconfigure([*notifiers, lacking])
+                await small_world.publish(both)
+                for name in ("broken", "works", "refused"):
+                    await small_world.settled(name, 1)
+    assert small_world.count("dropped", notifier="broken", outcome="failed") == 1
+    assert small_world.count("sent", notifier="works") == 1
+    assert any("LACKING" in str(line) for line in lines)
+    assert any("bad token ***" in str(line) for line in lines)
+    assert "s3cret" not in str(lines)
+
+
+async def test_it_waits_for_a_broker_and_for_the_topic_and_stops_while_it_waits() -> None:
+    nobody = World("127.0.0.1:9")
+    agent = nobody.agent(make_notifier())
+    task = asyncio.create_task(agent.run())
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    await agent.stop()
+    await task

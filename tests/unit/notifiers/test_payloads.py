@@ -1,0 +1,249 @@
+"""What Slack, Alertmanager and plain-text receivers are sent."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from schemas.alert import Alert
+from streams.notifiers import slack, words
+from streams.notifiers.alertmanager import HOLD_S, Alertmanager, postable
+from streams.notifiers.build import messenger
+from tests.unit.notifiers.make import BUDGET, NOON, make_alert, make_notifier, receiver
+
+NOW = NOON + timedelta(minutes=20)
+
+PLAIN = """\
+code_agent (team developer-platform): spend at $41.20/min, expected $5.10/min
+why: more calls: 412 a minute instead of 51 (+$31.00/min); longer prompts (+$5.10/min)
+beside the money: 12% of the calls fail
+who: customer-007 71%
+if it goes on: +$1,240 by the end of the hour, +$26,000 by the end of the month
+runbook: https://runbooks.example/spend?a=1&b=2"""
+
+
+def test_an_alert_in_words() -> None:
+    assert words.text(make_alert()) == PLAIN
+
+
+def test_what_is_over_says_so_first_and_projects_nothing() -> None:
+    said = words.text(make_alert(3, "resolved"))
+    assert said.startswith("Resolved: ")
+    assert "from 2026-03-04 12:00 UTC to 2026-03-04 12:09 UTC" in said
+    assert "if it goes on" not in said
+
+
+def test_a_budget_says_where_it_stands() -> None:
+    assert words.lines(make_alert(budget=BUDGET, attribution=None, projection=None, runbook=None)) == [
+        "budget: $801.00 of $1,000 spent, heading for $6,200; the period ends 2026-04-01 00:00 UTC"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "$0.00"),
+        (0.0512, "$0.051"),
+        (0.0949, "$0.095"),
+        (0.095, "$0.10"),
+        (0.000004321, "$0.0000043"),
+        (-41.2, "-$41.20"),
+        (999.49, "$999.49"),
+        (999.5, "$1,000"),
+        (1240.4, "$1,240"),
+        (float("nan"), "an unknown amount"),
+    ],
+)
+def test_amounts_are_short_and_never_vanish(value: float, shown: str) -> None:
+    assert words.usd(value) == shown
+
+
+# https://docs.slack.dev/reference/block-kit/blocks
+def check_slack(message: dict[str, Any]) -> None:
+    assert set(message) == {"text", "blocks"}
+    assert 0 < len(message["text"]) <= 3000
+    assert 0 < len(message["blocks"]) <= 50
+    for block in message["blocks"]:
+        match block["type"]:
+            case "header":
+                assert set(block) == {"type", "text"}
+                assert block["text"]["type"] == "plain_text"
+                assert 0 < len(block["text"]["text"]) <= 150
+            case "section":
+                assert set(block) == {"type", "text"}
+                assert block["text"]["type"] == "mrkdwn"
+                assert 0 < len(block["text"]["text"]) <= 3000
+            case "context":
+                assert set(block) == {"type", "elements"}
+                assert 0 < len(block["elements"]) <= 10
+                assert all(one["type"] == "mrkdwn" and 0 < len(one["text"]) <= 3000 for one in block["elements"])
+            case "divider":
+                assert set(block) == {"type"}
+            case other:
+                pytest.fail(other)
+    json.dumps(message)
+
+
+def all_text(message: dict[str, Any]) -> str:
+    return json.dumps(message["blocks"], ensure_ascii=False)
+
+
+def test_slack_is_told_what_why_who_projection_and_runbook() -> None:
+    message = slack.payload([make_alert()])
+    check_slack(message)
+    for content in (all_text(message), message["text"]):
+        for told in ("code_agent", "$41.20/min", "412 a minute", "customer-007 71%", "$1,240", "runbooks.example"):
+            assert told in content
+    assert "<https://runbooks.example/spend?a=1&amp;b=2|runbook>" in all_text(message)
+
+
+def test_slack_shows_what_is_over_differently() -> None:
+    firing, resolved = (slack.payload([alert]) for alert in (make_alert(), make_alert(2, "resolved")))
+    check_slack(resolved)
+    assert firing["blocks"][0]["text"]["text"].startswith("🚨")
+    assert resolved["blocks"][0]["text"]["text"].startswith("✅ Resolved: ")
+    assert resolved["text"].startswith("✅ Resolved: ")
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 38, 39, 100])
+def test_slack_takes_any_bundle(count: int) -> None:
+    long = "x" * 400
+    alerts = [make_alert(title=f"{number} {long}", runbook=long * 20) for number in range(count)]
+    message = slack.payload(alerts)
+    check_slack(message)
+    assert (f"{count} alerts of spend" in all_text(message)) == (count > 1)
+
+
+def test_a_name_from_an_event_can_call_nobody_in_slack() -> None:
+    hostile = "<!channel> & <https://evil.example|click>"
+    message = slack.payload([make_alert(title=hostile, watch="w", runbook=hostile)])
+    check_slack(message)
+    mrkdwn = message["text"] + "".join(
+        text for block in message["blocks"] for text in re.findall(r'"mrkdwn", "text": "(.*?)"[,}]', json.dumps(block))
+    )
+    assert "<!channel>" not in mrkdwn
+    assert "<https://evil" not in mrkdwn
+    assert "&lt;!channel&gt; &amp; " in mrkdwn
+
+
+# definitions/postableAlert of Alertmanager's api/v2/openapi.yaml
+def check_postable(alert: dict[str, Any]) -> None:
+    assert set(alert) <= {"labels", "annotations", "startsAt", "endsAt", "generatorURL"}
+    assert alert["labels"]["alertname"]
+    for name, value in {**alert["labels"], **alert["annotations"]}.items():
+        assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name)
+        assert isinstance(value, str)
+        assert value
+    times = [datetime.fromisoformat(alert[name]) for name in ("startsAt", "endsAt")]
+    assert all(alert[name].endswith("Z") for name in ("startsAt", "endsAt"))
+    assert times[0] <= times[1]
+
+
+def test_alertmanager_gets_labels_that_do_not_change_and_an_end_that_moves_on() -> None:
+    first, later = (postable(make_alert(seq, "updated"), NOW + timedelta(minutes=seq)) for seq in (1, 2))
+    for one in (first, later):
+        check_postable(one)
+    assert first["labels"] == later["labels"]
+    assert first["labels"] == {
+        "alertname": "spend",
+        "severity": "critical",
+        "rule": "anomaly",
+        "facet": "up",
+        "team": "developer-platform",
+        "feature": "code_agent",
+    }
+    assert first["startsAt"] == later["startsAt"] == "2026-03-04T12:00:00.000Z"
+    assert datetime.fromisoformat(later["endsAt"]) == NOW + timedelta(minutes=2, seconds=HOLD_S)
+    assert first["annotations"]["summary"] == make_alert().title
+    assert "customer-007" in first["annotations"]["description"]
+    assert first["annotations"]["runbook_url"] == make_alert().runbook
+
+
+@pytest.mark.parametrize(
+    ("ends_at", "expected"),
+    [
+        (NOON + timedelta(minutes=9), NOON + timedelta(minutes=9)),
+        (NOW + timedelta(hours=1), NOW),
+        (NOON - timedelta(hours=1), NOON),
+        (None, NOW),
+    ],
+)
+def test_what_is_over_ends_neither_in_the_future_nor_before_its_start(
+    ends_at: datetime | None, expected: datetime
+) -> None:
+    over = postable(make_alert(3, "resolved", ends_at=ends_at, group={"team": ""}, runbook=None), NOW)
+    check_postable(over)
+    assert datetime.fromisoformat(over["endsAt"]) == expected
+    assert "team" not in over["labels"]
+
+
+async def posted(kind: str, path: str, alerts: list[Alert]) -> Any:
+    async with receiver() as hook:
+        url = hook.url.replace("http://", "json://") if kind == "apprise" else hook.url
+        sender = messenger(make_notifier(url + path, kind=kind), {})
+        await sender.send(alerts, NOW)
+        await sender.close()
+    (request,) = hook.requests
+    return request
+
+
+@pytest.mark.parametrize("path", ["", "/", "/api/v2/alerts"])
+async def test_alertmanager_is_posted_the_last_transition_of_each_alert(path: str) -> None:
+    alerts = [make_alert(1), make_alert(2, "updated"), make_alert(1, group={"team": "b"}), make_alert(3, "resolved")]
+    request = await posted("alertmanager", path, alerts)
+    assert request.path == "/api/v2/alerts"
+    sent = json.loads(request.body)
+    for alert in sent:
+        check_postable(alert)
+    assert [alert["labels"]["team"] for alert in sent] == ["developer-platform", "b"]
+    assert datetime.fromisoformat(sent[0]["endsAt"]) == NOON + timedelta(minutes=9)
+
+
+async def test_what_stands_at_alertmanager_is_sent_again_until_it_is_over() -> None:
+    async with receiver() as hook:
+        notifier = make_notifier(hook.url + "/prefix", kind="alertmanager")
+        sender = messenger(notifier, {})
+        assert isinstance(sender, Alertmanager)
+        other = make_alert(1, group={"team": "b"})
+        assert sender.standing.takes(0, make_alert(1))
+        assert sender.standing.takes(1, other)
+        assert await sender.refresh(NOW) == 2
+        # told or not: what stands there stays up to date
+        assert sender.standing.takes(0, make_alert(2, "updated", notify=False, notifiers=()))
+        assert sender.standing.takes(0, make_alert(3, "resolved", notify=False, notifiers=()))
+        assert not sender.standing.takes(0, make_alert(3, "resolved", notify=False))
+        assert await sender.refresh(NOW) == 1
+        sender.standing.forget(1)
+        assert await sender.refresh(NOW) == 0
+        await sender.close()
+    assert [len(json.loads(request.body)) for request in hook.requests] == [2, 1]
+    assert {request.path for request in hook.requests} == {"/prefix/api/v2/alerts"}
+
+
+@pytest.mark.parametrize(
+    "alert",
+    [
+        make_alert(notify=False),
+        make_alert(notify=False, silenced_by="night"),
+        make_alert(transition="pending"),
+        make_alert(notifiers=("other",)),
+        make_alert(severity="info"),
+    ],
+)
+async def test_alertmanager_hears_of_no_alert_before_somebody_is_to_be_told(alert: Alert) -> None:
+    sender = messenger(make_notifier(kind="alertmanager", min_severity="warning"), {})
+    assert isinstance(sender, Alertmanager)
+    assert not sender.standing.takes(0, alert)
+    assert sender.standing.firing() == []
+
+
+async def test_apprise_is_told_in_plain_text() -> None:
+    request = await posted("apprise", "", [make_alert()])
+    content = json.loads(request.body)
+    assert content["title"] == make_alert().title
+    assert content["message"] == PLAIN
+    assert content["type"] == "failure"
