@@ -58,7 +58,7 @@ class StepRing:
         self.head = head
 
     def add(self, groups: Ints, times_us: Ints, values: NDArray[Any]) -> None:
-        """Add row i of ``values`` (n × columns) to its group and step, unless that is older than the ring or ahead of it."""
+        """Add row i of ``values`` (n × columns) to its group and step, unless the ring holds no such step."""
         assert self.head is not None
         steps = times_us // self.step_us
         kept = (steps > self.head - self.steps) & (steps <= self.head)

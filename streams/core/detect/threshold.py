@@ -89,7 +89,7 @@ class ThresholdEvaluator:
             self._judge(groups)
         self._touched.clear()
         self._judged = (self._minute_us, self._closed)
-        return list(self._standing.all())
+        return self._standing.all()
 
     def hold(self, groups: Collection[int]) -> None:
         """Nothing is learned here that an alert could spoil."""
@@ -159,7 +159,7 @@ class ThresholdEvaluator:
             running, holds = self._window(groups, self._ring.head)
             self._mark(groups, self._ring.head, holds)
             value = np.where(np.isnan(running), value, running) if self._is_ratio else np.maximum(value, running)
-        stands = np.isin(groups, self._standing.groups)
+        stands = np.array([group in self._standing for group in groups.tolist()])
         for row in np.flatnonzero((self._since_us[groups] > 0) | stands).tolist():
             now = self._finding(int(groups[row]), float(value[row]))
             self._standing.settle(now.group, [now] if now.level else [], self._ended(now))

@@ -86,7 +86,7 @@ class BudgetEvaluator:
             self._judge(groups)
         self._touched.clear()
         self._judged_us = self._minute_us
-        return list(self._standing.all())
+        return self._standing.all()
 
     def hold(self, groups: Collection[int]) -> None:
         """Nothing is learned here that an alert could spoil."""
@@ -151,7 +151,7 @@ class BudgetEvaluator:
         rates, since = self._burn(groups, amount_usd, (closes_us - opened_us) / US)
         forecast = self._forecast(groups, opened_us, closes_us)
         fires = self._forecast_over(groups, forecast, amount_usd, reached)
-        stands = np.isin(groups, [*self._standing.groups, *self._late.groups])
+        stands = np.array([group in self._standing or group in self._late for group in groups.tolist()])
         for row in np.flatnonzero((reached > 0) | fires | since.any(axis=1) | stands).tolist():
             group = int(groups[row])
             judged = Judged(

@@ -42,10 +42,9 @@ class LateThresholds:
         first, end, _ = self._standing.get(group, (0, 0, 0))
         return range(first, end)
 
-    @property
-    def groups(self) -> list[int]:
-        """The groups that have any."""
-        return list(self._standing)
+    def __contains__(self, group: int) -> bool:
+        """Whether a group has any."""
+        return group in self._standing
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
         """Return the state: group, first, end, until."""

@@ -56,13 +56,15 @@ class Amounts:
         shape = (len(self.pusd), len(thresholds))
         self._dollars = np.array([[limit // PUSD for limit in row] for row in limits], dtype=np.int64).reshape(shape)
         self._rest = np.array([[limit % PUSD for limit in row] for row in limits], dtype=np.int64).reshape(shape)
-        self._chosen: list[int] = []
+        self._chosen: Ints = np.zeros(0, dtype=np.int64)
 
     def chosen(self, groups: Ints) -> Ints:
         """Return for each group the position of its amount in ``pusd`` and ``usd``."""
-        while len(self._chosen) <= groups.max(initial=-1):
-            self._chosen.append(self._choose(len(self._chosen)))
-        return np.array([self._chosen[group] for group in groups.tolist()], dtype=np.int64)
+        known, needed = len(self._chosen), int(groups.max(initial=-1)) + 1
+        if known < needed:
+            more = [self._choose(group) if self._overrides else 0 for group in range(known, needed)]
+            self._chosen = np.append(self._chosen, np.array(more, dtype=np.int64))
+        return self._chosen[groups]
 
     def limits(self, chosen: Ints) -> tuple[Ints, Ints]:
         """Return the thresholds' limits of the chosen amounts, as whole dollars and pico-dollars: n × thresholds."""
@@ -73,8 +75,6 @@ class Amounts:
         return self._float_usd[chosen]
 
     def _choose(self, group: int) -> int:
-        if not self._overrides or group >= len(self._groups):
-            return 0
         named = self._groups.named(group)
         for position, override in self._overrides:
             if override.group.items() <= named.items():
