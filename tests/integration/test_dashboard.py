@@ -17,11 +17,13 @@ from clickhouse_connect.driver.client import Client
 from infra.clickhouse.migrate import MigrationSettings, Migrator
 from infra.clickhouse.template import Target
 from infra.embedded.clickhouse import EmbeddedClickHouse
+from streams.sinks.alerts import Alerts
 from streams.sinks.base import Landing
 from streams.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
 from streams.sinks.dead_letters import DeadLetters
 from streams.sinks.ledger import Ledger
 from streams.sinks.rollups import Rollups
+from tests.unit.notifiers.make import make_alert
 from tests.unit.sinks.make import dead_letter_value, ipc, priced_calls, records, rollup_value
 
 pytestmark = pytest.mark.clickhouse
@@ -32,6 +34,7 @@ README_QUERIES = re.findall(r"```sql\n(.+?)```", (ROOT / "README.md").read_text(
 EMPTY, FILLED = "dashboards_empty", "dashboards_filled"
 ALL_TIME = {
     "$__timeFilter(minute)": "minute >= toDateTime(0) AND minute <= now() + 86400000",
+    "$__timeFilter(at)": "at >= toDateTime(0) AND at <= now() + 86400000",
     "$__timeFilter(recorded_at)": "recorded_at >= toDateTime(0) AND recorded_at <= now() + 86400000",
 }
 
@@ -67,6 +70,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         land(connected, Rollups(), rollup_value(dimensions=team, cost_usd=dollar, cost_without_cache_usd=3 * dollar))
         land(connected, Rollups(), rollup_value(dimensions={"model": "m-2"}, cost_usd=0 * dollar, unpriced_calls=2))
         land(connected, DeadLetters(), dead_letter_value(service="api"))
+        land(connected, Alerts(), make_alert().model_dump_json().encode())
         land(connected, Ledger(20_000), ipc(priced_calls(3, occurred_at=datetime.now(UTC))))
         yield connected
 
