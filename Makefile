@@ -53,4 +53,7 @@ bench: setup kafka ## throughput and latency, with ratios measured side by side 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev,bench]'
 	$(BIN)/python -m tests.bench
 
-.PHONY: help setup demo test fast-tests kafka format lint types contract schemas check-schemas check soak bench
+bench-alerts: setup ## quality and cost of anomaly alerts on labelled synthetic incidents
+	$(BIN)/python -m tests.bench.alerts
+
+.PHONY: help setup demo test fast-tests kafka format lint types contract schemas check-schemas check soak bench bench-alerts

@@ -37,13 +37,13 @@ class Silence:
         mask: Mask = self.columns["level"] == Level.FIRING
         return mask
 
-    def close(self, minute_us: int, calls: Floats, expected: Floats, ready: Mask, held: Mask) -> Groups:
+    def close(self, minute_us: int, calls: Floats, expected: Floats, born: Mask, ready: Mask, held: Mask) -> Groups:
         """Take in a closed minute; return the groups whose silence is over, or has become their habit.
 
         ``expected``: calls, as the hour of the week has it; never more than the usual rate counts.
         """
         columns = self.columns
-        quiet = calls <= 0
+        quiet = born & (calls <= 0)
         back = ~quiet & (columns["empty"] > 0)
         ended = np.flatnonzero(~quiet & self.firing)
         self._learn(calls, quiet, back, held)

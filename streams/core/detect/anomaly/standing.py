@@ -71,12 +71,12 @@ class Standing:
         dated = fires & (rise >= 0)
         since[dated] = np.where(hot, np.minimum(since, rise), rise)[dated]
 
-    def recover(self, minute_us: int, groups: Groups, normal: Mask) -> Groups:
-        """Count normal minutes of firing ``groups``; return those that are normal again."""
+    def recover(self, minute_us: int, groups: Groups, normal: Mask, leaning: Mask) -> Groups:
+        """Count normal minutes of firing ``groups``; return those that are normal again, and lean no more."""
         columns = self.columns
         counts = normal & (columns["since_us"][groups] < minute_us)
-        columns["calm"][groups] = np.where(counts, columns["calm"][groups] + 1, 0)
-        ended = groups[columns["calm"][groups] >= limits.CALM]
+        columns["calm"][groups] = np.where(counts, np.minimum(columns["calm"][groups] + 1, limits.CALM), 0)
+        ended = groups[(columns["calm"][groups] >= limits.CALM) & ~leaning]
         self.end(ended)
         return ended
 

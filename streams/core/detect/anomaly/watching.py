@@ -96,7 +96,7 @@ class Watching:
             seen = verdict.observed[rows]
             beyond = seen > band.upper if sign > 0 else seen < band.lower
             leans = sign * self._scores["quick"][rows] > 1
-            self._end(standing, standing.recover(minute_us, rows, ~beyond & ~leans))
+            self._end(standing, standing.recover(minute_us, rows, ~beyond, leans))
 
     def _end(self, standing: Standing, ended: Groups) -> None:
         """Tell it, and learn the level anew where the frozen one had become a guess."""
@@ -118,8 +118,9 @@ class Watching:
     def _fall_silent(self, minute_us: int, verdict: Verdict, sums: Sums, held: Mask) -> None:
         calls = sums.calls.astype(np.float64)
         ready = self._baseline.ready(minute_us, self._rule.min_history * 1_000_000)
+        born = self._baseline.columns["first_us"] >= 0
         since = self._silence.columns["since_us"].copy()
-        ended = self._silence.close(minute_us, calls, self._calls(verdict), ready, held)
+        ended = self._silence.close(minute_us, calls, self._calls(verdict), born, ready, held)
         self._report.end(ended, "no_data", since)
 
     def _calls(self, verdict: Verdict) -> Floats:
