@@ -9,6 +9,7 @@ import pytest
 
 from schemas.alert import Attribution, Factor
 from streams.core.detect.attribution import Cube, attribute
+from streams.core.detect.attribution.figures import amount, percent
 from streams.core.rollup.measures import SUMS
 from tests.unit.detect.cubes import DIMENSIONS, calls, cube, member
 
@@ -274,3 +275,19 @@ def test_at_most_three_contributors_a_dimension_each_with_a_twentieth_of_the_cha
 def test_a_cube_of_no_time_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 0"):
         Cube([], np.zeros((0, len(SUMS))), 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0, "0"), (0.00042, "0.00042"), (0.2, "0.2"), (3.42, "3.4"), (9.99, "10"), (51.2, "51"), (999.6, "1,000"),
+     (18_432, "18,400"), (2e6, "2,000,000")],
+)  # fmt: skip
+def test_a_count_is_said_with_few_digits(value: float, said: str) -> None:
+    assert amount(value) == said
+
+
+@pytest.mark.parametrize(
+    ("part", "said"), [(0, "0%"), (0.0002, "almost 0%"), (0.004, "0.4%"), (0.0096, "1%"), (0.62, "62%"), (2, "200%")]
+)
+def test_a_share_is_said_in_percent(part: float, said: str) -> None:
+    assert percent(part) == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -73,6 +74,29 @@ def test_the_parts_sum_to_the_change_whatever_the_sums(
     assert found.observed_usd_per_minute == now.usd_per_minute()
     assert all(part.words and part.change_usd_per_minute for part in found.parts)
     assert len({part.factor for part in found.parts}) == len(found.parts)
+
+
+RISING = ("more", "longer")
+FALLING = ("fewer", "shorter", "less")
+NUMBERS = re.compile(r": ([\d,.]+|almost 0)%?(?: .*)? instead of ([\d,.]+|almost 0)%?$")
+
+
+def number(text: str) -> float:
+    return 0.01 if text == "almost 0" else float(text.replace(",", ""))
+
+
+@settings(max_examples=200, deadline=None)
+@given(cubes(consistent_rows()), cubes(consistent_rows()), GROUPS)
+def test_the_numbers_of_each_part_move_the_way_its_words_say(
+    before: Cube, now: Cube, group_by: tuple[str, ...]
+) -> None:
+    for part in attribute(now, before, DIMENSIONS, group_by).parts:
+        numbers = NUMBERS.search(part.words)
+        first = part.words.split()[0]
+        if numbers and first in (*RISING, *FALLING):
+            is_, was = map(number, numbers.groups())
+            assert (is_ > was) == (first in RISING), part.words
+            assert is_ != was, part.words
 
 
 @settings(max_examples=100, deadline=None)

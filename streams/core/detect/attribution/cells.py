@@ -4,7 +4,7 @@ A stratum is what the calls are for: the dimensions that neither choose the pric
 features without any of them becoming dearer; that is more of one work and less of another, and no other mix of models.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,13 +54,24 @@ def lay_out(before: Cube, now: Cube, dimensions: Sequence[str]) -> Cells:
     strata: dict[Values, int] = {}
     models: dict[tuple[int, Values], int] = {}
     cells: dict[tuple[int, str], int] = {}
+    cell_at = [*stratum_at, *model_at, *([tier_at] if tier_at >= 0 else [])]
+    known: dict[Values, int] = {}
 
     def cell(member: Values) -> int:
         stratum = strata.setdefault(tuple(member[at] for at in stratum_at), len(strata))
         model = models.setdefault((stratum, tuple(member[at] for at in model_at)), len(models))
         return cells.setdefault((model, member[tier_at] if tier_at >= 0 else ""), len(cells))
 
-    rows = [np.array([cell(member) for member in cube.members], dtype=np.int64) for cube in (before, now)]
+    def located(cube: Cube) -> Iterator[int]:
+        # most members differ by their callers alone
+        for member in cube.members:
+            key = tuple([member[at] for at in cell_at])
+            number = known.get(key)
+            if number is None:
+                number = known[key] = cell(member)
+            yield number
+
+    rows = [np.fromiter(located(cube), dtype=np.int64, count=len(cube.members)) for cube in (before, now)]
     sums = [np.zeros((len(cells), before.sums.shape[1])) for _ in rows]
     for summed, at, cube in zip(sums, rows, (before, now), strict=True):
         np.add.at(summed, at, cube.rates())

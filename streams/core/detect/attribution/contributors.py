@@ -31,14 +31,11 @@ def contributors(before: Cube, now: Cube, dimensions: Sequence[str], group_by: S
     if change == 0:
         return []
     found = []
-    columns = [list(zip(*cube.members, strict=True)) for cube in (before, now)]
     for at, dimension in enumerate(dimensions):
         if dimension in group_by:
             continue
-        by_value: dict[str, list[float]] = {}
-        for side, (column, spend) in enumerate(zip(columns, spends, strict=True)):
-            for value, usd in zip(column[at] if column else (), spend.tolist(), strict=True):
-                by_value.setdefault(value, [0.0, 0.0])[side] += usd
+        was, is_ = (_by_value(cube, at, spend) for cube, spend in zip((before, now), spends, strict=True))
+        by_value = {value: (was.get(value, 0.0), is_.get(value, 0.0)) for value in (*was, *is_)}
         ranked = sorted(by_value.items(), key=lambda item: (-abs(item[1][1] - item[1][0]), item[0]))[:TOP]
         found += [
             Contributor(
@@ -51,6 +48,14 @@ def contributors(before: Cube, now: Cube, dimensions: Sequence[str], group_by: S
             for value, was_is in ranked
             if abs(was_is[1] - was_is[0]) >= LEAST_SHARE * abs(change)
         ]
+    return found
+
+
+def _by_value(cube: Cube, at: int, spend: Floats) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for member, usd in zip(cube.members, spend.tolist(), strict=True):
+        value = member[at]
+        found[value] = found.get(value, 0.0) + usd
     return found
 
 

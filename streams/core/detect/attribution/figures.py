@@ -1,4 +1,4 @@
-"""Numbers as people read them: few digits, and never two alike for amounts that differ."""
+"""Numbers as people read them: two or three digits of them."""
 
 import math
 
@@ -7,14 +7,11 @@ def amount(value: float) -> str:
     """Return a count: 18,432 as ``18,400``, 51.2 as ``51``, 3.42 as ``3.4``, 0.00042 as ``0.00042``."""
     if value == 0:
         return "0"
-    digits = max(2 if value < 10 else 3, math.ceil(math.log10(value)) - 5) if value < 1e5 else 3
-    places = digits - 1 - math.floor(math.log10(value))
-    if value >= 10:
-        places = min(places, 0)
-    rounded = round(value, places)
+    places = (1 if value < 10 else 2) - math.floor(math.log10(value))
+    rounded = round(value, min(places, 0) if value >= 10 else places)
     if rounded == int(rounded):
         return f"{int(rounded):,}"
-    return f"{rounded:,.{max(places, 0)}f}".rstrip("0")
+    return f"{rounded:.{places}f}".rstrip("0")
 
 
 def percent(share: float) -> str:

@@ -58,6 +58,8 @@ class Story:
         by_cell = (self.found.volume / np.bincount(stratum_of, minlength=len(self.found.volume)))[stratum_of]
         for focus in self._focuses(by_cell, rises):
             before, now = (float(side[COLUMN["calls"]]) for side in (focus.before, focus.now))
+            if amount(before) == amount(now):
+                continue
             if now > before and rises:
                 retried = ratio(focus, ("retries",), _CALLS)
                 tail = f", {percent(retried.now)} of them retries" if retried.now > retried.before + _MANY else ""
