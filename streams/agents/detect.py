@@ -26,6 +26,7 @@ from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.state.producer import AckedProducer, Record
 from streams.state.snapshots import PARTITION, SnapshotStore, copied, read_all
+from streams.transport.offsets import partitions_of
 
 log = structlog.get_logger(__name__)
 
@@ -162,7 +163,10 @@ class DetectAgent:
             progress.clock_us, progress.snapshot_number = manifest.clock_us, manifest.number
         watches = self._watches
         await self._in_thread(detector.configure, watches)
-        for partition in await self._partitions(consumer, topics.ALERT):
+        partitions = await partitions_of(
+            self._settings.kafka_client(), [self._settings.topic(name) for name in (topics.ALERT, topics.ROLLUP)]
+        )
+        for partition in partitions[self._settings.topic(topics.ALERT)]:
             at = TopicPartition(self._settings.topic(topics.ALERT), partition)
             records = await read_all(consumer, at, progress.alerts.get(partition))
             detector.published([alert for record in records if (alert := _alert(record)) is not None])
@@ -170,7 +174,7 @@ class DetectAgent:
         leader = _Leader(self._settings, consumer, detector, progress, watches)
         for silence in await self._silences(consumer):
             detector.silences.put(silence)
-        await leader.assign(await self._partitions(consumer, topics.ROLLUP))
+        await leader.assign(partitions[self._settings.topic(topics.ROLLUP)])
         return leader
 
     async def _detect(self, consumer: AIOKafkaConsumer, leader: "_Leader", lease: _Lease) -> None:
@@ -228,11 +232,6 @@ class DetectAgent:
     async def _silences(self, consumer: AIOKafkaConsumer) -> list[Silence]:
         at = TopicPartition(self._settings.topic(topics.SILENCE), PARTITION)
         return [silence for record in await read_all(consumer, at) if (silence := _silence(record)) is not None]
-
-    async def _partitions(self, consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-        name = self._settings.topic(topic)
-        await consumer.topics()  # refreshes what the client knows of the cluster
-        return sorted(consumer.partitions_for_topic(name) or ())
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 _FETCH_WAIT_MS = 50
 
@@ -41,6 +42,26 @@ async def end_offsets(
             return await high_watermarks(consumer, partitions)
     finally:
         await consumer.stop()
+
+
+async def partitions_of(kafka: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the partition numbers of topics, in order.
+
+    ``kafka``: the connection arguments of aiokafka's clients. A consumer knows only topics that it reads already.
+
+    Raises: LookupError, which names the topics that don't exist; aiokafka's KafkaError.
+    """
+    admin = AIOKafkaAdminClient(**kafka)
+    try:
+        await admin.start()
+        described = {topic["topic"]: topic for topic in await admin.describe_topics(list(names))}
+    finally:
+        await admin.close()
+    found = {name: sorted(p["partition"] for p in described.get(name, {}).get("partitions", ())) for name in names}
+    missing = [name for name, numbers in found.items() if not numbers]
+    if missing:
+        raise LookupError(f"no topic {', '.join(missing)}: create it with `spendstream topics`")
+    return found
 
 
 async def high_watermarks(consumer: Any, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

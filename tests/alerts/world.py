@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from schemas import topics
 from schemas.alert import Alert
+from streams.transport.offsets import partitions_of
 from tests.alerts.receiver import Receiver
 from tests.crash.world import World
 
@@ -78,8 +79,8 @@ class AlertWorld(World):
         await consumer.start()
         try:
             topic = self.settings.topic(topics.ALERT)
-            await consumer.topics()
-            tps = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            numbers = (await partitions_of(self.settings.kafka_client(), [topic]))[topic]
+            tps = [TopicPartition(topic, number) for number in numbers]
             consumer.assign(tps)
             ends = await consumer.end_offsets(tps)
             found: list[Alert] = []
