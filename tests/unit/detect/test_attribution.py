@@ -74,6 +74,12 @@ def test_twice_the_reasoning_is_more_tokens_a_call_and_no_other_mix() -> None:
     assert share(found, "tokens_per_call") > 0.999
 
 
+def test_a_first_reasoning_at_a_new_price_is_reasoning_and_price_and_no_other_mix() -> None:
+    found = why(one(100, {**USUAL, "reasoning": 0}), one(100, times=1.2))
+    assert {part.factor for part in found.parts} == {"tokens_per_call", "price"}
+    assert found.reason == "more reasoning: 700 reasoning tokens a call instead of 0"
+
+
 def test_longer_answers_are_told_from_more_reasoning() -> None:
     found = why(one(100), one(100, {**USUAL, "output": 1_200, "reasoning": 750}))
     assert main(found) == ("tokens_per_call", "longer answers: 1,200 output tokens a call instead of 300")

@@ -64,8 +64,12 @@ def usd_per_token(kind: Kind, tokens: tuple[Floats, Floats], costs: tuple[Floats
     totals = [each.sum(axis=1, keepdims=True) for each in tokens]
     shares = [_divided(each, total) for each, total in zip(tokens, totals, strict=True)]
     known = [_divided(cost, token) for cost, token in zip(costs, tokens, strict=True)]
-    # a bucket without tokens has no price of its own on that side: there it hasn't changed
-    price = [np.where(tokens[i] > 0, known[i], known[1 - i]) for i in (0, 1)]
+    # a bucket without tokens has no price on that side: it is taken to have changed as the others did
+    risen = _price_index(tokens, known)
+    price = [
+        np.where(tokens[0] > 0, known[0], known[1] / risen),
+        np.where(tokens[1] > 0, known[1], known[0] * risen),
+    ]
     lengthened = _lengthened(shares[0], shares[1], longer) if kind.cached else shares[0]
     mean_price = (price[0] + price[1]) / 2
     before, now = (shares[0] * price[0]).sum(axis=1), (shares[1] * price[1]).sum(axis=1)
@@ -75,6 +79,18 @@ def usd_per_token(kind: Kind, tokens: tuple[Floats, Floats], costs: tuple[Floats
     parts[:, shift] = ((shares[1] - lengthened) * mean_price).sum(axis=1)
     parts[:, AT["price"]] = ((price[1] - price[0]) * (shares[0] + shares[1]) / 2).sum(axis=1)
     return Changed(before, now, parts)
+
+
+def _price_index(tokens: tuple[Floats, Floats], prices: list[Floats]) -> Floats:
+    """Return how the prices of the buckets used on both sides have risen, n × 1: Fisher's index, 1 where none is."""
+    both = (tokens[0] > 0) & (tokens[1] > 0)
+    old, new = (np.where(both, price, 0.0) for price in prices)
+    index = np.ones((len(both), 1))
+    for weights in tokens:
+        was, is_ = ((price * weights).sum(axis=1, keepdims=True) for price in (old, new))
+        index *= np.divide(is_, was, out=np.ones_like(was), where=(was > 0) & (is_ > 0))
+    risen: Floats = np.sqrt(index)
+    return risen
 
 
 def _lengthened(before: Floats, now: Floats, longer: Floats) -> Floats:
