@@ -55,8 +55,8 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
         producer_request_timeout=30.0,
     )
     app.transport = batched_transport(usage)(app.conf.broker, app, app.loop)
-    # one thread each: while a batch is absorbed, what was absorbed before is encoded
-    absorbing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="absorb")
+    # while one partition's batch is read, another's is proven and folded, and what was absorbed before is encoded
+    absorbing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="absorb")
     encoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
     producer = AckedProducer(settings.kafka_client())
     recovery = Recovery(settings.kafka_client(), settings.group("meter"), settings.topic, settings.meter_rules, book)

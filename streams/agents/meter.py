@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import numpy as np
 import structlog
 from aiokafka.errors import IllegalStateError
 from faust.types import TP, AppT, EventT, StreamT
 
 from schemas.progress import Counters
-from streams.core.batch import NO_TIMESTAMP, RecordBatch
+from streams.core.batch import RecordBatch
 from streams.core.meter import PartitionMeter
 from streams.metrics import Metrics
 from streams.state.flush import Flusher
@@ -32,21 +31,6 @@ MAX_BATCH_RECORDS: Final = 30_000
 """Fetches are absorbed together up to about so many records."""
 
 _SEEK_AGAIN_S: Final = 2.0
-
-
-def record_batch(partition: int, fetches: Sequence[Sequence[Any]]) -> RecordBatch:
-    """Return the Kafka records of successive fetches as one batch."""
-    records = fetches[0] if len(fetches) == 1 else [record for fetch in fetches for record in fetch]
-    n = len(records)
-    return RecordBatch(
-        partition=partition,
-        offsets=np.fromiter((r.offset for r in records), dtype=np.int64, count=n),
-        timestamps_ms=np.fromiter(
-            (NO_TIMESTAMP if r.timestamp is None else r.timestamp for r in records), dtype=np.int64, count=n
-        ),
-        keys=[r.key for r in records],
-        values=[r.value for r in records],
-    )
 
 
 @dataclass
@@ -65,8 +49,8 @@ class _Lease:
     gap: "_Gap | None" = None
 
 
-def _absorb_fetches(meter: PartitionMeter, partition: int, fetches: Sequence[Sequence[Any]]) -> int:
-    batch = record_batch(partition, fetches)
+def _absorb_fetches(meter: PartitionMeter, fetches: Sequence[FetchedBatch]) -> int:
+    batch = RecordBatch.joined([batch for fetch in fetches for batch in fetch.take()])
     meter.absorb(batch, datetime.now(UTC))
     return len(batch.values)
 
@@ -80,7 +64,7 @@ class _Gap:
 
 
 class MeterAgent:
-    """Holds the meters of the assigned partitions. One CPU thread absorbs and encodes; the event loop does the I/O."""
+    """Holds the meters of the assigned partitions. CPU threads absorb and encode; the event loop does the I/O."""
 
     def __init__(
         self,
@@ -121,10 +105,10 @@ class MeterAgent:
             return  # fetched under an assignment that is over; its partition is read again from what is durable
         lease = await self._lease(event.message.partition, event.message.generation_id)
         records: FetchedBatch = event.message.value
-        if not await self._follows(lease, records[0].offset, event.message.tp):
-            records.is_absorbed = True
+        if not await self._follows(lease, records.first_offset, event.message.tp):
+            records.take()
             return
-        lease.expected_offset = records[-1].offset + 1
+        lease.expected_offset = records.last_offset + 1
         lease.inbox.append(event)
         if lease.absorber is None or lease.absorber.done():
             lease.absorber = asyncio.create_task(self._absorb_inbox(lease))
@@ -147,12 +131,9 @@ class MeterAgent:
         fetches = [event.message.value for event in events]
         started = time.perf_counter()
         records = await asyncio.get_running_loop().run_in_executor(
-            self._executor, _absorb_fetches, lease.meter, events[0].message.partition, fetches
+            self._executor, _absorb_fetches, lease.meter, fetches
         )
         lease.unacked.extend(events)
-        for fetch in fetches:
-            fetch.is_absorbed = True
-            fetch.clear()
         self._metrics.batch_absorbed(records, time.perf_counter() - started)
 
     def assigned(self, partitions: set[TP]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,19 @@ class RecordBatch:
     @property
     def last_offset(self) -> int:
         return int(self.offsets[-1])
+
+    @staticmethod
+    def joined(batches: "Sequence[RecordBatch]") -> "RecordBatch":
+        """Return successive batches of one partition as one."""
+        if len(batches) == 1:
+            return batches[0]
+        return RecordBatch(
+            partition=batches[0].partition,
+            offsets=np.concatenate([batch.offsets for batch in batches]),
+            timestamps_ms=np.concatenate([batch.timestamps_ms for batch in batches]),
+            keys=list(chain.from_iterable(batch.keys for batch in batches)),
+            values=list(chain.from_iterable(batch.values for batch in batches)),
+        )
 
     def after(self, offset: int) -> "RecordBatch | None":
         """Return the records behind an offset, or None where there are none."""

@@ -1,21 +1,22 @@
 """A Faust transport that delivers one event per (partition, fetch) instead of one per record.
 
 Faust's cost is per event: about 90 µs, whatever it holds. For the topics named in ``batched_topics`` the consumer
-yields the whole list of fetched records as one message, whose offset is the last of them. Faust then acks and
+yields all fetched records as one message, whose offset is the last of them. Faust then acks and
 commits that offset, which covers the batch, as long as batches are acked in order: the agent acks after a flush.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar, Final
-from weakref import WeakSet
 
 import faust
-from faust.transport.drivers.aiokafka import Consumer, Transport
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, ConsumerMessage
 
-from streams.transport.lean_records import deliver_lean
+from streams.core.batch import RecordBatch
+from streams.transport.lean_records import read_lean
 
 MAX_WAITING_RECORDS: Final = 100_000
 """Records handed out and not yet absorbed: beyond it the consumer fetches no more."""
@@ -24,12 +25,54 @@ _LONGEST_WAIT_S: Final = 1.0
 _WAIT_STEP_S: Final = 0.005
 
 
-class FetchedBatch(list[Any]):
+class Backlog:
+    """Counts the records that were handed out and not yet absorbed. For several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records = 0
+
+    @property
+    def records(self) -> int:
+        return self._records
+
+    def add(self, records: int) -> None:
+        with self._lock:
+            self._records += records
+
+
+class FetchedBatch:
     """The records of one fetch of one partition. It counts as waiting until it is absorbed, or forgotten."""
 
-    is_absorbed = False
+    def __init__(self, batches: Sequence[RecordBatch], backlog: Backlog | None = None) -> None:
+        self.first_offset, self.last_offset = batches[0].first_offset, batches[-1].last_offset
+        self._size = sum(len(batch.values) for batch in batches)
+        self._batches: Sequence[RecordBatch] = batches
+        self._backlog = backlog or Backlog()
+        self._backlog.add(self._size)
 
-    __hash__ = object.__hash__  # type: ignore[assignment]  # told apart by identity, in a weak set
+    def __len__(self) -> int:
+        """Return how many records were fetched, absorbed or not."""
+        return self._size
+
+    def take(self) -> Sequence[RecordBatch]:
+        """Hand the records over, to be absorbed now: they wait no longer, and the batch keeps none of them."""
+        batches, self._batches = self._batches, ()
+        if batches:
+            self._backlog.add(-self._size)
+        return batches
+
+    def __del__(self) -> None:
+        self.take()
+
+
+class _LeanThread(AIOKafkaConsumerThread):
+    """Faust's thread of the Kafka client, reading the batched topics lean."""
+
+    def _create_worker_consumer(self, transport: Transport) -> Any:
+        client = super()._create_worker_consumer(transport)
+        read_lean(client, self.consumer.batched_topics)
+        return client
 
 
 class BatchedConsumer(Consumer):
@@ -37,16 +80,18 @@ class BatchedConsumer(Consumer):
 
     batched_topics: ClassVar[frozenset[str]] = frozenset()
 
+    def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
+        return _LeanThread(self, loop=self.loop, beacon=self.beacon)
+
     def on_init(self) -> None:
         super().on_init()
-        self._handed_out: WeakSet[FetchedBatch] = WeakSet()
+        self._backlog = Backlog()
 
     async def _until_absorbed(self) -> None:
         """Hold back while too much waits. Bounded: what a rebalance dropped is never absorbed, only forgotten."""
         deadline = time.monotonic() + _LONGEST_WAIT_S
         while time.monotonic() < deadline and not self.should_stop:
-            waiting = sum(len(batch) for batch in list(self._handed_out) if not batch.is_absorbed)
-            if waiting < MAX_WAITING_RECORDS:
+            if self._backlog.records < MAX_WAITING_RECORDS:
                 return
             await asyncio.sleep(_WAIT_STEP_S)
 
@@ -70,21 +115,19 @@ class BatchedConsumer(Consumer):
             if tp.topic in self.batched_topics:
                 # Faust drops what it has "read" before; whether a batch is new is for the agent to say
                 self._read_offset[tp] = None
-                batch = FetchedBatch(fetched)
-                self._handed_out.add(batch)
-                yield tp, self._batch_message(tp, batch)
+                yield tp, self._batch_message(tp, fetched)
             else:
                 for record in fetched:
                     yield tp, self._to_message(tp, record)
 
-    def _batch_message(self, tp: TP, records: FetchedBatch) -> ConsumerMessage:
-        last = records[-1]
+    def _batch_message(self, tp: TP, batches: Sequence[RecordBatch]) -> ConsumerMessage:
+        records = FetchedBatch(batches, self._backlog)
         return ConsumerMessage(
             topic=tp.topic,
             partition=tp.partition,
-            offset=last.offset,
-            timestamp=last.timestamp / 1000.0 if last.timestamp is not None else 0.0,
-            timestamp_type=last.timestamp_type,
+            offset=records.last_offset,
+            timestamp=max(0, int(batches[-1].timestamps_ms[-1])) / 1000.0,
+            timestamp_type=None,
             headers=None,
             key=None,
             value=records,
@@ -123,8 +166,6 @@ class BatchSchema(faust.Schema):
 
 
 def batched_transport(*topics: str) -> type[Transport]:
-    """Return a transport class whose consumer batches these topics, and delivers their records lean."""
-    for topic in topics:
-        deliver_lean(topic)
+    """Return a transport class whose consumer batches these topics."""
     consumer = type("BatchedTopicsConsumer", (BatchedConsumer,), {"batched_topics": frozenset(topics)})
     return type("BatchedTransport", (Transport,), {"Consumer": consumer})

@@ -14,7 +14,7 @@ from streams.core.meter import MeterRules, PartitionMeter, new_marker
 from streams.core.pricing import PriceBook
 from streams.metrics import Metrics
 from streams.transport.batched import FetchedBatch
-from tests.unit.log import Log, make_usage_event
+from tests.unit.log import Log, as_batch, make_usage_event
 
 TOPIC = "llm.usage.v1"
 
@@ -34,14 +34,6 @@ class Event:
 
     def ack(self) -> None:
         self.is_acked = True
-
-
-@dataclass(frozen=True)
-class Record:
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
 
 
 class App:
@@ -97,8 +89,7 @@ class Stream:
 
 
 def fetched(log: Log, first: int, last: int) -> Event:
-    records = [Record(r.offset, r.timestamp_ms, r.key, r.value) for r in log.records if first <= r.offset <= last]
-    return Event(Message(FetchedBatch(records)))
+    return Event(Message(FetchedBatch([as_batch([r for r in log.records if first <= r.offset <= last])])))
 
 
 def log_of(records: int) -> Log:
