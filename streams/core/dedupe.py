@@ -41,14 +41,13 @@ class IdTable:
         found = np.zeros(len(ids), dtype=np.bool_)
         if self.count == 0:
             return found
-        pending = np.arange(len(ids))
-        at = self._home(ids)
+        pending, wanted, at = np.arange(len(ids)), ids, self._home(ids)
         while pending.size:
-            there, wanted = self._slots[at], ids[pending]
-            hit = (there == wanted).all(axis=1)
+            there = self._slots.take(at, axis=0)
+            hit = _equal(there, wanted)
             found[pending[hit]] = True
-            go_on = ~hit & (there != 0).any(axis=1)
-            pending, at = pending[go_on], (at[go_on] + 1) & self._mask
+            go_on = np.flatnonzero(~hit & ~_empty(there))
+            pending, wanted, at = pending[go_on], wanted.take(go_on, axis=0), (at[go_on] + 1) & self._mask
         return found
 
     def add(self, ids: Ids) -> None:
@@ -56,21 +55,21 @@ class IdTable:
         if 2 * (self.count + len(ids)) > len(self._slots):
             old = self._slots
             self._allocate(int(np.ceil(np.log2(4 * (self.count + len(ids))))))
-            self._place(old[(old != 0).any(axis=1)])
+            self._place(old[~_empty(old)])
         self._place(ids)
         self.count += len(ids)
 
     def _place(self, ids: Ids) -> None:
         at = self._home(ids)
         while len(ids):
-            free = (self._slots[at] == 0).all(axis=1)
-            self._slots[at[free]] = ids[free]
+            free = np.flatnonzero(_empty(self._slots.take(at, axis=0)))
+            self._slots[at[free]] = ids.take(free, axis=0)
             # where two ids took one free slot, the later stayed: the other walks on
-            settled = (self._slots[at] == ids).all(axis=1)
-            ids, at = ids[~settled], (at[~settled] + 1) & self._mask
+            left = np.flatnonzero(~_equal(self._slots.take(at, axis=0), ids))
+            ids, at = ids.take(left, axis=0), (at[left] + 1) & self._mask
 
     def _home(self, ids: Ids) -> NDArray[np.int64]:
-        mixed = ids[:, 1] * _SPREAD_LO ^ (ids[:, 0] * _SPREAD_HI)
+        mixed = _mixed(ids)
         mixed ^= mixed >> np.uint64(29)
         return ((mixed * _SPREAD_LO) >> np.uint64(64 - self._bits)).astype(np.int64)
 
@@ -138,7 +137,29 @@ class SeenIds:
         return sum(table.nbytes for table in self._tables.values())
 
 
+# A column at a time: a reduction over an axis of two costs several times as much.
+
+
+def _equal(some: Ids, others: Ids) -> NDArray[np.bool_]:
+    equal: NDArray[np.bool_] = (some[:, 0] == others[:, 0]) & (some[:, 1] == others[:, 1])
+    return equal
+
+
+def _empty(slots: Ids) -> NDArray[np.bool_]:
+    empty: NDArray[np.bool_] = (slots[:, 0] | slots[:, 1]) == 0
+    return empty
+
+
+def _mixed(ids: Ids) -> NDArray[np.uint64]:
+    """Return a number for each id; equal ids have equal numbers."""
+    mixed: NDArray[np.uint64] = ids[:, 1] * _SPREAD_LO ^ (ids[:, 0] * _SPREAD_HI)
+    return mixed
+
+
 def _first_of_each(ids: Ids) -> NDArray[np.bool_]:
+    ranked_numbers = np.sort(_mixed(ids))
+    if (ranked_numbers[1:] != ranked_numbers[:-1]).all():
+        return np.ones(len(ids), dtype=np.bool_)
     first = np.zeros(len(ids), dtype=np.bool_)
     pairs = np.ascontiguousarray(ids).view([("hi", np.uint64), ("lo", np.uint64)]).ravel()
     order = np.lexsort((pairs["hi"], pairs["lo"]))  # stable: equal ids stay in order

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.dedupe import GENERATIONS, Ids, IdTable, SeenIds
+from streams.core.dedupe import _SPREAD_HI, _SPREAD_LO, GENERATIONS, Ids, IdTable, SeenIds
 
 HORIZON_S = 4
 GENERATION_MS = HORIZON_S * 1000 // GENERATIONS
@@ -122,3 +122,13 @@ def test_forgetting_frees_only_what_no_later_record_asks_for() -> None:
 
 def test_nothing_is_accepted_of_nothing() -> None:
     assert SeenIds(1).accept(ids([]), generations_of()).tolist() == []
+
+
+def test_ids_whose_mixed_numbers_meet_are_told_apart() -> None:
+    """The quick look for repeats sorts one number an id; where two ids share it, the ids themselves decide."""
+    hi, lo, other_hi, wrap = 12345, 67890, 99999, 2**64
+    spread_lo, spread_hi = int(_SPREAD_LO), int(_SPREAD_HI)
+    number = (lo * spread_lo % wrap) ^ (hi * spread_hi % wrap)
+    other_lo = (number ^ (other_hi * spread_hi % wrap)) * pow(spread_lo, -1, wrap) % wrap
+    ids = np.array([[hi, lo], [other_hi, other_lo], [hi, lo]], dtype=np.uint64)
+    assert SeenIds(3600).accept(ids, np.zeros(3, dtype=np.int64)).tolist() == [True, True, False]
