@@ -28,7 +28,7 @@ def decode(values: Sequence[bytes | None], max_bytes: int = 1_000_000) -> Decode
     """Decode JSON records into calls, by the contract of ``schemas.usage.UsageEvent``. Never raises."""
     if not values:
         return Decoded(pl.DataFrame(schema=CALL_SCHEMA), {})
-    records = [v if v is not None and len(v) <= max_bytes else b"" for v in values]
+    records = _readable(values, max_bytes)
     frames: list[pl.DataFrame] = []
     left = np.arange(len(records))
     if left.size > FEW and (fast := read_fast(records)).certain.any():
@@ -54,6 +54,13 @@ def decode(values: Sequence[bytes | None], max_bytes: int = 1_000_000) -> Decode
         frames.append(pl.DataFrame(explained, schema=CALL_SCHEMA))
     calls = pl.concat(frames) if frames else pl.DataFrame(schema=CALL_SCHEMA)
     return Decoded(calls.sort("row") if len(frames) > 1 else calls, rejected)
+
+
+def _readable(values: Sequence[bytes | None], max_bytes: int) -> list[bytes]:
+    """Return the records, empty where there is none or one too large."""
+    if None not in values and max(map(len, values)) <= max_bytes:  # type: ignore[arg-type]
+        return list(values)  # type: ignore[arg-type]
+    return [v if v is not None and len(v) <= max_bytes else b"" for v in values]
 
 
 def _rows(calls: pl.DataFrame, chosen: np.ndarray, rows: np.ndarray) -> pl.DataFrame:

@@ -7,6 +7,7 @@ the first, the contract the last. What is not certain goes to the strict reader.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from streams.core.decode.columns import RAW_SCHEMA
 
-_QUOTE, _COLON, _SPACE, _OPEN, _CLOSE = b'": {}'
+_QUOTE, _COLON, _SPACE, _OPEN, _CLOSE, _NEWLINE = b'": {}\n'
 _BLOCK_BYTES = 128 * 1024
 _SMALLEST_HALF = 256
 _PLACEHOLDER = b"{}"
@@ -35,9 +36,12 @@ class FastRead:
 
 def read_fast(values: list[bytes]) -> FastRead:
     """Read JSON records into columns. Never raises: what it can't prove is left uncertain."""
-    framed = _framed(values)
-    lines = values if framed.all() else [v if ok else _PLACEHOLDER for v, ok in zip(values, framed, strict=True)]
-    joined = b"\n".join(lines)
+    joined = b"\n".join(values)
+    framed = _framed(values, joined)
+    lines = values
+    if not framed.all():
+        lines = [v if ok else _PLACEHOLDER for v, ok in zip(values, framed, strict=True)]
+        joined = b"\n".join(lines)
     # absent columns cost as much as present ones: read those of a sample, and all only where that falls short
     read = _read(joined, lines, _fields_in(lines[:: max(1, len(lines) // _SAMPLE)]))
     if read is not None and np.count_nonzero(framed & ~read.certain) > _FEW_LEFT * len(lines):
@@ -76,15 +80,20 @@ def _read(joined: bytes, lines: list[bytes], fields: dict[str, pl.DataType]) -> 
     return FastRead(frame, _proven(joined, lines, frame)) if frame.height == len(lines) else None
 
 
-def _framed(values: list[bytes]) -> NDArray[np.bool_]:
-    joined = b"\n".join(values)
+def _framed(values: list[bytes], joined: bytes) -> NDArray[np.bool_]:
     lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
-    if joined.count(b"\n") == len(values) - 1 and lengths.min() > 0:
-        data = np.frombuffer(joined, dtype=np.uint8)
+    data = np.frombuffer(joined, dtype=np.uint8)
+    newlines = sum(np.count_nonzero(block == _NEWLINE) for block in _blocks(data))
+    if newlines == len(values) - 1 and lengths.min() > 0:
         ends = np.cumsum(lengths + 1) - 1
         framed: NDArray[np.bool_] = (data[ends - lengths] == _OPEN) & (data[ends - 1] == _CLOSE)
         return framed
     return np.fromiter((_is_one_line_object(value) for value in values), dtype=np.bool_, count=len(values))
+
+
+def _blocks(data: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Cut bytes so that what is made of a block stays in the processor's cache."""
+    return (data[start : start + _BLOCK_BYTES] for start in range(0, len(data), _BLOCK_BYTES))
 
 
 def _is_one_line_object(value: bytes) -> bool:
@@ -126,10 +135,13 @@ def _counted(joined: bytes) -> tuple[int, int, int]:
 
     In blocks that stay in the processor's cache; a block looks three bytes into the next.
     """
-    data = np.frombuffer(joined + b"   ", dtype=np.uint8)
+    data = np.frombuffer(joined, dtype=np.uint8)
     keys = texts = hidden = 0
     for start in range(0, len(joined), _BLOCK_BYTES):
         block = data[max(0, start - 1) : start + _BLOCK_BYTES + 3]
+        if start + _BLOCK_BYTES + 3 > len(joined):
+            missing = min(3, start + _BLOCK_BYTES + 3 - len(joined))
+            block = np.concatenate((block, np.full(missing, _SPACE, dtype=np.uint8)))
         n = len(block) - 3
         quote, space = block == _QUOTE, block == _SPACE
         # whether a colon at i ends a key lies in i - 1: the first byte is only looked back to

@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from streams.core.decode.texts import joined_utf8
+
 _PLACES: Final = {4: ord("-"), 7: ord("-"), 10: ord("T"), 13: ord(":"), 16: ord(":")}
 _DIGITS: Final = [i for i in range(19) if i not in _PLACES]
 _SECONDS_END: Final = 19
@@ -34,7 +36,7 @@ def parse_times(texts: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.bool_]]
             )
             if rows.size:
                 chosen = texts if rows.size == n else texts.gather(rows)
-                us[rows], valid[rows] = _fixed("".join(chosen.to_list()).encode(), rows.size, length, decimals)
+                us[rows], valid[rows] = _fixed(joined_utf8(chosen), rows.size, length, decimals)
     return us, valid
 
 
@@ -46,10 +48,10 @@ def _decimals(length: int, zone: bytes) -> int | None:
     return rest - 1 if 2 <= rest <= _MOST_DECIMALS + 1 else None
 
 
-def _fixed(joined: bytes, n: int, length: int, decimals: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    if len(joined) != n * length:  # a text of other than ASCII
-        return np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
-    text = np.frombuffer(joined, dtype=np.uint8).reshape(n, length)
+def _fixed(
+    joined: NDArray[np.uint8], n: int, length: int, decimals: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    text = joined.reshape(n, length)
     digits = text - np.uint8(_ZERO)  # wraps around below "0": such a byte is far above 9 then
     fraction = range(_SECONDS_END + 1, _SECONDS_END + 1 + decimals)
     valid = (digits[:, [*_DIGITS, *fraction]] <= 9).all(axis=1)

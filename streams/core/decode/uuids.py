@@ -7,20 +7,25 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from streams.core.decode.texts import joined_utf8
+
 _LENGTH: Final = 36
 _DASHES: Final = [8, 13, 18, 23]
-_DIGITS: Final = [i for i in range(_LENGTH) if i not in _DASHES]
-_NOT_HEX: Final = 255
+_GROUPS: Final = [slice(0, 8), slice(9, 13), slice(14, 18), slice(19, 23), slice(24, 36)]
+_NOT_HEX: Final = 256
 
 
-def _hex_values() -> NDArray[np.uint8]:
-    table = np.full(256, _NOT_HEX, dtype=np.uint8)
-    for value, (lower, upper) in enumerate(zip(b"0123456789abcdef", b"0123456789ABCDEF", strict=True)):
-        table[lower] = table[upper] = value
-    return table
+def _hex_pairs() -> NDArray[np.uint16]:
+    """Return the byte that each two characters spell, by their two bytes as a number of this machine."""
+    pairs = np.full(65536, _NOT_HEX, dtype=np.uint16)
+    digits = {ord(text): value for value in range(16) for text in (f"{value:x}", f"{value:X}")}
+    for high, upper in digits.items():
+        for low, lower in digits.items():
+            pairs[np.array([high, low], dtype=np.uint8).view(np.uint16)] = upper << 4 | lower
+    return pairs
 
 
-_HEX: Final = _hex_values()
+_HEX: Final = _hex_pairs()
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,10 @@ def parse_uuids(texts: pl.Series) -> Uuids:
     n = len(texts)
     valid = (texts.str.len_bytes() == _LENGTH).fill_null(False).to_numpy()
     fixed = texts if valid.all() else texts.set(pl.Series(~valid), "0" * _LENGTH)
-    joined = "".join(fixed.to_list()).encode()
-    text = np.frombuffer(joined, dtype=np.uint8).reshape(n, _LENGTH)
-    digits = _HEX[text[:, _DIGITS]]
-    valid = valid & (text[:, _DASHES] == ord("-")).all(axis=1) & (digits != _NOT_HEX).all(axis=1)
-    packed = (digits[:, 0::2] << 4) | (digits[:, 1::2] & 0x0F)
-    halves = np.ascontiguousarray(packed).view(">u8").astype(np.uint64)
+    text = joined_utf8(fixed).reshape(n, _LENGTH)
+    spelled = _HEX.take(np.concatenate([text[:, group] for group in _GROUPS], axis=1).view(np.uint16))
+    valid = valid & (text[:, _DASHES] == ord("-")).all(axis=1) & (spelled != _NOT_HEX).all(axis=1)
+    packed = spelled.astype(np.uint8)
+    halves = packed.view(">u8").astype(np.uint64)
     hi, lo = halves[:, 0], halves[:, 1]
     return Uuids(hi=hi, lo=lo, valid=valid & ((hi != 0) | (lo != 0)))
