@@ -12,6 +12,7 @@ import msgspec
 
 from schemas.usage import UsageEvent
 from streams.adapters import find_usage, usage_fields
+from streams.adapters.raw import MAX_TAGS, usage_tags
 
 _JSON: Final = msgspec.json.Encoder(decimal_format="string")
 
@@ -29,12 +30,16 @@ def usage_event(
     service: str,
     model: str | None = None,
     occurred_at: datetime | None = None,
+    keep_usage: bool = False,
     **fields: Any,
 ) -> dict[str, Any]:
     """Return the usage event of one call, as JSON types, valid under ``UsageEvent``.
 
     ``model`` is the one requested; the one served is taken from the response. ``occurred_at`` is now unless given.
     ``fields`` are any other fields of the event (team, feature, task_id …) and win over what the response says.
+    ``keep_usage`` keeps the provider's own counts too, as tags (``usage.prompt_tokens``) that end in the ledger and
+    take part in no sum: to check a bill, or our reading of it. It is off because an event with tags costs the meter
+    several times as much to read.
     Call it once a call, and publish the same event again when a publish is retried: its ``event_id`` makes that free.
 
         event = usage_event("openai", response.model_dump(), service="search", team="growth")
@@ -44,7 +49,7 @@ def usage_event(
     pydantic.ValidationError, for a value that the event refuses.
     """
     _check_names(fields)
-    shape, _, body = find_usage(provider, response)
+    shape, usage, body = find_usage(provider, response)
     at = occurred_at or datetime.now(UTC)
     event = {
         "event_id": mint_event_id(at),
@@ -58,6 +63,9 @@ def usage_event(
         **usage_fields(provider, response),
         **fields,
     }
+    if keep_usage:
+        own = fields.get("tags") or {}
+        event["tags"] = {**usage_tags(usage, MAX_TAGS - len(own)), **own} or None
     stated: dict[str, Any] = msgspec.to_builtins(
         {name: str(v) if isinstance(v, Decimal) else v for name, v in event.items() if v is not None}
     )
