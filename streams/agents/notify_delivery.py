@@ -66,23 +66,15 @@ class Delivery:
         """Whether this process told a transition already: a rebalance may bring it again."""
         return one.alert.transition_id in self._told
 
-    def is_expired(self, one: Waiting) -> bool:
-        """Whether a transition is older than the notifier gives up after."""
-        return self._clock() - one.written_s > self._notifier.give_up_after
-
     async def settle(self, bundle: list[Waiting]) -> bool:
         """Return True once each of a bundle is told or dropped, False when stopped before."""
-        new = [one for one in bundle if not self.was_told(one)]
-        fresh = [one for one in new if not self.is_expired(one)]
-        self.drop([one for one in new if one not in fresh], "expired", "older than give_up_after")
-        return not fresh or await self._tell(fresh)
-
-    def drop(self, bundle: Iterable[Waiting], outcome: Outcome, words: str) -> None:
-        """Count and log transitions that nobody will be told of."""
+        old: list[Waiting] = []
+        fresh: list[Waiting] = []
         for one in bundle:
-            self._metrics.notification_dropped(self._notifier.name, outcome)
-            at = {"watch": one.alert.watch, "transition_id": str(one.alert.transition_id)}
-            self._log.error("notify.dropped", outcome=outcome, reason=words, **at)
+            if not self.was_told(one):
+                (old if self._is_expired(one) else fresh).append(one)
+        self._drop(old, "expired", "older than give_up_after")
+        return not fresh or await self._tell(fresh)
 
     async def _tell(self, bundle: list[Waiting]) -> bool:
         alerts = [one.alert for one in bundle]
@@ -98,20 +90,20 @@ class Delivery:
                 self._metrics.notify_failed(self._notifier.name)
                 pause_s = max(self._backoff.pause_s(attempt), error.retry_after_s or 0.0)
                 if self._clock() + pause_s > deadline:
-                    self.drop(bundle, "expired", str(error))
+                    self._drop(bundle, "expired", str(error))
                     return True
                 if attempt == 1:
                     self._log.warning("notify.failed", watch=alerts[0].watch, error=str(error))
                 await self._pause(pause_s)
             except Refused as error:
                 self._metrics.notify_failed(self._notifier.name)
-                self.drop(bundle, "refused", str(error))
+                self._drop(bundle, "refused", str(error))
                 return True
             except Exception as error:
                 # A fault of ours in one notifier must neither stop the others nor come again for ever. Its words may
                 # hold anything: its kind and place must do.
                 self._metrics.notify_failed(self._notifier.name)
-                self.drop(bundle, "failed", f"{type(error).__name__} at {_place(error)}")
+                self._drop(bundle, "failed", f"{type(error).__name__} at {_place(error)}")
                 return True
             else:
                 self._mark_told(bundle)
@@ -126,6 +118,15 @@ class Delivery:
         while len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
         self._log.info("notify.told", watch=bundle[0].alert.watch, transitions=len(bundle))
+
+    def _drop(self, bundle: Iterable[Waiting], outcome: Outcome, words: str) -> None:
+        for one in bundle:
+            self._metrics.notification_dropped(self._notifier.name, outcome)
+            at = {"watch": one.alert.watch, "transition_id": str(one.alert.transition_id)}
+            self._log.error("notify.dropped", outcome=outcome, reason=words, **at)
+
+    def _is_expired(self, one: Waiting) -> bool:
+        return self._clock() - one.written_s > self._notifier.give_up_after
 
     async def _pause(self, seconds: float) -> None:
         try:

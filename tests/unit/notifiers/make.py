@@ -104,11 +104,9 @@ class Receiver:
     always: int | str = 200
     words: str = ""
     headers: dict[str, str] = field(default_factory=dict)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(Request(request.path_qs, dict(request.headers), await request.read()))
-        self.arrived.set()
         answer = self.answers.pop(0) if self.answers else self.always
         if answer == "hang":
             await asyncio.sleep(60)
