@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from schemas.watch import AnomalyRule, Watch
 from streams.core.clock import MINUTE_US, US
 from streams.core.detect.anomaly import AnomalyEvaluator
-from streams.core.detect.finding import Finding, Level, Updates
+from streams.core.detect.finding import Arrays, Finding, Level, Updates
 from streams.core.detect.groups import Groups
 from streams.core.rollup.measures import COLUMN, SUMS
 
@@ -63,9 +64,17 @@ def by_facet(findings: Iterable[Finding]) -> dict[tuple[int, str], Finding]:
     return found
 
 
-def settled(minutes: int = 120, **rule: Any) -> World:
+@cache
+def history(minutes: int, **rule: Any) -> Arrays:
     world = World(**rule)
     world.steady(0, minutes)
+    return world.evaluator.snapshot()
+
+
+def settled(minutes: int = 120, **rule: Any) -> World:
+    """Return a world after so many steady minutes, played once for each rule."""
+    world = World(**rule)
+    world.evaluator.restore(history(minutes, **rule))
     return world
 
 

@@ -13,8 +13,10 @@ from streams.core.detect.anomaly.scale import Floats
 from streams.core.detect.anomaly.standing import Groups
 from streams.core.detect.finding import Level
 
+# Plain integers: numpy asks an enum member for a dozen attributes at each comparison.
+_NORMAL, _FIRING = int(Level.NORMAL), int(Level.FIRING)
 _LAYOUT: Final = {
-    "level": (np.int8, Level.NORMAL),
+    "level": (np.int8, _NORMAL),
     "since_us": (np.int64, -1),  # first minute of the present silence
     "empty": (np.int32, 0),  # its closed minutes
     "missed": (np.float64, 0),  # calls that were expected in it
@@ -34,7 +36,7 @@ class Silence:
     @property
     def firing(self) -> Mask:
         """Which groups fire."""
-        mask: Mask = self.columns["level"] == Level.FIRING
+        mask: Mask = self.columns["level"] == _FIRING
         return mask
 
     def close(self, minute_us: int, calls: Floats, expected: Floats, born: Mask, ready: Mask, held: Mask) -> Groups:
@@ -51,9 +53,9 @@ class Silence:
         columns["empty"][:] = np.where(quiet, columns["empty"] + 1, 0)
         missed = np.minimum(columns["rate"], expected)
         columns["missed"][:] = np.where(quiet, columns["missed"] + missed, 0.0)
-        columns["level"][ended] = Level.NORMAL
+        columns["level"][ended] = _NORMAL
         if self._after_s is not None:
-            columns["level"][self._implausible(self._after_s) & ready] = Level.FIRING
+            columns["level"][self._implausible(self._after_s) & ready] = _FIRING
         return np.concatenate([ended, self._adopt(minute_us)])
 
     def _implausible(self, after_s: int) -> Mask:
@@ -79,7 +81,7 @@ class Silence:
     def _adopt(self, minute_us: int) -> Groups:
         columns = self.columns
         groups = np.flatnonzero(self.firing & (minute_us - columns["since_us"] >= self._adopt_after_s * US))
-        columns["level"][groups] = Level.NORMAL
+        columns["level"][groups] = _NORMAL
         columns["rate"][groups] = 0.0
         columns["missed"][groups] = 0.0
         return groups

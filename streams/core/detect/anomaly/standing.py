@@ -12,8 +12,10 @@ from streams.core.detect.anomaly.columns import Column, Columns
 from streams.core.detect.anomaly.judge import Mask
 from streams.core.detect.finding import Level
 
+# Plain integers: numpy asks an enum member for a dozen attributes at each comparison.
+_NORMAL, _SUSPECT, _FIRING = int(Level.NORMAL), int(Level.SUSPECT), int(Level.FIRING)
 _LAYOUT: Final = {
-    "level": (np.int8, Level.NORMAL),
+    "level": (np.int8, _NORMAL),
     "run": (np.int16, 0),  # consecutive closed minutes beyond the bound, up to the last closed one
     "calm": (np.int8, 0),  # consecutive closed minutes that were normal, while firing
     "since_us": (np.int64, -1),
@@ -33,12 +35,12 @@ class Standing:
     @property
     def firing(self) -> Mask:
         """Which groups fire."""
-        mask: Mask = self.columns["level"] == Level.FIRING
+        mask: Mask = self.columns["level"] == _FIRING
         return mask
 
     def abnormal(self) -> Groups:
         """Return the groups that are suspect or firing."""
-        return np.flatnonzero(self.columns["level"] != Level.NORMAL)
+        return np.flatnonzero(self.columns["level"] != _NORMAL)
 
     def lean(self, minute_us: int, leaning: Mask) -> None:
         """Note since when the mean of the last minutes leans this way."""
@@ -54,16 +56,16 @@ class Standing:
         """
         columns = self.columns
         level, run, since = columns["level"], columns["run"], columns["since_us"]
-        quiet = level != Level.FIRING
+        quiet = level != _FIRING
         hot, slow = hot & free, slow & free
         columns["run"][:] = np.where(hot, np.minimum(run + 1, 30_000), 0)
         since[quiet & hot & (run == 1)] = minute_us
         fires = quiet & ((run >= limits.RUN) | (hot & extreme) | slow)
         self._date_slow(fires & slow, hot)
-        was_suspect = level == Level.SUSPECT
-        level[quiet] = np.where(fires, Level.FIRING, np.where(hot, Level.SUSPECT, Level.NORMAL))[quiet]
+        was_suspect = level == _SUSPECT
+        level[quiet] = np.where(fires, _FIRING, np.where(hot, _SUSPECT, _NORMAL))[quiet]
         columns["calm"][fires] = 0
-        return np.flatnonzero(was_suspect & (level == Level.NORMAL))
+        return np.flatnonzero(was_suspect & (level == _NORMAL))
 
     def _date_slow(self, fires: Mask, hot: Mask) -> None:
         """Who fires by the mean of the last minutes does so since it began to lean."""
@@ -86,17 +88,17 @@ class Standing:
 
     def end(self, groups: Groups) -> None:
         """Make groups normal."""
-        self.columns["level"][groups] = Level.NORMAL
+        self.columns["level"][groups] = _NORMAL
         self.columns["run"][groups] = 0
         self.columns["calm"][groups] = 0
         self.columns["rise_us"][groups] = -1
 
-    def glimpse(self, groups: Groups, level: Level, since_us: Column) -> Groups:
+    def glimpse(self, groups: Groups, level: int, since_us: Column) -> Groups:
         """Raise groups by evidence of minutes that are still open; return those for which it is news."""
         columns = self.columns
         raised = columns["level"][groups] < level
         news = groups[raised]
-        fresh = columns["level"][news] == Level.NORMAL
+        fresh = columns["level"][news] == _NORMAL
         columns["since_us"][news[fresh]] = since_us[raised][fresh]
         columns["level"][news] = level
         columns["calm"][news] = 0
