@@ -3,14 +3,16 @@
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.watch import BudgetRule
+from schemas.watch import BudgetRule, Watch
 from streams.core.detect.budget import BudgetEvaluator
-from streams.core.detect.budget.limits import burns, threshold_facet
+from streams.core.detect.budget.limits import Amounts, burns, threshold_facet
 from streams.core.detect.finding import Level
+from streams.core.detect.groups import Groups
 from streams.core.rollup.measures import COST
 from tests.unit.detect.spending import DAY, HOUR, MINUTE, at, found, groups, spend, updates
 
@@ -114,7 +116,14 @@ def test_a_period_that_ended_more_than_a_day_ago_raises_nothing_and_is_corrected
     assert found(evaluator, now) == {}, "nothing leaks into the running period"
 
 
-def test_the_amount_of_a_group_is_its_most_specific_one() -> None:
+def test_a_week_that_ended_two_days_ago_raises_nothing_any_more() -> None:
+    evaluator, monday = budget(100, "week"), at("2026-05-04 00:00")
+    spend(evaluator, monday - HOUR, 45)
+    spend(evaluator, monday - HOUR, 500, now=monday + 2 * DAY)
+    assert found(evaluator, monday + 2 * DAY) == {}
+
+
+def test_a_group_may_have_an_amount_of_its_own() -> None:
     evaluator = budget(100, "day", "chat", "search", amounts=[{"group": {"feature": "search"}, "amount_usd": 10}])
     spend(evaluator, MAY_5, 6, group=0)
     spend(evaluator, MAY_5, 6, group=1)
@@ -122,6 +131,22 @@ def test_the_amount_of_a_group_is_its_most_specific_one() -> None:
     assert (finding.group, finding.facet, finding.limit) == (1, "50%", 5)
     assert finding.budget is not None
     assert finding.budget.amount_usd == 10
+
+
+def test_of_several_amounts_the_one_that_names_the_most_holds() -> None:
+    known = Groups(
+        Watch(name="w", group_by=("feature", "model"), rule={"kind": "budget", "amount_usd": 1}), ("feature", "model")
+    )
+    for members in (("chat", "large"), ("chat", "small"), ("search", "large")):
+        known.number(members)
+    amounts = [
+        {"group": {"feature": "chat"}, "amount_usd": 2},
+        {"group": {"feature": "chat", "model": "large"}, "amount_usd": 3},
+        {"group": {"model": "large"}, "amount_usd": 4},
+    ]
+    rule = BudgetRule(kind="budget", amount_usd=1, amounts=amounts)
+    chosen = Amounts(rule, known, ()).chosen(np.arange(3))
+    assert Amounts(rule, known, ()).floats(chosen).tolist() == [3, 2, 4]
 
 
 # --- burn rates

@@ -67,8 +67,9 @@ def test_one_calm_minute_between_two_breaches_is_one_alert() -> None:
 def test_below_looks_at_closed_minutes_of_a_known_group_only() -> None:
     evaluator = threshold("calls", below=3, window="2m")
     for minute in range(4):
-        call(evaluator, NOON + minute * MINUTE, calls=3)
+        call(evaluator, NOON + minute * MINUTE, calls=3 if minute else 1)  # it began within its first minute
         assert level(evaluator, NOON + minute * MINUTE + 1) is None, minute
+        assert level(evaluator, NOON + minute * MINUTE + MINUTE - 1) is None, minute
     call(evaluator, NOON + 4 * MINUTE, calls=1)
     now = NOON + 4 * MINUTE + CLOSED
     assert level(evaluator, now - 1) is None
