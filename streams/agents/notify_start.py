@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, UnknownMemberIdError
 
-from streams.transport.offsets import high_watermarks
+from streams.transport.offsets import high_watermarks, partitions_of
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +31,7 @@ async def anchor(topic: str, group: str, kafka: Mapping[str, Any], stopping: asy
     )
     try:
         await consumer.start()
-        partitions = await _partitions(consumer, topic, stopping)
+        partitions = await _partitions(kafka, topic, stopping)
         if not partitions:
             return False
         consumer.assign(partitions)
@@ -76,12 +77,11 @@ async def _is_at(reader: Any, partition: TopicPartition, end: int) -> bool:
     return at >= end or (high is not None and at >= high)
 
 
-async def _partitions(consumer: Any, topic: str, stopping: asyncio.Event) -> list[TopicPartition]:
+async def _partitions(kafka: Mapping[str, Any], topic: str, stopping: asyncio.Event) -> list[TopicPartition]:
     is_told = False
     while not stopping.is_set():
-        # All names, not this one: a broker may create a topic whose metadata is asked for by name.
-        if topic in await consumer.topics() and (numbers := consumer.partitions_for_topic(topic)):
-            return [TopicPartition(topic, number) for number in sorted(numbers)]
+        with contextlib.suppress(LookupError):
+            return [TopicPartition(topic, number) for number in (await partitions_of(kafka, [topic]))[topic]]
         if not is_told:
             log.warning("notify.no_topic", topic=topic, mend="spendstream topics")
         is_told = True

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 
 _FETCH_WAIT_MS = 50
 
@@ -47,17 +47,18 @@ async def end_offsets(
 async def partitions_of(kafka: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[int]]:
     """Return the partition numbers of topics, in order.
 
-    ``kafka``: the connection arguments of aiokafka's clients. A consumer knows only topics that it reads already.
+    ``kafka``: the connection arguments of aiokafka's clients. A consumer knows only topics that it reads already. All
+    topics are asked for: a broker may create one whose metadata is asked for by name.
 
     Raises: LookupError, which names the topics that don't exist; aiokafka's KafkaError.
     """
-    admin = AIOKafkaAdminClient(**kafka)
+    client = AIOKafkaClient(**kafka)
     try:
-        await admin.start()
-        described = {topic["topic"]: topic for topic in await admin.describe_topics(list(names))}
+        await client.bootstrap()
+        cluster = await client.fetch_all_metadata()
     finally:
-        await admin.close()
-    found = {name: sorted(p["partition"] for p in described.get(name, {}).get("partitions", ())) for name in names}
+        await client.close()
+    found = {name: sorted(cluster.partitions_for_topic(name) or ()) for name in names}
     missing = [name for name, numbers in found.items() if not numbers]
     if missing:
         raise LookupError(f"no topic {', '.join(missing)}: create it with `spendstream topics`")
