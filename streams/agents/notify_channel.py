@@ -113,6 +113,7 @@ class Channel:
         try:
             await consumer.start()
             consumer.subscribe([settings.topic], listener=_Listener(self))
+            self._log.info("notify.begins", group=settings.group)
             while not self._stopping.is_set():
                 await self._round(consumer)
         finally:

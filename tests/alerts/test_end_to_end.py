@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(30
 def test_a_spend_above_its_bound_reaches_the_webhook_and_its_end_too(tmp_path: Path) -> None:
     with Receiver() as receiver, AlertWorld(tmp_path, receiver) as world:
         world.start_worker()
+        world.wait_until_watching()
         world.send([call("search", 0.01) for _ in range(50)])
         world.send([call("growth", 60.0)])
         (firing,) = receiver.wait_for(lambda r: r.of("firing"), 60)

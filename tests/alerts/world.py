@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -52,6 +53,16 @@ class AlertWorld(World):
 
     def write_watches(self, watches: str) -> None:
         self.watches_path.write_text(WATCHES.format(watches=watches))
+
+    def wait_until_watching(self, timeout_s: float = 60.0) -> None:
+        """Wait until a detector leads and the notifier's group has begun."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            logs = "".join(path.read_text() for path in self.folder.glob("worker-*.log"))
+            if "detect.leads" in logs and "notify.begins" in logs:
+                return
+            time.sleep(0.1)
+        raise AssertionError(self.logs())
 
     def send(self, events: Sequence[dict[str, Any]]) -> None:
         """Publish usage events; all are acknowledged on return."""
