@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from streams.core.detect.finding import Level
-from tests.unit.detect.test_anomaly import World, level
+from tests.unit.detect.anomaly_world import World, level
 
 
 def settled(**rule: Any) -> World:
