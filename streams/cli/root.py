@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "price": CommandEntry("price", "price", "Price usage events and show the breakdown. Needs no broker.", False),
     "rates": CommandEntry("rates", "rates_app", "Which price holds for a model on a date; checks your cards.", False),
     "watches": CommandEntry("watches", "watches_app", "What is worth an alert: checks and lists your watches.", False),
+    "backtest": CommandEntry("backtest", "backtest", "What your watches would have told, over a CSV or over history."),
     "silence": CommandEntry("silence", "silence_app", "Keep alerts quiet for a while."),
     "deadletters": CommandEntry("deadletters", "deadletters", "Records that could not be metered; publish them again."),
     "reconcile": CommandEntry("reconcile", "reconcile", "Kafka, ledger and rollups against each other, per hour."),
