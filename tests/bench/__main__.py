@@ -1,4 +1,4 @@
-"""Run the benchmarks and write ``docs/benchmarks.md``: ``python -m tests.bench [--quick]``."""
+"""Run the benchmarks and write ``docs/benchmarks.md``: ``python -m tests.bench [--quick]``; ``--help`` for parts."""
 
 import argparse
 import asyncio
@@ -21,6 +21,7 @@ from tests.bench.latency import measure_latency
 from tests.bench.load import events, preload
 from tests.bench.measure import Committed, Result, measure
 from tests.bench.rivals import RIVALS
+from tests.bench.stages import measure_stages
 from tests.crash.world import World
 
 PARTITIONS: Final = 4
@@ -133,7 +134,16 @@ def report(rows: list[Result], notes: dict[str, str], latency: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the events; for a look")
-    scale = 10 if parser.parse_args().quick else 1
+    parser.add_argument("--stages", action="store_true", help="only the metering stage's CPU by step, printed")
+    parser.add_argument("--metering", action="store_true", help="only (a), printed")
+    asked = parser.parse_args()
+    scale = 10 if asked.quick else 1
+    if asked.stages:
+        sys.stdout.write(measure_stages(600_000 // scale) + "\n")
+        return
+    if asked.metering:
+        sys.stdout.write(f"{metering(3_000_000 // scale)}\n")
+        return
     started = time.monotonic()
     rows = [metering(3_000_000 // scale), everything(1_500_000 // scale)]
     notes: dict[str, str] = {}
