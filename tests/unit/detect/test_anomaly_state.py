@@ -130,3 +130,12 @@ def test_groups_are_judged_apart() -> None:
         world.look(at + 1)
     world.add(120.5, 900, group=1)
     assert set(world.look(120.5)) == {(1, "up")}
+
+
+def test_a_minute_ahead_of_the_clock_is_judged_when_the_clock_gets_there() -> None:
+    world = settled(direction="up", no_data_after=None)
+    row = np.zeros((1, len(SUMS)), dtype=np.int64)
+    row[0, [COLUMN["calls"], COLUMN["cost_pusd"]]] = 5000, 5000 * CENT
+    world.evaluator.apply(Updates(np.array([0]), np.array([minute(123)]), row), minute(120.2))
+    assert world.look(122.9) == {}
+    assert world.look(123.1)[0, "up"].since_us == minute(123)

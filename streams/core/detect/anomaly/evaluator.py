@@ -104,13 +104,17 @@ class AnomalyEvaluator:
 
     def _glimpse(self) -> None:
         rows = np.flatnonzero(self._marks["touched"])
-        opened = [minute for minute in self._minutes.open() if minute > self._through_us]
+        opened = self._minutes.open()
+        begun = [minute for minute in opened if self._through_us < minute <= self._clock_us]
         if not len(rows) or not self._scale.is_sum:  # a ratio so far is no bound on the ratio of the minute
             self._marks["touched"][rows] = False
             return
-        read = [(minute, self._minutes.read(minute, self._marks.size, rows)) for minute in opened]
+        read = [(minute, self._minutes.read(minute, self._marks.size, rows)) for minute in begun]
         hot = self._watching.glimpse(rows, self._through_us, read)
-        self._marks["touched"][rows[~hot]] = False
+        # Minutes ahead of the clock, from a partition read further than another, wait until it gets there.
+        self._stale = any(minute > self._clock_us for minute in opened)
+        if not self._stale:
+            self._marks["touched"][rows[~hot]] = False
 
     def hold(self, groups: Collection[int]) -> None:
         """Name the groups that have a firing alert: from now until the next call they teach nothing."""
