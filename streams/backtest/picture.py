@@ -10,7 +10,7 @@ from schemas.alert import Alert
 from schemas.watch import AnomalyRule, BudgetRule, ThresholdRule
 from streams.backtest.errors import BacktestError
 from streams.backtest.record import Chart, key_of, measure_of
-from streams.backtest.spans import Span, labels, spans
+from streams.backtest.spans import Span, labels, spans, united
 from streams.core.clock import MINUTE_US, US
 from streams.core.detect.budget.calendar import period_of
 from streams.core.detect.describe import who
@@ -24,7 +24,7 @@ MOST_PANELS: Final = 6
 
 _INK: Final = "#1b3a57"
 _BAND: Final = "#9ec5e8"
-_EXPECTED: Final = "#4a86bd"
+_EXPECTED: Final = "#f0a030"
 _BOUND: Final = "#b35900"
 _FIRING: Final = "#d62728"
 _WIDTH_IN: Final = 13.0
@@ -79,6 +79,7 @@ def _panel(axes: "Axes", chart: Chart, alerts: Sequence[Alert]) -> None:
     axes.set_xlim(times[0], times[-1] + np.timedelta64(chart.step_us, "us"))
     axes.set_ylim(0, axes.get_ylim()[1] * 1.04)
     _date(axes)
+    axes.yaxis.set_label_coords(-0.055, 0.5)
     axes.grid(axis="y", color="#e3e7eb", linewidth=0.7)
     axes.set_axisbelow(True)
     _shade(axes, chart, spans(alerts, int(chart.minutes_us[-1]) + chart.step_us))
@@ -99,8 +100,8 @@ def _anomaly(axes: "Axes", times: Any, chart: Chart, rule: AnomalyRule) -> None:
     top = 2.0 * float(np.nanmax(observed, initial=0.0)) or 1.0
     upper = np.minimum(upper, top) if rule.direction != "down" else np.full(len(upper), top)
     axes.fill_between(times, lower, upper, step="mid", color=_BAND, alpha=0.4, linewidth=0, label="expected band")
-    axes.plot(times, np.array(chart.expected), color=_EXPECTED, linewidth=1.1, linestyle="--", label="expected")
     axes.plot(times, observed, color=_INK, linewidth=0.9, label="observed")
+    axes.plot(times, np.array(chart.expected), color=_EXPECTED, linewidth=1.3, label="expected")
     highest = max(float(np.nanmax(observed, initial=0.0)), float(np.nanpercentile(np.append(upper, 0), 95)))
     axes.set_ylim(0, highest * 1.05 or 1)
 
@@ -147,12 +148,12 @@ def _amount(chart: Chart, rule: BudgetRule) -> Any:
 def _shade(axes: "Axes", chart: Chart, found: Sequence[Span]) -> None:
     first_us = chart.minutes_us[0]
     length_us = chart.minutes_us[-1] + chart.step_us - first_us
-    for span in found:
-        # A short alert of a long series must still be seen.
-        end_us = max(span.end_us, span.start_us + length_us // 400, span.start_us + MINUTE_US)
-        start, end = np.array([max(span.start_us, first_us), end_us], dtype="datetime64[us]")
+    # A short alert of a long series must still be seen; alerts at the same time are shaded once.
+    for start_us, end_us in united(found, max(length_us // 400, MINUTE_US)):
+        start, end = np.array([max(start_us, first_us), end_us], dtype="datetime64[us]")
         axes.axvspan(start, end, color=_FIRING, alpha=0.16, linewidth=0, label="alert")
-        axes.axvline(start, color=_FIRING, linewidth=0.8, alpha=0.8)
+    for at in np.array([max(span.start_us, first_us) for span in found], dtype="datetime64[us]"):
+        axes.axvline(at, color=_FIRING, linewidth=0.8, alpha=0.8)
     written, rows, unnamed = labels(found, first_us, length_us)
     for label in written:
         axes.annotate(

@@ -49,6 +49,18 @@ def spans(alerts: Iterable[Alert], end_us: int) -> list[Span]:
     return sorted(found, key=lambda span: span.start_us)
 
 
+def united(found: Sequence[Span], least_us: int) -> list[tuple[int, int]]:
+    """Return when any of the spans lasted, each taken as ``least_us`` or longer: pairs that don't overlap."""
+    whole: list[tuple[int, int]] = []
+    for span in found:
+        end_us = max(span.end_us, span.start_us + least_us)
+        if whole and span.start_us <= whole[-1][1]:
+            whole[-1] = whole[-1][0], max(whole[-1][1], end_us)
+        else:
+            whole.append((span.start_us, end_us))
+    return whole
+
+
 def labels(found: Sequence[Span], first_us: int, length_us: int) -> tuple[list[Label], int, int]:
     """Return labels that don't overlap, how many rows they take, and how many spans found no room."""
     ends = [0.0] * LABEL_ROWS
