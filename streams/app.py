@@ -25,7 +25,7 @@ _FETCH_RECORDS = 20_000
 _COLLECT_AFTER = 50_000
 
 
-def _collect_rarely() -> None:
+def collect_rarely() -> None:
     """Keep the cycle collector off the records: each is an object it tracks, gone a moment later, thousands a fetch.
 
     By default it looks after every 700th, which costs more than parsing them.
@@ -41,7 +41,7 @@ class _App(faust.App):
 
 def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.App:
     """Return the metering app. It starts nothing by itself; run it with a ``faust.Worker`` or ``streams.worker``."""
-    _collect_rarely()
+    collect_rarely()
     usage = settings.topic(topics.USAGE)
     app = _App(
         settings.group("meter"),

@@ -15,6 +15,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from schemas.rollup import DEFAULT_DIMENSIONS
+from streams.app import collect_rarely
 from streams.core.batch import RecordBatch
 from streams.core.decode import decode
 from streams.core.ledger import ledger_records, ledger_table
@@ -60,6 +61,7 @@ def measure_stages(count: int) -> str:
     meter = PartitionMeter(new_marker(0, "bench", -1), MeterRules(), PriceBook.load())
     stages = Stages()
     load = list(events(count + _WARM_BATCHES * BATCH))
+    collect_rarely()
     for number, start in enumerate(range(0, len(load), BATCH)):
         if number == _WARM_BATCHES:
             stages = Stages()
