@@ -18,13 +18,14 @@ from streams.core.pricing import PriceBook
 from streams.health import Health, HealthServer
 from streams.metrics import Metrics
 from streams.settings import Settings
+from streams.sinks.alerts import Alerts
 from streams.sinks.base import Landing
 from streams.sinks.clickhouse import ClickHouseSettings, ClickHouseWriter
 from streams.sinks.dead_letters import DeadLetters
 from streams.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
 from streams.sinks.ledger import Ledger
 from streams.sinks.rollups import Rollups
-from streams.watches import WatchFile, load_watches
+from streams.watches import WatchFile, default_watches
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,7 @@ SINK_GROUPS: Final = {
     topics.PRICED: "sink-calls",
     topics.ROLLUP: "sink-rollups",
     topics.DEAD_LETTER: "sink-dead-letters",
+    topics.ALERT: "sink-alerts",
 }
 """The consumer group of each sink, by the topic it empties."""
 
@@ -50,11 +52,12 @@ def clickhouse_settings(settings: Settings) -> ClickHouseSettings:
 
 
 def build_sinks(settings: Settings, metrics: Metrics) -> list[KafkaSink]:
-    """Return the sinks: priced calls, rollups and dead letters, each with a consumer group of its own."""
+    """Return the sinks: priced calls, rollups, dead letters and alerts, each with a consumer group of its own."""
     landings: dict[str, Landing] = {
         topics.PRICED: Ledger(settings.sink_max_rows),
         topics.ROLLUP: Rollups(),
         topics.DEAD_LETTER: DeadLetters(),
+        topics.ALERT: Alerts(),
     }
     return [
         KafkaSink(
@@ -102,15 +105,16 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
             sinks = build_sinks(settings, metrics)
             parts.extend(asyncio.create_task(sink.run(), name="sink") for sink in sinks)
         if {"detect", "notify"} & set(settings.worker_roles):
-            watches = load_watches(settings.watches_path, settings.meter_dimensions)
+            file = _watch_file(settings)
+            watches = default_watches(settings.meter_dimensions) if file is None else file.watches
             if "detect" in settings.worker_roles:
                 detect = DetectAgent(settings, watches, metrics)
                 parts.append(asyncio.create_task(detect.run(), name="detect"))
             if "notify" in settings.worker_roles:
                 notify = NotifyAgent(settings, watches.notifiers, metrics)
                 parts.append(asyncio.create_task(notify.run(), name="notify"))
-            if settings.watches_path is not None:
-                parts.append(asyncio.create_task(_follow_watches(settings, detect, notify), name="watches"))
+            if file is not None:
+                parts.append(asyncio.create_task(_follow(file, detect, notify), name="watches"))
         health.meter_started = app is None  # a worker of sinks alone has no meter to wait for
         log.info("worker.started", roles=settings.worker_roles, metrics=address)
         if ready is not None:
@@ -129,10 +133,15 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
         log.info("worker.stopped")
 
 
-async def _follow_watches(settings: Settings, detect: DetectAgent | None, notify: NotifyAgent | None) -> None:
+def _watch_file(settings: Settings) -> WatchFile | None:
+    """Return the operator's watches; None where there are none. Raises: WatchesError."""
+    if settings.watches_path is None:
+        return None
+    return WatchFile(settings.watches_path, settings.meter_dimensions, os.environ)
+
+
+async def _follow(file: WatchFile, detect: DetectAgent | None, notify: NotifyAgent | None) -> None:
     """Hand on the watches whenever their file is edited. An edit that can't be used changes nothing."""
-    assert settings.watches_path is not None
-    file = WatchFile(settings.watches_path, settings.meter_dimensions, os.environ)
     while True:
         await asyncio.sleep(_WATCHES_LOOKED_AT_EVERY_S)
         watches: Watches | None = await asyncio.to_thread(file.changed)

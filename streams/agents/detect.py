@@ -7,7 +7,8 @@ on at the snapshot's offsets. In order: transitions are acknowledged on the aler
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,6 +38,7 @@ LIVE_WITHIN_S: Final = 900
 SNAPSHOT_BYTES_PER_S: Final = 250_000
 """A great state is written less often, so that it costs no more than this on average."""
 
+SLICE_US: Final = 60 * US
 _POLL_S: Final = 0.1
 _ROLE: Final = "detect"
 
@@ -181,12 +183,13 @@ class DetectAgent:
         while not lease.lost.is_set() and not self._stopping.is_set():
             fetched = await consumer.getmany(timeout_ms=round(_POLL_S * 1000), max_records=MAX_RECORDS)
             records = leader.take(fetched)
-            clock_us, is_live = leader.clock()
-            started = time.perf_counter()
-            changed, alerts = await self._in_thread(_step, leader.detector, records, clock_us, is_live)
-            if alerts:
-                await self._publish(leader, alerts)
-            self._metrics.detected(changed, time.perf_counter() - started, leader.behind_s())
+            former_us, (clock_us, is_live) = leader.progress.clock_us, leader.clock()
+            for some, until_us in slices(records, former_us, clock_us):
+                started = time.perf_counter()
+                changed, alerts = await self._in_thread(_step, leader.detector, some, until_us, is_live)
+                if alerts:
+                    await self._publish(leader, alerts)
+                self._metrics.detected(changed, time.perf_counter() - started, leader.behind_s())
             if leader.watches is not self._watches:
                 await self._take_up(leader, self._watches)
             if leader.wants_snapshot():
@@ -328,6 +331,23 @@ class _Leader:
         if self.progress.rollups.get(tp.partition, 0) >= highwater:
             return wall_us
         return self._read_until_ms.get(tp.partition, 0) * 1000
+
+
+def slices(
+    records: Sequence[RollupRecord], former_us: int, clock_us: int
+) -> Iterator[tuple[Sequence[RollupRecord], int]]:
+    """Cut what was read into slices of a minute of the detection clock, each with the clock at its end.
+
+    In arrears one fetch may span hours. Judged minute by minute, it comes to what it would have come to in its time.
+    """
+    left = sorted(records, key=lambda record: record.timestamp_ms)
+    at_us = former_us or (left[0].timestamp_ms * 1000 if left else clock_us)
+    while at_us + SLICE_US < clock_us:
+        at_us += SLICE_US
+        count = bisect_right(left, at_us // 1000, key=lambda record: record.timestamp_ms)
+        yield left[:count], at_us
+        left = left[count:]
+    yield left, clock_us
 
 
 def _step(detector: Detector, records: Sequence[RollupRecord], clock_us: int, is_live: bool) -> tuple[int, list[Alert]]:

@@ -122,8 +122,7 @@ class Detector:
         """Forget what is final or long over. Every minute or so."""
         self.book.forget_final()
         self.lifecycle.forget_resolved(now_us)
-        recent = [self._profiles.combination(self.book.combinations[m]) for m in self._recent.members().tolist()]
-        self._profiles.forget(np.array(recent, dtype=np.int64))
+        self._profiles.forget(self._rows(self._recent.members()))
 
     def evaluator(self, watch: str) -> tuple[Groups, Evaluator]:
         """Return the groups and the evaluator of a watch, to look at. Raises: KeyError."""
@@ -210,15 +209,22 @@ class Detector:
     def _learn(self, now_us: int) -> None:
         """Let the profiles learn from the minutes that closed, but not from groups whose spend is under alert."""
         for minute_us, members, sums in self._recent.close(now_us):
-            rows = np.array([self._profiles.combination(self.book.combinations[m]) for m in members.tolist()], np.int64)
-            self._profiles.learn(minute_us, rows, sums, rows[self._is_held(members)])
+            self._profiles.learn(minute_us, self._rows(members), sums, self._rows(self._held()))
 
-    def _is_held(self, members: NDArray[np.int64]) -> NDArray[np.bool_]:
-        held = np.zeros(len(members), dtype=np.bool_)
+    def _rows(self, members: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the profiles' numbers of combinations."""
+        known = [self._profiles.combination(self.book.combinations[member]) for member in members.tolist()]
+        return np.array(known, dtype=np.int64)
+
+    def _held(self) -> NDArray[np.int64]:
+        """Return the combinations of every group whose spend has a firing alert."""
+        held = np.zeros(len(self.book.combinations), dtype=np.bool_)
         for watched in self._watched.values():
-            if isinstance(watched.watch.rule, AnomalyRule) and watched.watch.rule.measure == "cost":
-                held |= np.isin(watched.group_of[members], list(self._firing_groups(watched)))
-        return held
+            firing = self._firing_groups(watched)
+            if firing and isinstance(watched.watch.rule, AnomalyRule) and watched.watch.rule.measure == "cost":
+                watched.map(self.book.combinations)
+                held |= np.isin(watched.group_of, list(firing))
+        return np.flatnonzero(held)
 
     def _firing_groups(self, watched: _Watched) -> set[int]:
         return {

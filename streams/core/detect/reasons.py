@@ -1,17 +1,21 @@
 """Why an alert's spend changed, and what it comes to if it goes on: from the newest minutes and the profiles."""
 
 from datetime import datetime, timedelta
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.alert import Projection, usd
 from schemas.watch import AnomalyRule
-from streams.core.clock import from_epoch_us
+from streams.core.clock import MINUTE_US, from_epoch_us
 from streams.core.detect.attribution import Cube, Profiles, attribute
 from streams.core.detect.lifecycle import Case, Why
 from streams.core.detect.recent import RecentMinutes
 from streams.core.detect.rollups import RollupBook
+
+SHORTEST_PACE: Final = 1 / 6
+"""The part of the running minute that has to have passed before it stands for a whole one."""
 
 
 class Reasons:
@@ -31,23 +35,26 @@ class Reasons:
         minutes = self._recent.evidence(since_us, now_us)
         if not minutes:
             return Why()
-        observed = self._observed(minutes, wanted)
+        observed = self._observed(minutes, wanted, now_us)
         attribution = attribute(
             observed,
-            self._expected(wanted, minutes[-1]),
+            self._expected(wanted),
             self._book.dimensions,
             case.watch.group_by,
             expected_usd_per_minute=self._expectation(case),
         )
         return Why(attribution, self._projection(case, now_us))
 
-    def _observed(self, minutes: list[int], wanted: NDArray[np.bool_]) -> Cube:
+    def _observed(self, minutes: list[int], wanted: NDArray[np.bool_], now_us: int) -> Cube:
+        """Return what went on. The running minute counts by its pace, once enough of it has passed to have one."""
         members, sums = self._recent.of(minutes, wanted)
-        return Cube([self._book.combinations[m] for m in members.tolist()], sums, float(len(minutes)))
+        running = min(max((now_us - minutes[-1]) / MINUTE_US, SHORTEST_PACE), 1.0)
+        spanned = len(minutes) - 1 + running
+        return Cube([self._book.combinations[m] for m in members.tolist()], sums, spanned)
 
-    def _expected(self, wanted: NDArray[np.bool_], minute_us: int) -> Cube:
+    def _expected(self, wanted: NDArray[np.bool_]) -> Cube:
         rows = [self._profiles.combination(self._book.combinations[m]) for m in np.flatnonzero(wanted).tolist()]
-        return self._profiles.expected(np.array(rows, dtype=np.int64), minute_us)
+        return self._profiles.expected(np.array(rows, dtype=np.int64))
 
     def _expectation(self, case: Case) -> float | None:
         is_spend = isinstance(case.watch.rule, AnomalyRule) and case.watch.rule.measure == "cost"
