@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -21,7 +21,7 @@ from streams.backtest import Backtest, BacktestError, Feed, Summary
 from streams.backtest.series import Meaning
 from streams.cli.console import echo_json, err, out, table
 from streams.cli.intake_options import INVALID_EXIT, RowErrors, TimeFormatOption, refuse
-from streams.core.clock import MINUTE_US, US, epoch_us
+from streams.core.clock import MINUTE_US, US, epoch_us, from_epoch_us
 from streams.core.detect.describe import amount
 from streams.watches import default_watches, read_watches
 from streams.watches.words import duration_in_words
@@ -275,7 +275,8 @@ def _plot(run: Backtest, largest: Any, kept: list[Alert], path: Path, origin: st
     with _progress(run.feed, progress, "drawing") as on_progress:
         for _ in run.run([recorder], on_progress):
             pass
-    shown = f"{_day(run.feed.start_us)} to {_day(run.feed.end_us)} UTC"
+    first, last = from_epoch_us(run.feed.start_us), from_epoch_us(run.feed.end_us)
+    shown = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
     draw(path, list(recorder.charts.values()), kept, f"Backtest of {origin}, {shown}")
     err.print(f"drawn: {path}", markup=False, soft_wrap=True)
 
@@ -341,10 +342,6 @@ def _reason(alert: Alert) -> str:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _day(at_us: int) -> date:
-    return datetime.fromtimestamp(at_us / US, UTC).date()
 
 
 @contextmanager
