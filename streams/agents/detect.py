@@ -183,10 +183,10 @@ class DetectAgent:
         while not lease.lost.is_set() and not self._stopping.is_set():
             fetched = await consumer.getmany(timeout_ms=round(_POLL_S * 1000), max_records=MAX_RECORDS)
             records = leader.take(fetched)
-            former_us, (clock_us, is_live) = leader.progress.clock_us, leader.clock()
+            former_us, clock_us = leader.progress.clock_us, leader.clock()
             for some, until_us in slices(records, former_us, clock_us):
                 started = time.perf_counter()
-                changed, alerts = await self._in_thread(_step, leader.detector, some, until_us, is_live)
+                changed, alerts = await self._in_thread(_step, leader.detector, some, until_us, _is_live(until_us))
                 if alerts:
                     await self._publish(leader, alerts)
                 self._metrics.detected(changed, time.perf_counter() - started, leader.behind_s())
@@ -302,15 +302,15 @@ class _Leader:
             ]
         return records
 
-    def clock(self) -> tuple[int, bool]:
-        """Return the detection clock in µs and whether it is live.
+    def clock(self) -> int:
+        """Return the detection clock in µs.
 
         A partition that was read to its end stands at the wall clock, another at its last record's time.
         """
         wall_us = time.time_ns() // 1000
         at_us = min((self._stands_at_us(tp, wall_us) for tp in self._rollups()), default=wall_us)
         self.progress.clock_us = max(self.progress.clock_us, min(at_us, wall_us))
-        return self.progress.clock_us, wall_us - self.progress.clock_us <= LIVE_WITHIN_S * US
+        return self.progress.clock_us
 
     def behind_s(self) -> float:
         """Return how far the detection clock is behind the wall clock, in s."""
@@ -361,6 +361,10 @@ def _step(detector: Detector, records: Sequence[RollupRecord], clock_us: int, is
 def _tidied_snapshot(detector: Detector, clock_us: int) -> Any:
     detector.tidy(clock_us)
     return copied(detector.snapshot())
+
+
+def _is_live(clock_us: int) -> bool:
+    return time.time() - clock_us / US <= LIVE_WITHIN_S
 
 
 def _alert(record: Any) -> Alert | None:

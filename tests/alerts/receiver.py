@@ -18,6 +18,7 @@ class Told:
     at: float
     alert: dict[str, Any]
     headers: dict[str, str]
+    body: bytes
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Receiver:
                 at = time.monotonic()
                 if receiver.status == 200:
                     headers = dict(self.headers.items())
-                    receiver.told += [Told(at, alert, headers) for alert in json.loads(body)["alerts"]]
+                    receiver.told += [Told(at, alert, headers, body) for alert in json.loads(body)["alerts"]]
                 self.send_response(receiver.status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.alerts.receiver import Receiver
-from tests.alerts.world import SECRET, AlertWorld, call
+from tests.alerts.world import SECRET, SPEND_ABOVE, AlertWorld, call
 
 pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(300)]
 
 
-def test_a_spend_above_its_bound_reaches_the_webhook_and_its_end_too(tmp_path: Path) -> None:
+def test_a_spend_above_its_bound_is_told_and_an_edit_of_the_watches_takes_effect_while_it_runs(tmp_path: Path) -> None:
     with Receiver() as receiver, AlertWorld(tmp_path, receiver) as world:
         world.start_worker()
         world.wait_until_watching()
@@ -26,7 +26,12 @@ def test_a_spend_above_its_bound_reaches_the_webhook_and_its_end_too(tmp_path: P
         assert firing["notify"]
         (told,) = [told for told in receiver.told if told.alert is firing]
         assert told.headers["Idempotency-Key"]
-        signed = told.headers["X-Spendstream-Signature"].removeprefix("sha256=")
-        assert len(signed) == len(hmac.new(SECRET.encode(), b"", hashlib.sha256).hexdigest())
-        (resolved,) = receiver.wait_for(lambda r: r.of("resolved"), 150)
+        stamp, signed = told.headers["X-Spendstream-Timestamp"], told.headers["X-Spendstream-Signature"]
+        digest = hmac.new(SECRET.encode(), stamp.encode() + b"." + told.body, hashlib.sha256).hexdigest()
+        assert signed == f"sha256={digest}"
+        world.write_watches(SPEND_ABOVE.replace("name: spend", "name: other"))
+        (resolved,) = receiver.wait_for(lambda r: r.of("resolved"), 60)
         assert resolved["alert_id"] == firing["alert_id"]
+        assert "no longer watched" in resolved["title"]
+        (again,) = receiver.wait_for(lambda r: [a for a in r.of("firing") if a["watch"] == "other"], 60)
+        assert again["observed"] == firing["observed"]
