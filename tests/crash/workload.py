@@ -63,6 +63,8 @@ class Workload:
         self.truth = Truth()
         self._sent: list[Record] = []
         self.published = 0
+        self.behind_s = 0.0
+        """How long ago the calls were made that are published now, but for those that claim the future."""
 
     def take(self, count: int) -> list[Record]:
         """Make the next records."""
@@ -95,6 +97,8 @@ class Workload:
     def _event(self, ahead_s: float) -> dict[str, object]:
         r = self._random
         at = datetime.now(UTC) + timedelta(seconds=ahead_s) - timedelta(seconds=r.uniform(0, 30))
+        if ahead_s <= 0:
+            at -= timedelta(seconds=self.behind_s)
         event: dict[str, object] = {
             "event_id": str(uuid.UUID(int=r.getrandbits(128), version=4)),
             "occurred_at": at.isoformat(),
