@@ -78,7 +78,7 @@ class Prices:
             "priced_at_us": micros(event.requested_at or event.occurred_at),
             **{f"{bucket}_tokens": tokens(event, bucket) for bucket in TOKEN_BUCKETS},
             "web_searches": event.web_searches or 0,
-            "gpu_us": round((event.gpu_seconds or 0.0) * 1e6),
+            "gpu_us": None if event.gpu_seconds is None else round(event.gpu_seconds * 1e6),
         }
         known = tuple(row.values())
         if known not in self._known:

@@ -264,6 +264,7 @@ class PartitionMeter:
             .then(pl.col("model_requested"))
             .otherwise(pl.col("model_served"))
             .alias("model"),
+            pl.col("gpu_us").fill_null(0),
             pl.Series("priced", costs.priced),
             pl.Series("unpriced_reason", costs.unpriced_reason),
             pl.Series(COST, costs.total_pusd),

@@ -40,6 +40,7 @@ SHAPES: tuple[dict[str, Any], ...] = (
     {"model_served": "nobody-knows", "reasoning_tokens": 7},
     {"output_image_tokens": 3},
     {"gpu_seconds": 0.0000025, "web_searches": 2},
+    {"gpu_seconds": 0, "input_tokens": None, "output_tokens": None, "status": "rate_limited"},
     {"tags": {"b": "ü\n", "a": "1"}, "prompt_system_tokens": 100},
     {"requested_at": "2026-03-03T23:59:59.999999Z", "model_served": "acme-mini"},
     {"team": 'q"uote', "service": "été"},

@@ -51,7 +51,7 @@ CALL_SCHEMA: Final[dict[str, pl.DataType]] = {
     "attempt": pl.Int64(),
     "latency_ms": pl.Int64(),  # null where absent
     **{field: pl.Int64() for field in COUNTS},  # 0 where absent
-    "gpu_us": pl.Int64(),
+    "gpu_us": pl.Int64(),  # null where absent: 0 is a call that used none
     "provider_cost": pl.String(),  # decimal text; null where absent
     "tags": pl.String(),  # a JSON object; null where absent
 }

@@ -122,7 +122,7 @@ def call_row(event: UsageEvent) -> dict[str, Any]:
         "requested_at_us": None if event.requested_at is None else epoch_us(event.requested_at),
         "attempt": event.attempt,
         "latency_ms": event.latency_ms,
-        "gpu_us": round((event.gpu_seconds or 0.0) * 1e6),
+        "gpu_us": None if event.gpu_seconds is None else round(event.gpu_seconds * 1e6),
         "provider_cost": None if event.provider_cost is None else f"{event.provider_cost:f}",
         "tags": None
         if event.tags is None

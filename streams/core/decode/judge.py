@@ -53,7 +53,7 @@ def judge(raw: pl.DataFrame) -> Judged:
         *(pl.col(field).fill_null(default) for field, default in DEFAULTED_TEXT.items()),
         *(pl.col(field).fill_null(0) for field in COUNTS),
         pl.col("attempt").fill_null(1),
-        gpu_us=(pl.col("gpu_seconds").fill_null(0) * 1e6).round().cast(pl.Int64, strict=False).fill_null(0),
+        gpu_us=(pl.col("gpu_seconds") * 1e6).round().cast(pl.Int64, strict=False),
         tags=pl.col("tags") if "tags" in raw.columns else pl.lit(None, dtype=pl.String),
     )
     valid = ids.valid & ~checked["__fault"].fill_null(True).to_numpy()

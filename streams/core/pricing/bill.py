@@ -82,4 +82,4 @@ def _bill_gpu(table: RateTable, sets: Int64s, usage: Usage, amounts: dict[str, A
         for row in np.flatnonzero(billed):
             costs[row] = gpu_cost_pusd(int(usage.gpu_us[row]), table.sets[sets[row]].gpu_hour or 0)
         amounts["gpu"] = costs if usage.is_unbounded else costs.astype(np.int64)
-    return np.where(billed & (usage.gpu_us == 0), np.int32(bit("gpu")), np.int32(0))
+    return np.where(billed & ~usage.has_gpu_time, np.int32(bit("gpu")), np.int32(0))

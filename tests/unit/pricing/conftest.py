@@ -36,7 +36,7 @@ def call(
     deployment: str = "",
     at: datetime = MID_NOVEMBER,
     web_searches: int = 0,
-    gpu_us: int = 0,
+    gpu_us: int | None = None,
     **tokens: int,
 ) -> dict[str, Any]:
     """Return one call as a row; ``tokens`` by bucket: ``call(input=600, cache_read=400)``."""

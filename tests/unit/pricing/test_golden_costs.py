@@ -164,6 +164,14 @@ def test_gpu_cost_is_rounded_half_to_even(book_of: BookOf, gpu_us: int, pusd: in
     assert total == pusd
 
 
+def test_a_call_that_a_deployment_refused_used_no_gpu_time_and_costs_nothing(book_of: BookOf) -> None:
+    refused = call("llama-3", provider="vllm", deployment="llama-h100x4", gpu_us=0, input=9)
+    untimed = call("llama-3", provider="vllm", deployment="llama-h100x4", gpu_us=None, input=9)
+    priced = book_of(GPUS).price(frame(refused, untimed))
+    assert priced.priced.tolist() == [True, False]
+    assert priced.total_pusd.tolist() == [0, 0]
+
+
 def test_a_deployment_without_gpu_time_is_unpriced(book_of: BookOf) -> None:
     priced = book_of(GPUS).price(frame(call("llama-3", provider="vllm", deployment="llama-h100x4", input=9)))
     assert priced.unpriced_reason[0] == Unpriced.NO_RATE
