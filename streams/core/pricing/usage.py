@@ -44,7 +44,7 @@ class Usage:
 
 
 def usage_of(calls: pl.DataFrame) -> Usage:
-    """Read the counts. Columns: ``<bucket>_tokens`` of each token bucket, ``web_searches``, ``gpu_us`` (null: unknown)."""
+    """Read the counts. Columns: ``<bucket>_tokens`` of each token bucket, ``web_searches``, ``gpu_us`` (or null)."""
     columns = {bucket: calls[column].to_numpy() for bucket, column in COLUMN_OF_COUNT.items()}
     counts = {bucket: count for bucket, count in columns.items() if count.any()}
     used = np.zeros(calls.height, dtype=np.int32)
