@@ -57,14 +57,13 @@ class Pace:
 
 
 class Lane:
-    """One detector and its clock. ``has_reasons``: whether the feed tells enough to explain a change."""
+    """One detector and its clock. ``has_reasons``: whether changes are explained; else reasons would be made up."""
 
     def __init__(self, watches: Watches, dimensions: tuple[str, ...], pace: Pace, *, has_reasons: bool = True) -> None:
         self.watches = watches
         self.pace = pace
-        self.detector = Detector(dimensions, keep_s=0)
+        self.detector = Detector(dimensions, keep_s=0, explains=has_reasons)
         self.detector.configure(watches)
-        self._has_reasons = has_reasons
         self._minutes = 0
 
     def minute(self, minute_us: int, parts: Sequence[Part], observers: Iterable[Observer] = ()) -> list[Alert]:
@@ -100,13 +99,11 @@ class Lane:
         return Changes(np.array(combinations, dtype=np.int64), minutes, part.sums)
 
     def _told(self, alert: Alert) -> Alert:
-        """Return an alert in the world's time, and with no reasons where they would be made up."""
-        told: dict[str, object] = {}
-        if self.pace.step_us != MINUTE_US:
-            told = {name: self._world(getattr(alert, name)) for name in ("started_at", "at", "ends_at", "notified_at")}
-        if not self._has_reasons:
-            told["attribution"] = None
-        return alert.model_copy(update=told) if told else alert
+        """Return an alert in the world's time."""
+        if self.pace.step_us == MINUTE_US:
+            return alert
+        times = {name: self._world(getattr(alert, name)) for name in ("started_at", "at", "ends_at", "notified_at")}
+        return alert.model_copy(update=times)
 
     def _world(self, at: datetime | None) -> datetime | None:
         return None if at is None else from_epoch_us(self.pace.outside(epoch_us(at)))

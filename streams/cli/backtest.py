@@ -273,7 +273,7 @@ def _plot(run: Backtest, largest: Any, kept: list[Alert], path: Path, origin: st
 
     recorder = Recorder(largest(kept, MOST_PANELS), run.watches, run.feed.dimensions)
     with _progress(run.feed, progress, "drawing") as on_progress:
-        for _ in run.run([recorder], on_progress):
+        for _ in run.run([recorder], on_progress, explains=False):
             pass
     first, last = from_epoch_us(run.feed.start_us), from_epoch_us(run.feed.end_us)
     shown = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"

@@ -60,13 +60,15 @@ class _Watched:
 class Detector:
     """What is watched, what was learned, what has been alerted. One writer; time comes from its caller.
 
-    ``dimensions``: of the rollups. ``keep_s``: the meter's allowed lateness.
+    ``dimensions``: of the rollups. ``keep_s``: the meter's allowed lateness. ``explains``: whether alerts are given
+    their reasons.
     """
 
-    def __init__(self, dimensions: Sequence[str], keep_s: int) -> None:
+    def __init__(self, dimensions: Sequence[str], keep_s: int, *, explains: bool = True) -> None:
         self.book = RollupBook(dimensions, keep_s)
         self.lifecycle = Lifecycle()
         self.silences = Silences()
+        self._explains = explains
         self._recent = RecentMinutes()
         self._profiles = Profiles(tuple(dimensions))
         self._watched: dict[str, _Watched] = {}
@@ -198,6 +200,8 @@ class Detector:
 
     def _decide(self, watched: _Watched, case: Case, now_us: int, is_live: bool) -> Alert | None:
         def explain(case: Case) -> Why:
+            if not self._explains:
+                return Why()
             wanted = watched.group_of == case.finding.group
             return Reasons(self.book, self._recent, self._profiles).of(case, wanted, now_us)
 
