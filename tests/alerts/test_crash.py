@@ -1,4 +1,4 @@
-"""Alerts through kills, rebalances and a ClickHouse that is away: each transition once, and no cent beside the ledger."""
+"""Alerts through kills, rebalances and an absent ClickHouse: each transition once, and no cent beside the ledger."""
 
 from __future__ import annotations
 
