@@ -23,6 +23,7 @@ from streams.core.pricing.errors import RateCardError
 from streams.drain import drain
 from streams.settings import Settings
 from streams.sinks.clickhouse import open_client
+from streams.watches import WatchesError, load_watches
 from streams.worker import SINK_GROUPS, clickhouse_settings
 
 State = Literal["ok", "warning", "failed"]
@@ -45,8 +46,8 @@ class Finding:
 
 
 def local_findings(settings: Settings) -> list[Finding]:
-    """Look at the rate cards and at the worker's port on this machine."""
-    return [_rate_cards(settings), _worker(settings)]
+    """Look at the rate cards, the watches, and the worker's port on this machine."""
+    return [_rate_cards(settings), _watches(settings), _worker(settings)]
 
 
 async def kafka_findings(settings: Settings) -> list[Finding]:
@@ -84,6 +85,16 @@ def _rate_cards(settings: Settings) -> Finding:
     except (RateCardError, OSError) as error:
         return Finding("rate cards", "failed", str(error), "mend the file, or RATE_CARDS; see `spendstream rates`")
     return Finding("rate cards", "ok", names)
+
+
+def _watches(settings: Settings) -> Finding:
+    try:
+        watches = load_watches(settings.watches_path, settings.meter_dimensions)
+    except WatchesError as error:
+        return Finding("watches", "failed", str(error), "see `spendstream watches check`")
+    where = settings.watches or "built in"
+    told = ", ".join(notifier.name for notifier in watches.notifiers) or "nobody; set WATCHES to name notifiers"
+    return Finding("watches", "ok", f"{where}: {len(watches.watches)} watches; told: {told}")
 
 
 def _worker(settings: Settings) -> Finding:
