@@ -198,6 +198,9 @@ class Notifier(_Model):
     min_severity: Severity = "info"
     resolved: bool = Field(True, description="Tell when it is over, too.")
     timeout: Duration = Field(10, ge=1, le=120)
+    group_interval: Duration = Field(
+        10, description="After a notification of a watch, what follows of it is gathered for so long; 0: never."
+    )
     give_up_after: Duration = Field(3600, description="A notification that could not be sent for so long is dropped.")
 
     @model_validator(mode="after")

@@ -33,7 +33,6 @@ class NotifyAgent:
     Each notifier reads ``llm.alert.v1`` in the consumer group ``<group>-notify-<its name>``. A notifier that lacks a
     variable is left out with an error in the log; its group stays where it is, so nothing is lost meanwhile.
 
-    ``group_interval_s``: how long a watch is quiet after a notification, see `streams.notifiers.bundles`.
     ``environ``: where the variables are that notifiers name; the process's own by default.
     """
 
@@ -44,7 +43,6 @@ class NotifyAgent:
         metrics: NotifyMetrics,
         *,
         environ: Mapping[str, str] | None = None,
-        group_interval_s: float = 10.0,
         backoff: Backoff | None = None,
         make: Callable[[Notifier, Mapping[str, str]], Messenger] = messenger,
         consumer: Callable[..., Any] = AIOKafkaConsumer,
@@ -53,7 +51,6 @@ class NotifyAgent:
         self._settings = settings
         self._metrics = metrics
         self._environ = os.environ if environ is None else environ
-        self._group_interval_s = group_interval_s
         self._backoff = backoff or Backoff(0.5, 60.0)
         self._make = make
         self._consumer = consumer
@@ -108,7 +105,7 @@ class NotifyAgent:
             topic=self._settings.topic(topics.ALERT),
             group=self._settings.group(f"notify-{notifier.name}"),
             kafka=self._settings.kafka_client(),
-            group_interval_s=self._group_interval_s,
+            group_interval_s=float(notifier.group_interval),
             session_timeout_s=self._settings.kafka_session_timeout_s,
             backoff=self._backoff,
         )

@@ -23,7 +23,7 @@ SECRET = "a-secret-of-the-tests"
 
 WATCHES = """
 notifiers:
-  - {{name: hook, kind: webhook, url_env: HOOK_URL, secret_env: HOOK_SECRET}}
+  - {{name: hook, kind: webhook, url_env: HOOK_URL, secret_env: HOOK_SECRET, group_interval: 0s}}
 watches:
 {watches}
 """

@@ -68,7 +68,7 @@ class World:
         return self
 
     def agent(self, *notifiers: Notifier, **settings: Any) -> NotifyAgent:
-        chosen = {"environ": {}, "group_interval_s": 0.0, "backoff": Backoff(0.05, 0.2), **settings}
+        chosen = {"environ": {}, "backoff": Backoff(0.05, 0.2), **settings}
         return NotifyAgent(self.settings, notifiers, self.metrics, **chosen)
 
     @asynccontextmanager
@@ -243,7 +243,7 @@ async def test_killed_between_receipt_and_commit_it_tells_the_same_ids_again(wor
 async def test_the_first_goes_at_once_and_what_follows_soon_goes_together(small_world: World) -> None:
     first, *more = of_groups(4)
     another = make_alert(watch="other")
-    async with receiver() as hook, small_world.telling(make_notifier(hook.url), group_interval_s=2.0):
+    async with receiver() as hook, small_world.telling(make_notifier(hook.url, group_interval=2)):
         await small_world.publish(first)
         await hook.count(1)
         await small_world.publish(*more, another)

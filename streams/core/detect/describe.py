@@ -35,13 +35,15 @@ def who(group: dict[str, str]) -> str:
 def title(watch: Watch, group: dict[str, str], finding: Finding) -> str:
     """Return what a finding says, in one line."""
     subject = who(group)
+    if finding.level is Level.NORMAL and finding.budget is not None:
+        return f"{subject}: over; {_budget(finding)}"
     if finding.level is Level.NORMAL:
-        return f"{subject}: {_topic(watch, finding)} is back to {amount(finding.observed, finding.unit)}"
+        return f"{subject}: {_topic(watch)} is back to {amount(finding.observed, finding.unit)}"
     if finding.budget is not None:
         return f"{subject}: {_budget(finding)}"
     if finding.facet == "no_data":
         return f"{subject}: no calls any more; expected {amount(finding.expected or 0.0, finding.unit)}"
-    words = f"{subject}: {_topic(watch, finding)} at {amount(finding.observed, finding.unit)}"
+    words = f"{subject}: {_topic(watch)} at {amount(finding.observed, finding.unit)}"
     if finding.expected is not None:
         return f"{words}, expected {amount(finding.expected, finding.unit)}"
     return words + (f", bound {amount(finding.limit, finding.unit)}" if finding.limit is not None else "")
@@ -65,9 +67,7 @@ def dollars(value: float) -> str:
     return f"{sign}${size:,.{digits}f}"
 
 
-def _topic(watch: Watch, finding: Finding) -> str:
-    if finding.budget is not None:
-        return "the budget's pace" if finding.facet.startswith("burn") else "the budget"
+def _topic(watch: Watch) -> str:
     return _NAMES[getattr(watch.rule, "measure", "cost")]
 
 

@@ -22,6 +22,9 @@ from streams.core.detect.finding import Finding, Level
 UPDATE_EVERY_S: Final = 60
 """A firing alert is published anew so often, with what is true by then."""
 
+BUDGET_UPDATE_EVERY_S: Final = 3600
+"""One of a budget, which may last a month, so often."""
+
 TOLD_AGAIN_FROM: Final = 2.0
 """A firing alert that has grown by so much since it was told is told again, before its renotify interval is over."""
 
@@ -96,7 +99,11 @@ class Lifecycle:
             transition = "updated"
         else:
             return None
-        return self._make(case, last if is_open else None, transition, now_us, explain(case), quiet, is_live)
+        if transition == "updated" and last is not None and _is_reached_budget(finding):
+            why = Why(last.attribution, last.projection)  # what brought the spend there is past
+        else:
+            why = explain(case)
+        return self._make(case, last if is_open else None, transition, now_us, why, quiet, is_live)
 
     def withdraw(self, alert: Alert, now_us: int, words: str) -> Alert:
         """Return the transition that ends an alert whose watch no longer exists or no longer reports it."""
@@ -130,7 +137,8 @@ class Lifecycle:
             self.published(alert)
 
     def _is_due(self, last: Alert, now_us: int) -> bool:
-        return from_epoch_us(now_us) - last.at >= timedelta(seconds=UPDATE_EVERY_S)
+        every_s = BUDGET_UPDATE_EVERY_S if last.rule == "budget" else UPDATE_EVERY_S
+        return from_epoch_us(now_us) - last.at >= timedelta(seconds=every_s)
 
     def _is_untold(self, case: Case, last: Alert, now_us: int, quiet: Quiet) -> bool:
         """Whether nobody knows of a firing alert, though nothing keeps it quiet any more."""
@@ -221,6 +229,11 @@ class Lifecycle:
 
     def _addressees(self, watch: Watch) -> tuple[str, ...]:
         return self.notifiers if watch.notify is None else watch.notify
+
+
+def _is_reached_budget(finding: Finding) -> bool:
+    """Whether a finding is of a share of a budget, such as 80%, which once reached is reached."""
+    return finding.budget is not None and finding.facet.endswith("%")
 
 
 def _order(alert: Alert) -> tuple[datetime, datetime, int]:

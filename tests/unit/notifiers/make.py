@@ -84,7 +84,7 @@ def make_notifier(
     url: str = "http://127.0.0.1:9/hook", *, name: str = "hook", kind: str = "webhook", **more: Any
 ) -> Notifier:
     where = {} if "url_env" in more else {"url": url}
-    return Notifier.model_validate({"name": name, "kind": kind, "timeout": 5, **where, **more})
+    return Notifier.model_validate({"name": name, "kind": kind, "timeout": 5, "group_interval": 0, **where, **more})
 
 
 @dataclass
