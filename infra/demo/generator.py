@@ -72,6 +72,11 @@ class Traffic:
         self._counts: Counter[PublicationKind] = Counter()
         self._encode = msgspec.json.Encoder().encode
 
+    def befall(self, incident: Incident) -> None:
+        """Add an incident; those that ended before the last slice are forgotten."""
+        last = _utc(self._through_ms)
+        self._incidents = (*(each for each in self._incidents if each.ends_at > last), incident)
+
     @property
     def published(self) -> int:
         """Publications so far, of all kinds."""

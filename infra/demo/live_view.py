@@ -11,11 +11,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from infra.demo.alert_view import alert_panel
 from infra.demo.snapshot import Snapshot, Spend, by, total
 
 _WIDE: Final = 124
 _HEADLINE_LINES: Final = 4
 _HEADER_LINES: Final = 1
+_BORDER_LINES: Final = 2
+_ALERT_LINES: Final = (3, 10)
 _TROUBLE_LINES: Final = 4
 _BAR_CELLS: Final = 8
 _NAME_CELLS: Final = {"team": 20, "feature": 20, "model": 28}
@@ -31,8 +34,11 @@ class _View:
     snapshot: Snapshot
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = console.height - _HEADLINE_LINES
+        least, most = _ALERT_LINES
+        alerts = max(least, min(most, console.height // 4 - _BORDER_LINES))
+        lines = console.height - _HEADLINE_LINES - alerts - _BORDER_LINES
         yield _headline(self.snapshot)
+        yield alert_panel(self.snapshot, alerts)
         if options.max_width < _WIDE:
             rows = max(3, (lines - 3 * _HEADER_LINES - _TROUBLE_LINES) // 3)
             yield Group(*(_spend_table(name, self.snapshot, rows) for name in ("team", "feature", "model")))

@@ -1,15 +1,16 @@
-"""Take a picture of the demo's live view, as it is after some seconds of real traffic: ``docs/demo.svg``.
+"""Take a picture of the live view of a demo that runs: ``docs/demo.svg``.
 
-    python -m infra.demo.picture
+    spendstream demo --plain --state-dir D        until an alert fires
+    python -m infra.demo.picture --of D
 
-Broker, ClickHouse, worker and publisher are the demo's own, and so is every number in the picture.
+Every number in the picture is that demo's own.
 """
 
 import argparse
 import io
 import sys
-import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,31 +19,23 @@ from rich.console import Console
 from infra.demo.live_view import picture
 from infra.demo.publisher import read_status
 from infra.demo.snapshot import Snapshot, read_snapshot
-from infra.embedded.process import ManagedProcess
-from infra.embedded.stack import EmbeddedStack
-from streams.settings import Settings
-from streams.sinks.clickhouse import open_client
-from streams.worker import clickhouse_settings
+from streams.sinks.clickhouse import ClickHouseSettings, open_client
 
 TARGET: Final = Path(__file__).parents[2] / "docs" / "demo.svg"
-_RATE_CARD: Final = Path(__file__).with_name("rates.yaml")
 _COLUMNS: Final = 130
-_LINES: Final = 40
+_LINES: Final = 44
 
 
-def run_demo(seconds: float, rate: float) -> Snapshot:
-    """Return what the demo shows after so many seconds, at so many records a second."""
-    cards = {"rate_cards": (*Settings().rate_cards, str(_RATE_CARD))}
-    with tempfile.TemporaryDirectory(prefix="spendstream-picture-") as folder:
-        status = Path(folder) / "publisher.json"
-        with (
-            EmbeddedStack(Path(folder), 1, cards, _ignore) as stack,
-            open_client(clickhouse_settings(stack.settings), database=stack.settings.clickhouse_database) as client,
-            _publisher(stack, rate, status),
-        ):
-            began = time.monotonic()
-            time.sleep(seconds)
-            return read_snapshot(client, time.monotonic() - began, read_status(status).published)
+def look_at(state_dir: Path) -> Snapshot:
+    """Return what a running demo shows now. Raises: OSError where none runs there; the client's errors."""
+    lines = (state_dir / "env").read_text().splitlines()
+    env = dict(line.split("=", 1) for line in lines)
+    began_at = datetime.fromtimestamp((state_dir / "env").stat().st_mtime, UTC)
+    status = read_status(state_dir / "publisher.json")
+    where = ClickHouseSettings(url=env["CLICKHOUSE_URL"], user=env["CLICKHOUSE_USER"])
+    with open_client(where, database=env["CLICKHOUSE_DATABASE"]) as client:
+        elapsed_s = time.time() - began_at.timestamp()
+        return read_snapshot(client, elapsed_s, status.published, began_at=began_at, history_s=status.history_s or 0.0)
 
 
 def save(snapshot: Snapshot, path: Path) -> None:
@@ -55,26 +48,17 @@ def save(snapshot: Snapshot, path: Path) -> None:
     path.write_text(drawn.replace("<svg ", '<svg xml:space="preserve" ', 1))
 
 
-def _publisher(stack: EmbeddedStack, rate: float, status: Path) -> ManagedProcess:
-    return ManagedProcess(
-        [*(sys.executable, "-m", "infra.demo.publisher"), *("--rate", f"{rate:g}", "--status", str(status))],
-        log_path=stack.logs / "publisher.log",
-        ready=status.exists,
-        env=stack.environment,
-    )
-
-
-def _ignore(_: str) -> None:
-    pass
-
-
 def main() -> None:
-    """Parse the arguments, run the demo, save the picture."""
+    """Parse the arguments, save the picture."""
     parser = argparse.ArgumentParser(prog="python -m infra.demo.picture", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=25.0, help="of traffic before the picture is taken")
-    parser.add_argument("--rate", type=float, default=2000.0, help="records a second")
+    parser.add_argument("--of", type=Path, required=True, help="the running demo's state folder")
+    parser.add_argument("--to", type=Path, default=TARGET, help="the picture")
     options = parser.parse_args()
-    save(run_demo(options.seconds, options.rate), TARGET)
+    try:
+        snapshot = look_at(options.of)
+    except OSError as error:
+        sys.exit(f"no demo runs in {options.of}: {error}")
+    save(snapshot, options.to)
 
 
 if __name__ == "__main__":

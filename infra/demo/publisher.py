@@ -1,24 +1,26 @@
-"""The demo's services: publish realistic traffic in real time, until SIGTERM.
+"""The demo's services: publish realistic traffic, first some minutes of history at once, then in real time.
 
-    python -m infra.demo.publisher --rate 2000 --status FILE
+    python -m infra.demo.publisher --rate 2000 --history 1020 --incidents all --status FILE
 
 Where Kafka is comes from the environment. FILE has one JSON object, replaced each second, that counts what Kafka has
-acknowledged; its `is_done` is true once everything is.
+acknowledged, and the incidents that have begun; its `is_done` is true once everything is, after SIGTERM.
 """
 
 import argparse
 import asyncio
-import json
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
+from pydantic import TypeAdapter
 
 from infra.demo.generator import Publication, Traffic
+from infra.demo.incidents import Incident
+from infra.demo.programme import STAGES, Playing, Programme
 from schemas import topics
 from streams.settings import Settings
 
@@ -29,12 +31,19 @@ _LONGEST_SLICE_S: Final = 1.0
 
 @dataclass(frozen=True)
 class PublisherStatus:
-    """What was published and acknowledged: each event once, its repetitions, and the records that are broken."""
+    """What was published and acknowledged: each event once, its repetitions, and the records that are broken.
+
+    ``history_s``: of the past, what is still to be published; None once the traffic is live. ``history_events``: the
+    events before that. ``incidents``: those that have begun.
+    """
 
     events: int = 0
     duplicates: int = 0
     malformed: int = 0
     is_done: bool = False
+    history_s: float | None = 0.0
+    history_events: int = 0
+    incidents: tuple[Incident, ...] = ()
 
     @property
     def published(self) -> int:
@@ -42,44 +51,106 @@ class PublisherStatus:
         return self.events + self.duplicates + self.malformed
 
 
+_STATUS: Final = TypeAdapter(PublisherStatus)
+
+
 def read_status(path: Path) -> PublisherStatus:
     """Return what the publisher told last; all zero where it told nothing yet."""
     try:
-        return PublisherStatus(**json.loads(path.read_text()))
+        return _STATUS.validate_json(path.read_text())
     except FileNotFoundError:
         return PublisherStatus()
 
 
-async def publish(settings: Settings, rate_per_s: float, seed: int, status_path: Path, stop: asyncio.Event) -> None:
+@dataclass
+class Publisher:
+    """Publishes a traffic's slices, and tells how far it is. ``stop``: set from outside, ends it in order."""
+
+    settings: Settings
+    traffic: Traffic
+    status_path: Path
+    stop: asyncio.Event
+    producer: AIOKafkaProducer
+    told: float = 0.0
+    history_events: int = 0
+
+    async def history(self, start: datetime) -> datetime:
+        """Publish the traffic since ``start`` as fast as Kafka takes it. Returns the time that it has come to."""
+        at = start
+        while not self.stop.is_set() and (left := datetime.now(UTC) - at) > timedelta(seconds=_LONGEST_SLICE_S):
+            at += timedelta(seconds=_LONGEST_SLICE_S)
+            await self._send(self.traffic.slice(at, _LONGEST_SLICE_S))
+            self.tell(PublisherStatus(history_s=left.total_seconds()))
+        self.history_events = self.traffic.expected.events
+        return at
+
+    async def live(self, last: datetime, playing: Playing) -> None:
+        """Publish in real time.
+
+        A slice that took too long to make shortens the traffic (a gap), it never makes a burst.
+        """
+        while not self.stop.is_set():
+            await _pause(self.stop, _TICK_S)
+            now = datetime.now(UTC)
+            for incident in playing.begin(now):
+                self.traffic.befall(incident)
+            seconds = min(_LONGEST_SLICE_S, (now - last) / timedelta(seconds=1))
+            if seconds > 0:
+                last = now
+                await self._send(self.traffic.slice(now, seconds))
+            self.tell(PublisherStatus(history_s=None, incidents=tuple(playing.begun)))
+
+    def tell(self, status: PublisherStatus) -> None:
+        """Write the status, with the counts as they are, unless it was written just now or all is done."""
+        if not status.is_done and time.monotonic() - self.told < _STATUS_INTERVAL_S:
+            return
+        self.told = time.monotonic()
+        counts = self.traffic.expected
+        full = replace(
+            status,
+            events=counts.events,
+            duplicates=counts.duplicates,
+            malformed=counts.malformed,
+            history_events=self.history_events,
+        )
+        draft = self.status_path.with_name(f"{self.status_path.name}.new")
+        draft.write_bytes(_STATUS.dump_json(full))
+        draft.replace(self.status_path)
+
+    async def _send(self, publications: list[Publication]) -> None:
+        topic = self.settings.topic(topics.USAGE)
+        sent = [await self.producer.send(topic, value=each.value, key=each.key) for each in publications]
+        await asyncio.gather(*sent)
+
+
+async def publish(
+    settings: Settings,
+    rate_per_s: float,
+    seed: int,
+    status_path: Path,
+    stop: asyncio.Event,
+    *,
+    history_s: float = 0.0,
+    programme: Programme | None = None,
+) -> None:
     """Publish until ``stop`` is set and everything is acknowledged.
 
-    A slice that took too long to make shortens the traffic (a gap), it never makes a burst.
+    The events of the first ``history_s`` occurred before this began. The programme's times count from when the
+    traffic is live.
     """
-    last = datetime.now(UTC)
-    traffic = Traffic(seed, rate_per_s, last)
-    topic = settings.topic(topics.USAGE)
+    start = datetime.now(UTC) - timedelta(seconds=history_s)
+    traffic = Traffic(seed, rate_per_s, start)
     producer = AIOKafkaProducer(**settings.kafka_client(), acks="all", linger_ms=5, compression_type="lz4")
     await producer.start()
-    told = 0.0
+    publisher = Publisher(settings, traffic, status_path, stop, producer)
+    publisher.tell(PublisherStatus(history_s=history_s))
     try:
-        while not stop.is_set():
-            await _pause(stop, _TICK_S)
-            now = datetime.now(UTC)
-            seconds = min(_LONGEST_SLICE_S, (now - last) / timedelta(seconds=1))
-            last = now
-            if seconds > 0:
-                await _send(producer, topic, traffic.slice(now, seconds))
-            if time.monotonic() - told > _STATUS_INTERVAL_S:
-                told = time.monotonic()
-                _tell(status_path, traffic, is_done=False)
+        last = await publisher.history(start)
+        playing = Playing(programme, datetime.now(UTC))
+        await publisher.live(last, playing)
     finally:
         await producer.stop()
-    _tell(status_path, traffic, is_done=True)
-
-
-async def _send(producer: AIOKafkaProducer, topic: str, publications: list[Publication]) -> None:
-    sent = [await producer.send(topic, value=each.value, key=each.key) for each in publications]
-    await asyncio.gather(*sent)
+    publisher.tell(PublisherStatus(history_s=None, incidents=tuple(playing.begun), is_done=True))
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
@@ -90,19 +161,21 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
         pass
 
 
-def _tell(path: Path, traffic: Traffic, *, is_done: bool) -> None:
-    expected = traffic.expected
-    status = PublisherStatus(expected.events, expected.duplicates, expected.malformed, is_done)
-    draft = path.with_name(f"{path.name}.new")
-    draft.write_text(json.dumps(asdict(status)))
-    draft.replace(path)
-
-
 async def _main(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await publish(Settings(), options.rate, options.seed, options.status, stop)
+    kinds = options.incidents
+    programme = None if kinds == "none" else Programme(only=None if kinds == "all" else kinds)
+    await publish(
+        Settings(),
+        options.rate,
+        options.seed,
+        options.status,
+        stop,
+        history_s=options.history,
+        programme=programme,
+    )
 
 
 def main() -> None:
@@ -111,6 +184,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2000.0, help="records a second")
     parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same traffic")
     parser.add_argument("--status", type=Path, required=True, help="file that receives the counts")
+    parser.add_argument("--history", type=float, default=0.0, help="seconds of the past to publish first, at once")
+    parser.add_argument("--incidents", choices=("all", "none", *STAGES), default="none", help="what goes wrong")
     asyncio.run(_main(parser.parse_args()))
 
 

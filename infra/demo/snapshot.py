@@ -3,8 +3,11 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
+
+from infra.demo.alerts import AlertLine, read_alerts
 
 MINUTE_S: Final = 60.0
 _RATE_WINDOW_S: Final = 5
@@ -48,7 +51,10 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One look. ``lag_s``: from a record's time in Kafka to its row, (median, 99th percentile) of the last seconds."""
+    """One look. ``lag_s``: from a record's time in Kafka to its row, (median, 99th percentile) of the last seconds.
+
+    ``alerts``: those that fired, the first one first. ``history_s``: of the past, what is still to be published.
+    """
 
     last_minute: tuple[Line, ...] = ()
     since_start: tuple[Line, ...] = ()
@@ -57,6 +63,9 @@ class Snapshot:
     lag_s: tuple[float, float] | None = None
     elapsed_s: float = 0.0
     published: int = 0
+    alerts: tuple[AlertLine, ...] = ()
+    at: datetime | None = None
+    history_s: float = 0.0
     read_s: float = field(default=0.0, compare=False)
 
     @property
@@ -66,7 +75,9 @@ class Snapshot:
         return total(self.last_minute).cost_usd * scale
 
 
-def read_snapshot(client: Any, elapsed_s: float, published: int) -> Snapshot:
+def read_snapshot(
+    client: Any, elapsed_s: float, published: int, *, began_at: datetime, history_s: float = 0.0
+) -> Snapshot:
     """Ask ClickHouse. ``client``: one whose default database is the meter's. Raises the client's errors."""
     started = time.monotonic()
     last_minute, since_start = (_lines(client.query(sql).result_rows) for sql in (_LAST_MINUTE, _SINCE_START))
@@ -80,6 +91,9 @@ def read_snapshot(client: Any, elapsed_s: float, published: int) -> Snapshot:
         lag_s=(float(median), float(p99)) if inserted else None,
         elapsed_s=elapsed_s,
         published=published,
+        alerts=read_alerts(client, began_at),
+        at=datetime.now(began_at.tzinfo),
+        history_s=history_s,
         read_s=time.monotonic() - started,
     )
 

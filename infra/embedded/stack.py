@@ -139,6 +139,7 @@ class EmbeddedStack:
     def environment(self) -> dict[str, str]:
         """The environment variables that reach this stack."""
         settings = self.settings
+        watches = settings.watches_path
         return {
             "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": settings.kafka_security_protocol,
@@ -155,6 +156,8 @@ class EmbeddedStack:
             "METRICS_HOST": settings.metrics_host,
             "METRICS_PORT": str(settings.metrics_port),
             "RATE_CARDS": os.pathsep.join(str(path.resolve()) for path in settings.rate_card_paths),
+            # Empty: the built-in watches, whatever the shell that started this has set.
+            "WATCHES": "" if watches is None else str(watches.resolve()),
         }
 
     def __enter__(self) -> Self:

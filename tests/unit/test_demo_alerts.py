@@ -1,0 +1,147 @@
+"""The demo's incidents and alerts: what is played, which alert tells of it, and how that is shown."""
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
+from pathlib import Path
+
+from rich.console import Console
+
+from infra.demo.alert_view import incident_lines, incident_table, transition_lines
+from infra.demo.alerts import AlertLine, caught, unexplained
+from infra.demo.generator import Traffic
+from infra.demo.incidents import Incident
+from infra.demo.live_view import picture
+from infra.demo.programme import STAGES, Playing, Programme
+from infra.demo.scenario import AURORA
+from infra.demo.snapshot import Snapshot
+from infra.demo.watches import DEMO, DemoWatches
+from streams.watches.read import read_watches
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+LOOP = Incident("runaway_loop", "deep_research", NOW, 120)
+OUTAGE = Incident("provider_outage", "campaign_copy", NOW, 120)
+FIRING = AlertLine(
+    alert_id="a",
+    state="firing",
+    severity="critical",
+    watch="cost",
+    facet="up",
+    feature="deep_research",
+    provider="",
+    title="deep_research (team research): spend at $412.00/min, expected $20.00/min",
+    last_title="deep_research (team research): spend is back to $20.00/min",
+    first_reason="more calls: 4,800 a minute instead of 600",
+    reason="longer prompts: 90,000 input tokens a call instead of 20,000",
+    contributor="model claude-opus-4-5",
+    fired_at=NOW + timedelta(seconds=40),
+    resolved_at=None,
+)
+OVER = replace(FIRING, state="resolved", resolved_at=NOW + timedelta(seconds=260))
+
+
+def text_of(renderable: object, width: int = 130, height: int = 44) -> str:
+    console = Console(width=width, height=height, file=io.StringIO(), record=True)
+    console.print(renderable)
+    return console.export_text()
+
+
+def test_every_kind_of_incident_is_played_in_turn_with_calm_between() -> None:
+    played = list(islice(Programme(lasts_s=120, calm_s=30).from_(NOW), 2 * len(STAGES)))
+    assert [each.kind for each in played] == 2 * list(STAGES)
+    assert {(after.starts_at - before.ends_at).total_seconds() for before, after in pairwise(played)} == {30}
+    assert played[0].starts_at == NOW + timedelta(seconds=20)
+
+
+def test_one_kind_alone_is_played_once() -> None:
+    (only,) = Programme(only="cache_off").from_(NOW)
+    assert (only.kind, only.feature) == ("cache_off", STAGES["cache_off"])
+
+
+def test_an_incident_begins_once_and_not_before_its_time() -> None:
+    playing = Playing(Programme(first_after_s=20), NOW)
+    assert playing.begin(NOW + timedelta(seconds=19)) == []
+    (begun,) = playing.begin(NOW + timedelta(seconds=20))
+    assert playing.begin(NOW + timedelta(seconds=21)) == []
+    assert playing.begun == [begun]
+    assert Playing(None, NOW).begin(NOW + timedelta(days=1)) == []
+
+
+def test_an_incident_that_befalls_the_traffic_later_alters_it_from_then_on() -> None:
+    calm, troubled = Traffic(5, 500, NOW), Traffic(5, 500, NOW)
+    second = timedelta(seconds=1)
+    assert calm.slice(NOW + second, 1) == troubled.slice(NOW + second, 1)
+    troubled.befall(Incident("context_blowup", "ticket_summary", NOW + second, 60))
+    assert calm.slice(NOW + 2 * second, 1) != troubled.slice(NOW + 2 * second, 1)
+
+
+def test_an_alert_tells_of_the_incident_of_its_feature_that_was_on() -> None:
+    early = replace(FIRING, fired_at=NOW - timedelta(seconds=1))
+    other = replace(FIRING, feature="support_chat")
+    assert caught(LOOP, [early, other, FIRING]) == [FIRING]
+    assert unexplained([early, other, FIRING], [LOOP]) == [early, other]
+
+
+def test_an_alert_of_a_provider_tells_of_an_outage_of_a_feature_that_calls_it() -> None:
+    failing = replace(FIRING, watch="provider-failures", feature="", provider="mistral")
+    assert caught(OUTAGE, [failing, replace(failing, provider="google")]) == [failing]
+
+
+def test_the_preview_without_a_price_needs_no_incident() -> None:
+    unpriced = replace(FIRING, watch="unpriced-model", feature="", provider=AURORA.provider)
+    assert unexplained([unpriced], []) == []
+    assert "a model without a price" in text_of(incident_table([], [unpriced]))
+
+
+def test_a_transition_is_told_once() -> None:
+    before, fires, over = Snapshot(), Snapshot(alerts=(FIRING,)), Snapshot(alerts=(OVER,))
+    (told,) = transition_lines(before, fires)
+    assert "FIRING" in told
+    assert FIRING.first_reason in told
+    assert transition_lines(fires, fires) == []
+    (ended,) = transition_lines(fires, over)
+    assert "RESOLVED" in ended
+    assert "after 3 m 40 s" in ended
+    assert transition_lines(over, over) == []
+    assert len(transition_lines(before, over)) == 2  # both between two looks
+
+
+def test_the_traffic_says_when_an_incident_begins_and_ends() -> None:
+    at = [NOW + timedelta(seconds=s) for s in (0, 3, 119, 121)]
+    assert incident_lines((), [LOOP], at[0], at[1]) == ["  traffic: runaway_loop in deep_research begins"]
+    assert incident_lines([LOOP], [LOOP], at[1], at[2]) == []
+    assert incident_lines([LOOP], [LOOP], at[2], at[3]) == ["  traffic: runaway_loop in deep_research ends"]
+
+
+def test_the_panel_shows_what_fires_and_why() -> None:
+    shown = text_of(picture(Snapshot(alerts=(OVER, replace(FIRING, alert_id="b")), at=NOW + timedelta(seconds=100))))
+    assert "1 firing, 1 resolved" in shown
+    assert FIRING.title in shown
+    assert FIRING.reason in shown
+    assert "most by model claude-opus-4-5" in shown
+    assert "for 1 m 00 s" in shown
+    assert "over, 3 m 40 s" in shown
+
+
+def test_the_panel_shows_what_fires_before_what_is_over() -> None:
+    many = tuple(replace(OVER, alert_id=str(i), title=f"old {i}") for i in range(40))
+    assert "● deep_research (team research): spend at $412.00" in text_of(
+        picture(Snapshot(alerts=(FIRING, *many), at=NOW)), 80, 24
+    )
+
+
+def test_an_incident_that_nothing_told_of_is_called_so() -> None:
+    shown = text_of(incident_table([LOOP, OUTAGE], [OVER]))
+    assert "40 s" in shown
+    assert "provider_outage in campaign_copy  not caught" in shown
+    assert "none that was played" in text_of(incident_table([], [OVER]))
+
+
+def test_watches_that_need_history_are_switched_on_later(tmp_path: Path) -> None:
+    watches = DemoWatches(tmp_path / "watches.yaml")
+    early = read_watches(watches.path)
+    assert {watch.rule.kind for watch in early.watches} == {"threshold"}
+    assert len(early.watches) == 2
+    watches.complete()
+    assert watches.path.read_text() == DEMO.read_text()
