@@ -152,10 +152,8 @@ def _sentence(
     if not lags or early:
         return f"{what}: {len(lags)} of {len(sent)} told, {len(early)} of them before their incident"
     at = lambda share: lags[min(len(lags) - 1, int(share * len(lags)))]  # noqa: E731
-    return (
-        f"{what}, at {per_second:,} events/s, from handing over its first event to the webhook's request: p50 "
-        f"{at(0.5):.2f} s, p90 {at(0.9):.2f} s, p99 {at(0.99):.2f} s, worst {lags[-1]:.2f} s over {len(lags)} of {len(sent)}"
-    )
+    figures = f"p50 {at(0.5):.2f} s, p90 {at(0.9):.2f} s, p99 {at(0.99):.2f} s, worst {lags[-1]:.2f} s"
+    return f"{what}, at {per_second:,} events/s: {figures}; {len(lags)} of {len(sent)} told"
 
 
 def main() -> None:
