@@ -68,6 +68,11 @@ def line(snapshot: Snapshot) -> str:
     dearest = ", ".join(
         f"{team} {_usd(spend.cost_usd, 2)}" for team, spend in list(by("team", snapshot.since_start).items())[:3]
     )
+    if snapshot.history_s > 0:
+        return (
+            f"{snapshot.elapsed_s:5.0f} s  the past is published first: {snapshot.history_s / 60:.1f} min left  "
+            f"total {_usd(whole.cost_usd, 2)}  calls {whole.calls:,}  dead letters {_dead(snapshot):,}"
+        )
     return (
         f"{snapshot.elapsed_s:5.0f} s  {_usd(snapshot.spend_per_minute, 2)}/min  total {_usd(whole.cost_usd, 2)}  "
         f"{snapshot.calls_per_s:,.0f} calls/s  lag {_lag(snapshot)}  unpriced {whole.unpriced:,}  "

@@ -25,7 +25,7 @@ STAGES: Final[dict[Kind, str]] = {
 class Programme:
     """Incidents without end, in the order of ``STAGES``. All times in seconds; ``first_after_s`` from the start."""
 
-    first_after_s: float = 20.0
+    first_after_s: float = 45.0
     lasts_s: float = 120.0
     calm_s: float = 30.0
     only: Kind | None = None

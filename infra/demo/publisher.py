@@ -27,6 +27,8 @@ from streams.settings import Settings
 _TICK_S: Final = 0.1
 _STATUS_INTERVAL_S: Final = 0.5
 _LONGEST_SLICE_S: Final = 1.0
+_HISTORY_TAKES_S: Final = 480.0
+"""A machine that has not caught up with the clock by then never may at this rate: a gap is left."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,15 @@ class Publisher:
     history_events: int = 0
 
     async def history(self, start: datetime) -> datetime:
-        """Publish the traffic since ``start`` as fast as Kafka takes it. Returns the time that it has come to."""
-        at = start
-        while not self.stop.is_set() and (left := datetime.now(UTC) - at) > timedelta(seconds=_LONGEST_SLICE_S):
+        """Publish the traffic since ``start`` as fast as Kafka takes it.
+
+        Returns the time that it has come to: now, but for a slice, or earlier on a machine that is too slow.
+        """
+        at, until = start, time.monotonic() + _HISTORY_TAKES_S
+        while not self.stop.is_set() and time.monotonic() < until:
+            left = datetime.now(UTC) - at
+            if left < timedelta(seconds=_LONGEST_SLICE_S):
+                break
             at += timedelta(seconds=_LONGEST_SLICE_S)
             await self._send(self.traffic.slice(at, _LONGEST_SLICE_S))
             self.tell(PublisherStatus(history_s=left.total_seconds()))

@@ -55,7 +55,7 @@ class PublisherLost(SpendstreamError):
 
 def demo(
     seconds: Annotated[float | None, typer.Option(min=1, help="Stop after this; else at Ctrl-C.")] = None,
-    rate: Annotated[float, typer.Option(min=1, help="Records published a second.")] = 2_000,
+    rate: Annotated[float, typer.Option(min=1, help="Records published a second.")] = 1_000,
     plain: Annotated[bool, typer.Option("--plain", help="A line every few seconds instead of the live view.")] = False,
     state_dir: Annotated[Path | None, typer.Option(help="Keep the data here; else it is removed at the end.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same traffic.")] = 1,

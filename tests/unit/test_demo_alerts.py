@@ -1,5 +1,6 @@
 """The demo's incidents and alerts: what is played, which alert tells of it, and how that is shown."""
 
+import asyncio
 import io
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,9 +15,11 @@ from infra.demo.generator import Traffic
 from infra.demo.incidents import Incident
 from infra.demo.live_view import picture
 from infra.demo.programme import STAGES, Playing, Programme
+from infra.demo.publisher import Publisher, PublisherStatus, read_status
 from infra.demo.scenario import AURORA
 from infra.demo.snapshot import Snapshot
 from infra.demo.watches import DEMO, DemoWatches
+from streams.settings import Settings
 from streams.watches.read import read_watches
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -51,7 +54,7 @@ def test_every_kind_of_incident_is_played_in_turn_with_calm_between() -> None:
     played = list(islice(Programme(lasts_s=120, calm_s=30).from_(NOW), 2 * len(STAGES)))
     assert [each.kind for each in played] == 2 * list(STAGES)
     assert {(after.starts_at - before.ends_at).total_seconds() for before, after in pairwise(played)} == {30}
-    assert played[0].starts_at == NOW + timedelta(seconds=20)
+    assert played[0].starts_at == NOW + timedelta(seconds=45)
 
 
 def test_one_kind_alone_is_played_once() -> None:
@@ -145,3 +148,33 @@ def test_watches_that_need_history_are_switched_on_later(tmp_path: Path) -> None
     assert len(early.watches) == 2
     watches.complete()
     assert watches.path.read_text() == DEMO.read_text()
+
+
+class _Producer:
+    """Takes records, and acknowledges them at once."""
+
+    def __init__(self) -> None:
+        self.values: list[bytes] = []
+
+    async def send(self, _topic: str, *, value: bytes, key: bytes | None) -> asyncio.Future[None]:
+        del key
+        self.values.append(value)
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sent.set_result(None)
+        return sent
+
+
+def test_the_past_is_published_in_the_order_of_its_times_and_counted(tmp_path: Path) -> None:
+    async def run() -> None:
+        start = datetime.now(UTC) - timedelta(seconds=30)
+        producer, traffic = _Producer(), Traffic(1, 50, start)
+        publisher = Publisher(Settings(), traffic, tmp_path / "status.json", asyncio.Event(), producer)
+        reached = await publisher.history(start)
+        assert datetime.now(UTC) - reached < timedelta(seconds=2)
+        assert len(producer.values) == traffic.published >= 29 * 50
+        publisher.tell(PublisherStatus(history_s=None, incidents=(LOOP,), is_done=True))
+        told = read_status(tmp_path / "status.json")
+        assert (told.published, told.history_events) == (traffic.published, traffic.expected.events)
+        assert told.incidents == (LOOP,)
+
+    asyncio.run(run())
