@@ -89,14 +89,14 @@ def _delay(alert: AlertLine, incident: Incident) -> str:
 
 
 def _told(alert: AlertLine) -> Text:
-    return Text(f"{alert.title}{_because(alert.reason)}")
+    return Text(f"{alert.worst_title}{_because(alert.worst_reason)}")
 
 
 def _add(grid: Table, alert: AlertLine, now: datetime | None) -> None:
     style = _COLOUR.get(alert.severity, "red") if alert.is_firing else "dim"
     mark = "●" if alert.is_firing else "✓"
     lasted = _span(alert.lasted_s(now or alert.fired_at))
-    title = Text(alert.title, f"bold {style}" if alert.is_firing else style, no_wrap=True, overflow="ellipsis")
+    title = Text(alert.last_title, f"bold {style}" if alert.is_firing else style, no_wrap=True, overflow="ellipsis")
     grid.add_row(Text(mark, style), title, Text(f"for {lasted}" if alert.is_firing else f"over, {lasted}", style))
     if _why(alert):
         grid.add_row("", Text(_why(alert), "" if alert.is_firing else "dim", no_wrap=True, overflow="ellipsis"), "")

@@ -16,6 +16,8 @@ SELECT
     toString(alert_id), argMax(toString(state), seq), argMax(toString(severity), seq),
     any(toString(watch)), any(toString(facet)), any(group['feature']), any(group['provider']),
     argMaxIf(title, seq, state = 'firing'), argMax(title, seq),
+    argMaxIf(title, abs(observed - ifNull(expected, 0)), state = 'firing'),
+    argMaxIf(reason, abs(observed - ifNull(expected, 0)), state = 'firing'),
     argMinIf(reason, seq, state = 'firing' AND reason != ''), argMaxIf(reason, seq, state = 'firing'),
     argMaxIf(if(empty(contributors), '', concat(contributors[1].1, ' ', contributors[1].2)), seq, state = 'firing'),
     toUnixTimestamp64Micro(minIf(at, state = 'firing')),
@@ -30,7 +32,11 @@ ORDER BY minIf(at, state = 'firing'), alert_id
 
 @dataclass(frozen=True)
 class AlertLine:
-    """An alert as it stands. ``reason``: the latest while it fired; ``first_reason``: as it was first told."""
+    """An alert as it stands.
+
+    ``title`` and ``reason``: the latest while it fired; ``worst_…``: when it was farthest from what is expected;
+    ``first_reason``: as it was first told; ``last_title``: how it stands now, over or not.
+    """
 
     alert_id: str
     state: str
@@ -41,6 +47,8 @@ class AlertLine:
     provider: str
     title: str
     last_title: str
+    worst_title: str
+    worst_reason: str
     first_reason: str
     reason: str
     contributor: str

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import count
+from itertools import cycle
 from typing import Final
 
 from infra.demo.incidents import Incident, Kind
@@ -23,24 +23,24 @@ STAGES: Final[dict[Kind, str]] = {
 
 @dataclass(frozen=True)
 class Programme:
-    """Incidents without end, in the order of ``STAGES``. All times in seconds; ``first_after_s`` from the start."""
+    """Incidents without end, in the order of ``STAGES``. All times in seconds; ``first_after_s`` from the start.
 
-    first_after_s: float = 45.0
+    An outage lasts half as long as the others: its alert comes within seconds, and its end is to be seen soon, too.
+    """
+
+    first_after_s: float = 20.0
     lasts_s: float = 120.0
     calm_s: float = 30.0
     only: Kind | None = None
 
     def from_(self, start: datetime) -> Iterator[Incident]:
         """Yield the incidents in the order of their times; of one kind alone, it comes once."""
-        if self.only is not None:
-            begins = start + timedelta(seconds=self.first_after_s)
-            yield Incident(self.only, STAGES[self.only], begins, self.lasts_s)
-            return
-        stages = list(STAGES.items())
-        for number in count():
-            kind, feature = stages[number % len(stages)]
-            after_s = self.first_after_s + number * (self.lasts_s + self.calm_s)
-            yield Incident(kind, feature, start + timedelta(seconds=after_s), self.lasts_s)
+        begins = start + timedelta(seconds=self.first_after_s)
+        for kind in cycle(STAGES) if self.only is None else (self.only,):
+            lasts_s = self.lasts_s / 2 if kind == "provider_outage" else self.lasts_s
+            incident = Incident(kind, STAGES[kind], begins, lasts_s)
+            yield incident
+            begins = incident.ends_at + timedelta(seconds=self.calm_s)
 
 
 class Playing:

@@ -34,14 +34,17 @@ FIRING = AlertLine(
     feature="deep_research",
     provider="",
     title="deep_research (team research): spend at $412.00/min, expected $20.00/min",
-    last_title="deep_research (team research): spend is back to $20.00/min",
+    last_title="deep_research (team research): spend at $412.00/min, expected $20.00/min",
+    worst_title="deep_research (team research): spend at $999.00/min, expected $20.00/min",
+    worst_reason="more calls: 4,900 a minute instead of 600",
     first_reason="more calls: 4,800 a minute instead of 600",
     reason="longer prompts: 90,000 input tokens a call instead of 20,000",
     contributor="model claude-opus-4-5",
     fired_at=NOW + timedelta(seconds=40),
     resolved_at=None,
 )
-OVER = replace(FIRING, state="resolved", resolved_at=NOW + timedelta(seconds=260))
+BACK = "deep_research (team research): spend is back to $20.00/min"
+OVER = replace(FIRING, state="resolved", last_title=BACK, resolved_at=NOW + timedelta(seconds=260))
 
 
 def text_of(renderable: object, width: int = 130, height: int = 44) -> str:
@@ -54,7 +57,8 @@ def test_every_kind_of_incident_is_played_in_turn_with_calm_between() -> None:
     played = list(islice(Programme(lasts_s=120, calm_s=30).from_(NOW), 2 * len(STAGES)))
     assert [each.kind for each in played] == 2 * list(STAGES)
     assert {(after.starts_at - before.ends_at).total_seconds() for before, after in pairwise(played)} == {30}
-    assert played[0].starts_at == NOW + timedelta(seconds=45)
+    assert played[0].starts_at == NOW + timedelta(seconds=20)
+    assert [each.lasts_s for each in played[: len(STAGES)]] == [60, 120, 120, 120, 120]
 
 
 def test_one_kind_alone_is_played_once() -> None:
@@ -124,11 +128,12 @@ def test_the_panel_shows_what_fires_and_why() -> None:
     assert FIRING.reason in shown
     assert "most by model claude-opus-4-5" in shown
     assert "for 1 m 00 s" in shown
+    assert BACK in shown
     assert "over, 3 m 40 s" in shown
 
 
 def test_the_panel_shows_what_fires_before_what_is_over() -> None:
-    many = tuple(replace(OVER, alert_id=str(i), title=f"old {i}") for i in range(40))
+    many = tuple(replace(OVER, alert_id=str(i), last_title=f"old {i}") for i in range(40))
     assert "● deep_research (team research): spend at $412.00" in text_of(
         picture(Snapshot(alerts=(FIRING, *many), at=NOW)), 80, 24
     )
@@ -137,6 +142,7 @@ def test_the_panel_shows_what_fires_before_what_is_over() -> None:
 def test_an_incident_that_nothing_told_of_is_called_so() -> None:
     shown = text_of(incident_table([LOOP, OUTAGE], [OVER]))
     assert "40 s" in shown
+    assert "$999.00/min" in shown
     assert "provider_outage in campaign_copy  not caught" in shown
     assert "none that was played" in text_of(incident_table([], [OVER]))
 
