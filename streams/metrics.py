@@ -106,6 +106,9 @@ class Metrics:
         self._snapshot_bytes = Gauge(
             "spendstream_detect_snapshot_bytes", "Size of the detector's last snapshot.", registry=r
         )
+        self._agent_failures = Counter(
+            "spendstream_agent_failures_total", "Failures of detector or notifiers, begun anew.", ["agent"], registry=r
+        )
         self._groups = Gauge("spendstream_detect_groups", "Groups by watch.", ["watch"], registry=r)
 
     def batch_absorbed(self, records: int, seconds: float) -> None:
@@ -138,6 +141,9 @@ class Metrics:
 
     def alert(self, watch: str, transition: str) -> None:
         self._transitions.labels(watch, transition).inc()
+
+    def agent_failed(self, agent: str) -> None:
+        self._agent_failures.labels(agent).inc()
 
     def detect_state(self, snapshot_bytes: int, groups: Mapping[str, int]) -> None:
         self._snapshot_bytes.set(snapshot_bytes)

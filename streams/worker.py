@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -10,9 +9,7 @@ from typing import Any, Final
 import structlog
 
 from schemas import topics
-from schemas.watch import Watches
-from streams.agents.detect import DetectAgent
-from streams.agents.notify import NotifyAgent
+from streams.alerting import Alerting
 from streams.app import build_app
 from streams.core.pricing import PriceBook
 from streams.health import Health, HealthServer
@@ -25,7 +22,6 @@ from streams.sinks.dead_letters import DeadLetters
 from streams.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
 from streams.sinks.ledger import Ledger
 from streams.sinks.rollups import Rollups
-from streams.watches import WatchFile, default_watches
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +32,6 @@ SINK_GROUPS: Final = {
     topics.ALERT: "sink-alerts",
 }
 """The consumer group of each sink, by the topic it empties."""
-
-_WATCHES_LOOKED_AT_EVERY_S: Final = 2.0
 
 
 def clickhouse_settings(settings: Settings) -> ClickHouseSettings:
@@ -93,28 +87,16 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
     parts: list[asyncio.Task[Any]] = []
     sinks: list[KafkaSink] = []
     app = None
-    detect: DetectAgent | None = None
-    notify: NotifyAgent | None = None
+    alerting: Alerting | None = None
     try:
         if "meter" in settings.worker_roles:
             app = build_app(settings, metrics, PriceBook.load(settings.rate_card_paths))
             parts.append(asyncio.create_task(_run_app(app, health), name="meter"))
-        else:
-            health.meter_started = True  # there is none to wait for
         if "sink" in settings.worker_roles:
             sinks = build_sinks(settings, metrics)
             parts.extend(asyncio.create_task(sink.run(), name="sink") for sink in sinks)
-        if {"detect", "notify"} & set(settings.worker_roles):
-            file = _watch_file(settings)
-            watches = default_watches(settings.meter_dimensions) if file is None else file.watches
-            if "detect" in settings.worker_roles:
-                detect = DetectAgent(settings, watches, metrics)
-                parts.append(asyncio.create_task(detect.run(), name="detect"))
-            if "notify" in settings.worker_roles:
-                notify = NotifyAgent(settings, watches.notifiers, metrics)
-                parts.append(asyncio.create_task(notify.run(), name="notify"))
-            if file is not None:
-                parts.append(asyncio.create_task(_follow(file, detect, notify), name="watches"))
+        alerting = Alerting(settings, metrics)
+        parts.extend(alerting.tasks())
         health.meter_started = app is None  # a worker of sinks alone has no meter to wait for
         log.info("worker.started", roles=settings.worker_roles, metrics=address)
         if ready is not None:
@@ -122,8 +104,8 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
         await _first_end(stopping, parts)
     finally:
         health.stopping = True
-        agents = [agent for agent in (detect, notify) if agent is not None]
-        await asyncio.gather(*(part.stop() for part in (*sinks, *agents)), return_exceptions=True)
+        stops = [sink.stop() for sink in sinks] + ([] if alerting is None else [alerting.stop()])
+        await asyncio.gather(*stops, return_exceptions=True)
         if app is not None:
             await app.stop()
         for part in parts:
@@ -131,24 +113,6 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
         await asyncio.gather(*parts, return_exceptions=True)
         await server.stop()
         log.info("worker.stopped")
-
-
-def _watch_file(settings: Settings) -> WatchFile | None:
-    """Return the operator's watches; None where there are none. Raises: WatchesError."""
-    if settings.watches_path is None:
-        return None
-    return WatchFile(settings.watches_path, settings.meter_dimensions, os.environ)
-
-
-async def _follow(file: WatchFile, detect: DetectAgent | None, notify: NotifyAgent | None) -> None:
-    """Hand on the watches whenever their file is edited. An edit that can't be used changes nothing."""
-    while True:
-        await asyncio.sleep(_WATCHES_LOOKED_AT_EVERY_S)
-        watches: Watches | None = await asyncio.to_thread(file.changed)
-        if watches is not None and detect is not None:
-            detect.reconfigure(watches)
-        if watches is not None and notify is not None:
-            notify.reconfigure(watches.notifiers)
 
 
 def _calm_garbage_collection() -> None:

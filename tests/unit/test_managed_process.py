@@ -74,13 +74,13 @@ def test_child_that_is_never_ready_is_killed(tmp_path: Path) -> None:
 
 
 def test_log_tail_of_a_second_run_leaves_out_the_first(tmp_path: Path) -> None:
-    child = ManagedProcess([sys.executable, "-c", "print('one')"], log_path=tmp_path / "log")
-    child.start()
-    assert wait_until(lambda: not child.is_running())
-    child.argv[-1] = "print('two')"
-    child.start()
-    assert wait_until(lambda: not child.is_running())
-    assert child.log_tail() == "two"
+    says = "import sys, time; print(sys.argv[1], flush=True); time.sleep(60)"
+    child = ManagedProcess([sys.executable, "-c", says, "one"], log_path=tmp_path / "log")
+    for word in ("one", "two"):
+        child.argv[-1] = word
+        child.start()
+        assert wait_until(lambda word=word: child.log_tail() == word)
+        child.stop()
 
 
 def test_stop_asks_with_sigterm(tmp_path: Path) -> None:
