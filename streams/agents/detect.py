@@ -8,8 +8,9 @@ on at the snapshot's offsets. In order: transitions are acknowledged on the aler
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 from schemas import topics
 from schemas.alert import Alert, Silence
 from schemas.watch import Watches
+from streams.agents.detect_seed import Seeder, Stand
 from streams.core.clock import US
 from streams.core.detect.detector import Detector
 from streams.core.detect.rollups import RollupRecord
@@ -148,7 +150,9 @@ class DetectAgent:
             await consumer.start()
             leader = await self._recovered(consumer)
             log.info("detect.leads", snapshot=leader.progress.snapshot_number, watches=leader.detector.group_count())
-            await self._detect(consumer, leader, lease)
+            seeder = Seeder(self._settings, leader.detector, leader.between_steps, self._in_thread, leader.stand)
+            async with _beside(seeder.run()):
+                await self._detect(consumer, leader, lease)
         finally:
             await consumer.stop()
             log.info("detect.stands_by")
@@ -182,14 +186,15 @@ class DetectAgent:
     async def _detect(self, consumer: AIOKafkaConsumer, leader: "_Leader", lease: _Lease) -> None:
         while not lease.lost.is_set() and not self._stopping.is_set():
             fetched = await consumer.getmany(timeout_ms=round(_POLL_S * 1000), max_records=MAX_RECORDS)
-            records = leader.take(fetched)
-            former_us, clock_us = leader.progress.clock_us, leader.clock()
-            for some, until_us in slices(records, former_us, clock_us):
-                started = time.perf_counter()
-                changed, alerts = await self._in_thread(_step, leader.detector, some, until_us, _is_live(until_us))
-                if alerts:
-                    await self._publish(leader, alerts)
-                self._metrics.detected(changed, time.perf_counter() - started, leader.behind_s())
+            async with leader.between_steps:
+                records = leader.take(fetched)
+                former_us, clock_us = leader.progress.clock_us, leader.clock()
+                for some, until_us in slices(records, former_us, clock_us):
+                    started = time.perf_counter()
+                    changed, alerts = await self._in_thread(_step, leader.detector, some, until_us, _is_live(until_us))
+                    if alerts:
+                        await self._publish(leader, alerts)
+                    self._metrics.detected(changed, time.perf_counter() - started, leader.behind_s())
             if leader.watches is not self._watches:
                 await self._take_up(leader, self._watches)
             if leader.wants_snapshot():
@@ -254,12 +259,15 @@ class _Leader:
         self.detector = detector
         self.progress = progress
         self.watches = watches
+        self.between_steps = asyncio.Lock()
+        """Held while what was read is taken in: otherwise the detector stands at the progress's offsets."""
         self._settings = settings
         self._consumer = consumer
         self._rollup = settings.topic(topics.ROLLUP)
         self._alert = settings.topic(topics.ALERT)
         self._silence = TopicPartition(settings.topic(topics.SILENCE), PARTITION)
         self._read_until_ms: dict[int, int] = {}
+        self._begins: dict[int, int] = {}
 
     async def assign(self, partitions: Sequence[int]) -> None:
         """Read the rollups from where the snapshot stands, and the alerts and silences that are yet to come."""
@@ -271,10 +279,12 @@ class _Leader:
         for tp, at in alerts.items():
             self._consumer.seek(tp, at)
         begin = await self._consumer.beginning_offsets(tps)
+        self._begins = {tp.partition: begin[tp] for tp in tps}
         for tp in tps:
             stored = self.progress.rollups.get(tp.partition)
             if stored is not None and stored < begin[tp]:
                 log.error("detect.rollups_expired", partition=tp.partition, offset=stored, begin=begin[tp])
+                self.detector.doubt_budgets()
             self.progress.rollups[tp.partition] = begin[tp] if stored is None else max(stored, begin[tp])
             self._consumer.seek(tp, self.progress.rollups[tp.partition])
 
@@ -316,6 +326,10 @@ class _Leader:
         """Return how far the detection clock is behind the wall clock, in s."""
         return max(0.0, time.time() - self.progress.clock_us / US)
 
+    def stand(self) -> Stand:
+        """Return how far the detector is. Holds between two steps."""
+        return Stand(dict(self.progress.rollups), self._begins, self.progress.clock_us, self.behind_s())
+
     def wants_snapshot(self) -> bool:
         """Whether it is time for the next snapshot."""
         interval_s = max(self._settings.detect_snapshot_interval_s, self.progress.snapshot_bytes / SNAPSHOT_BYTES_PER_S)
@@ -331,6 +345,17 @@ class _Leader:
         if self.progress.rollups.get(tp.partition, 0) >= highwater:
             return wall_us
         return self._read_until_ms.get(tp.partition, 0) * 1000
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run something in a task of its own, no longer than the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def slices(

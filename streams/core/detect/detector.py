@@ -1,8 +1,6 @@
 """All watches together: rollup records in, alert transitions out."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -13,17 +11,16 @@ from pydantic import TypeAdapter
 from schemas.alert import Alert, Silence
 from schemas.watch import AnomalyRule, BudgetRule, Watch, Watches
 from streams.core.clock import US
-from streams.core.detect.anomaly import AnomalyEvaluator
 from streams.core.detect.attribution import Profiles
-from streams.core.detect.budget import BudgetEvaluator
-from streams.core.detect.finding import Arrays, Evaluator, Finding, Level, Updates
+from streams.core.detect.finding import Arrays, Evaluator, Finding, Level
 from streams.core.detect.groups import Groups
 from streams.core.detect.lifecycle import Case, Lifecycle, Why
 from streams.core.detect.reasons import Reasons
 from streams.core.detect.recent import RecentMinutes
 from streams.core.detect.rollups import Changes, RollupBook, RollupRecord
+from streams.core.detect.seeding import Seeding
 from streams.core.detect.silences import Silences
-from streams.core.detect.threshold import ThresholdEvaluator
+from streams.core.detect.watched import Watched, definition, evaluator_of
 
 TRUST_ABSENCE_AFTER_US: Final = 240 * US
 """After a restart, so long an alert that no rule reports is left open: its evidence may be on its way again."""
@@ -33,28 +30,6 @@ Sections = Mapping[str, Arrays]
 
 _ALERTS: Final = TypeAdapter(list[Alert])
 _SILENCES: Final = TypeAdapter(list[Silence])
-
-
-@dataclass
-class _Watched:
-    """A watch at work. ``group_of``: its group of each combination; -1 out of scope."""
-
-    watch: Watch
-    groups: Groups
-    evaluator: Evaluator
-    group_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-
-    def map(self, combinations: Sequence[tuple[str, ...]]) -> None:
-        """Learn the groups of combinations that are new."""
-        fresh = [self.groups.find(values) for values in combinations[len(self.group_of) :]]
-        if fresh:
-            self.group_of = np.append(self.group_of, [-1 if number is None else number for number in fresh])
-
-    def apply(self, changes: Changes, now_us: int) -> None:
-        groups = self.group_of[changes.combinations]
-        mine = groups >= 0
-        if mine.any():
-            self.evaluator.apply(Updates(groups[mine], changes.minutes_us[mine], changes.sums[mine]), now_us)
 
 
 class Detector:
@@ -71,7 +46,7 @@ class Detector:
         self._explains = explains
         self._recent = RecentMinutes()
         self._profiles = Profiles(tuple(dimensions))
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, Watched] = {}
         self._restored: dict[str, Arrays] = {}
         self._trust_absence_from_us = 0
 
@@ -120,6 +95,20 @@ class Detector:
         for alert in alerts:
             self.lifecycle.published(alert)
 
+    def unseeded(self) -> list[str]:
+        """Return the watches that may lack some of their period: budgets that began within it."""
+        return [name for name, watched in list(self._watched.items()) if not watched.is_seeded]
+
+    def doubt_budgets(self) -> None:
+        """Take note that records were lost: every budget may lack something."""
+        for watched in self._watched.values():
+            watched.is_seeded = not isinstance(watched.watch.rule, BudgetRule)
+
+    def begin_seeding(self, now_us: int) -> Seeding | None:
+        """Cut: return what history is wanted for the watches that are not seeded; None where all are."""
+        wanting = [watched for watched in self._watched.values() if not watched.is_seeded]
+        return Seeding(self.book, wanting, now_us) if wanting else None
+
     def tidy(self, now_us: int) -> None:
         """Forget what is final or long over. Every minute or so."""
         self.book.forget_final()
@@ -146,6 +135,7 @@ class Detector:
         for name, watched in self._watched.items():
             sections[f"watch/{name}"] = {
                 "definition": np.array([definition(watched.watch)]),
+                "seeded": np.array([watched.is_seeded]),
                 "groups": _names(watched.groups.values, len(watched.watch.group_by)),
                 **{f"state/{key}": array for key, array in watched.evaluator.snapshot().items()},
             }
@@ -162,13 +152,14 @@ class Detector:
         }
         self._trust_absence_from_us = now_us + TRUST_ABSENCE_AFTER_US
 
-    def _take_up(self, watch: Watch) -> _Watched:
+    def _take_up(self, watch: Watch) -> Watched:
         groups = Groups(watch, self.book.dimensions)
-        watched = _Watched(watch, groups, evaluator_of(watch, groups))
+        watched = Watched(watch, groups, evaluator_of(watch, groups), not isinstance(watch.rule, BudgetRule))
         arrays = self._restored.pop(watch.name, None)
         if arrays is not None and str(arrays["definition"][0]) == definition(watch):
             for values in arrays["groups"].tolist():
                 groups.number(tuple(values))
+            watched.is_seeded |= bool(arrays.get("seeded", np.zeros(1))[0])
             watched.map(self.book.combinations)
             watched.evaluator.restore(
                 {key.removeprefix("state/"): array for key, array in arrays.items() if key.startswith("state/")}
@@ -180,7 +171,7 @@ class Detector:
                 watched.apply(known, int(known.minutes_us.max()))
         return watched
 
-    def _judge(self, watched: _Watched, now_us: int, is_live: bool) -> list[Alert]:
+    def _judge(self, watched: Watched, now_us: int, is_live: bool) -> list[Alert]:
         decided, reported, firing = [], set(), set()
         for finding in watched.evaluator.findings(now_us):
             case = Case(watched.watch, watched.groups.named(finding.group), finding)
@@ -189,7 +180,8 @@ class Detector:
                 firing.add(finding.group)
             decided.append(self._decide(watched, case, now_us, is_live))
         watched.evaluator.hold(firing)
-        if is_live and now_us >= self._trust_absence_from_us:
+        # a budget that lacks some of its period can't say that anything is over
+        if is_live and watched.is_seeded and now_us >= self._trust_absence_from_us:
             decided += [
                 self._decide(watched, _over(watched.watch, alert), now_us, is_live)
                 for alert in self.lifecycle.open_alerts()
@@ -198,7 +190,7 @@ class Detector:
             ]
         return [alert for alert in decided if alert is not None]
 
-    def _decide(self, watched: _Watched, case: Case, now_us: int, is_live: bool) -> Alert | None:
+    def _decide(self, watched: Watched, case: Case, now_us: int, is_live: bool) -> Alert | None:
         def explain(case: Case) -> Why:
             if not self._explains:
                 return Why()
@@ -230,28 +222,12 @@ class Detector:
                 held |= np.isin(watched.group_of, list(firing))
         return np.flatnonzero(held)
 
-    def _firing_groups(self, watched: _Watched) -> set[int]:
+    def _firing_groups(self, watched: Watched) -> set[int]:
         return {
             watched.groups.number(tuple(alert.group.values()))
             for alert in self.lifecycle.open_alerts()
             if alert.watch == watched.watch.name and alert.state == "firing"
         }
-
-
-def evaluator_of(watch: Watch, groups: Groups) -> Evaluator:
-    """Return a fresh evaluator for a watch's rule."""
-    rule = watch.rule
-    if isinstance(rule, AnomalyRule):
-        return AnomalyEvaluator(rule, groups)
-    if isinstance(rule, BudgetRule):
-        return BudgetEvaluator(rule, groups)
-    return ThresholdEvaluator(rule, groups)
-
-
-def definition(watch: Watch) -> str:
-    """Return a digest of what a watch's state depends on: rule, scope and grouping, not who is told."""
-    parts = watch.model_dump_json(include={"rule", "scope", "group_by"})
-    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
 
 
 def _over(watch: Watch, alert: Alert) -> Case:

@@ -6,7 +6,6 @@ aggregate is forgotten once it is final twice over: by its partition's event tim
 has written again whatever it had not; time in which nothing was written doesn't count.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS
 from schemas.rollup import ON_TIME
 from streams.core.clock import MINUTE_US
+from streams.core.detect.cut import KEY_BYTES, Born, Bounds, Cut, Source, digest
 from streams.core.detect.finding import Arrays
 from streams.core.money import PUSD
 from streams.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
@@ -27,7 +27,6 @@ REWRITTEN_WITHIN_MS: Final = 300_000
 LONGEST_GAP_MS: Final = 10_000
 """A silence of the topic counts as no more active time than this."""
 
-_KEY_BYTES: Final = 16
 _FIRST_SLOTS: Final = 1024
 
 Int64s = NDArray[np.int64]
@@ -81,6 +80,7 @@ class _Rollup(msgspec.Struct):
     cost_without_cache_usd: str
     cost_at_standard_tier_usd: str
     cost_with_requested_model_usd: str
+    first_offset: int = -1
 
 
 _decode = msgspec.json.Decoder(_Rollup).decode
@@ -103,11 +103,14 @@ class RollupBook:
         self.combinations: list[tuple[str, ...]] = []
         """By number: the values of ``dimensions``."""
         self.unreadable: list[NotARollup] = []
+        self.born: dict[bytes, Born] | None = None
+        """The aggregates that were met since the last cut, by the digest of their key; None: nobody wants to know."""
+        self._layouts: dict[tuple[str, ...], None] = {}
         self._keep_us = keep_s * 1_000_000 + 2 * MINUTE_US
         self._numbers: dict[tuple[str, ...], int] = {}
         self._slots: dict[bytes, int] = {}
         self._free: list[int] = []
-        self._sources: dict[tuple[str, int], int] = {}
+        self._sources: dict[Source, int] = {}
         self._newest_minute = np.zeros(0, dtype=np.int64)  # by source
         self._newest_offset = np.zeros(0, dtype=np.int64)
         self._active_ms: dict[int, int] = {}  # by partition of the rollup topic
@@ -150,6 +153,28 @@ class RollupBook:
         slots = slots[self._minutes[slots] >= minute_us]
         return Changes(self._members[slots], self._minutes[slots], self._sums[slots])
 
+    @property
+    def layouts(self) -> tuple[tuple[str, ...], ...]:
+        """The names of dimensions that keys were made of: as the meter is configured, and as it was."""
+        return tuple(self._layouts)
+
+    def cut(self) -> Cut:
+        """Return which aggregates are known at this moment; from now on ``born`` names those that are met."""
+        slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
+        source, blocks = self._source_of[slots], self._blocks[slots]
+        on_time = blocks <= ON_TIME
+        # one that comes later is of these minutes and blocks almost surely: see Cut.may_be_summed
+        oldest_minute = self._newest_minute - self._keep_us
+        oldest_block = self._newest_offset // CORRECTION_BLOCK_OFFSETS - 1
+        np.minimum.at(oldest_minute, source[on_time], self._minutes[slots][on_time])
+        np.minimum.at(oldest_block, source[~on_time], blocks[~on_time])
+        bounds = {
+            each: Bounds(int(self._newest_offset[number]), int(oldest_minute[number]), int(oldest_block[number]))
+            for each, number in self._sources.items()
+        }
+        self.born = {}
+        return Cut(frozenset(self._slots), bounds, self.layouts)
+
     def forget_final(self) -> int:
         """Forget what is final. Returns how many aggregates."""
         slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
@@ -176,6 +201,7 @@ class RollupBook:
         partitions = sorted(self._active_ms)
         return {
             "dimensions": np.array(self.dimensions, dtype=np.str_),
+            "layouts": np.array([",".join(names) for names in self._layouts], dtype=np.str_),
             "combinations": _text(self.combinations, len(self.dimensions)),
             "digests": self._digests[slots],
             "members": self._members[slots],
@@ -205,6 +231,8 @@ class RollupBook:
             [self._member(dict(zip(names, values, strict=True))) for values in arrays["combinations"].tolist()],
             dtype=np.int64,
         )
+        layouts = arrays["layouts"].tolist() if "layouts" in arrays else [",".join(names)]
+        self._layouts = {tuple(filter(None, layout.split(","))): None for layout in layouts}
         count = len(arrays["digests"])
         self._allocate(max(count, _FIRST_SLOTS))
         self._digests[:count] = arrays["digests"]
@@ -234,10 +262,14 @@ class RollupBook:
         self._newest_minute[source] = max(self._newest_minute[source], minute_us)
         self._newest_offset[source] = max(self._newest_offset[source], rollup.through_offset)
         totals = sums_of(rollup)
-        digest = hashlib.blake2b(record.key, digest_size=_KEY_BYTES).digest()
-        slot = self._slots.get(digest)
+        key = digest(record.key)
+        slot = self._slots.get(key)
         if slot is None:
-            slot = self._new_slot(digest)
+            slot = self._new_slot(key)
+            self._layouts.setdefault(tuple(rollup.dimensions))
+            if self.born is not None:
+                origin = rollup.source_log, rollup.source_partition
+                self.born[key] = Born(origin, minute_us, rollup.correction_block, rollup.first_offset)
             self._minutes[slot] = minute_us
             self._blocks[slot] = rollup.correction_block
             self._source_of[slot] = source
@@ -273,19 +305,19 @@ class RollupBook:
             self._newest_offset = np.append(self._newest_offset, -1)
         return number
 
-    def _new_slot(self, digest: bytes) -> int:
+    def _new_slot(self, key: bytes) -> int:
         if not self._free:
             self._grow()
         slot = self._free.pop()
-        self._slots[digest] = slot
-        self._digests[slot] = np.frombuffer(digest, dtype=np.uint8)
+        self._slots[key] = slot
+        self._digests[slot] = np.frombuffer(key, dtype=np.uint8)
         return slot
 
     def _digest(self, slot: int) -> bytes:
         return bytes(self._digests[slot])
 
     def _allocate(self, slots: int) -> None:
-        self._digests = np.zeros((slots, _KEY_BYTES), dtype=np.uint8)
+        self._digests = np.zeros((slots, KEY_BYTES), dtype=np.uint8)
         self._members = np.zeros(slots, dtype=np.int64)
         self._minutes = np.zeros(slots, dtype=np.int64)
         self._blocks = np.zeros(slots, dtype=np.int64)

@@ -66,7 +66,12 @@ def rollup_record(
         record[field] = usd_text(values[COLUMN[measure]])
     record["first_event_at"] = _time(values[COLUMN["first_event_us"]])
     record["last_event_at"] = _time(values[COLUMN["last_event_us"]])
-    return _encode([source_log, partition, minute, key.block, *key.dimensions]), _encode(record)
+    return rollup_key(source_log, partition, key), _encode(record)
+
+
+def rollup_key(source_log: str, partition: int, key: AggregateKey) -> bytes:
+    """Return an aggregate's Kafka key."""
+    return _encode([source_log, partition, _time(key.minute_us), key.block, *key.dimensions])
 
 
 def read_rollup(names: tuple[str, ...], value: bytes) -> tuple[str, AggregateKey, NDArray[np.int64]] | None:

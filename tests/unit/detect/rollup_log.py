@@ -44,6 +44,8 @@ class RollupLog:
         self._offset += 1
         key = AggregateKey(minute(at), block, members)
         totals = self._totals.setdefault(key, np.zeros(len(MEASURES), dtype=np.int64))
+        if not totals[COLUMN["calls"]]:
+            totals[COLUMN["first_offset"]] = self._offset
         totals[COLUMN["calls"]] += 1
         totals[COLUMN[COST]] += pusd
         for name, value in sums.items():
