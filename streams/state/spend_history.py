@@ -72,9 +72,10 @@ class SpendHistory:
         found = list(_digests(seeding.cut, table, values))
         unknown = np.array([seeding.cut.keys.isdisjoint(each) for each in found], dtype=np.bool_)
         positions = [DIMENSIONS.index(name) for name in seeding.names]
-        kept = np.flatnonzero(unknown).tolist()
-        rows.add(table.take(kept), [tuple(values[at][position] for position in positions) for at in kept])
-        digests.extend(found[at] for at in kept)
+        kept = np.flatnonzero(unknown)
+        members = [tuple(values[at][position] for position in positions) for at in kept.tolist()]
+        rows.add(table.take(pa.array(kept)), members)
+        digests.extend(found[at] for at in kept.tolist())
 
 
 class _Rows:
