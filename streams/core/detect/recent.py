@@ -1,6 +1,6 @@
 """The newest minutes, by combination of dimensions: what an alert's reasons are looked up in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -40,6 +40,8 @@ class RecentMinutes:
     def __init__(self) -> None:
         self._minutes: dict[int, _Minute] = {}
         self._closed_through = 0
+        self._late: dict[int, _Minute] = {}
+        """What came for minutes after they had closed; handed on with the next."""
 
     def add(self, changes: Changes, now_us: int) -> None:
         """Take in what changed. What is older than the kept minutes is left out."""
@@ -48,10 +50,22 @@ class RecentMinutes:
             if minute_us >= oldest:
                 mine = changes.minutes_us == minute_us
                 self._minutes.setdefault(minute_us, _Minute()).add(changes.combinations[mine], changes.sums[mine])
+                if minute_us <= self._closed_through:
+                    self._late.setdefault(minute_us, _Minute()).add(changes.combinations[mine], changes.sums[mine])
 
     def close(self, now_us: int) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield each minute that has closed since the last call: its open, the combinations in it, their sums."""
+        """Yield each minute that has closed since the last call: its open, the combinations in it, their sums.
+
+        Before them, what came late for minutes that had closed already.
+        """
         last = (now_us - CLOSE_AFTER_US) // MINUTE_US * MINUTE_US - MINUTE_US
+        late, self._late = self._late, {}
+        for minute_us, minute in sorted(late.items()):
+            yield minute_us, minute.members, minute.sums
+        if not self._closed_through:  # time before the first call is no history of none
+            if not self._minutes:
+                return
+            self._closed_through = min(self._minutes) - MINUTE_US
         first = max(self._closed_through + MINUTE_US, last - (KEPT_MINUTES - 1) * MINUTE_US)
         for minute_us in range(first, last + 1, MINUTE_US):
             minute = self._minutes.get(minute_us, _Minute())
@@ -83,21 +97,29 @@ class RecentMinutes:
 
     def snapshot(self) -> Arrays:
         """Return all of the state."""
-        minutes = sorted(self._minutes)
-        members = [self._minutes[minute].members for minute in minutes]
-        sums = [self._minutes[minute].sums for minute in minutes]
         return {
             "closed_through": np.array([self._closed_through], dtype=np.int64),
-            "minutes": np.repeat(np.array(minutes, dtype=np.int64), [len(m) for m in members]),
-            "members": np.concatenate([np.zeros(0, dtype=np.int64), *members]),
-            "sums": np.concatenate([np.zeros((0, len(SUMS)), dtype=np.int64), *sums]),
+            **_columns("", self._minutes),
+            **_columns("late_", self._late),
         }
 
     def restore(self, arrays: Arrays, numbers: NDArray[np.int64]) -> None:
         """Take over a snapshot's state. ``numbers``: the combinations' present numbers by those of the snapshot."""
         self._closed_through = int(arrays["closed_through"][0])
-        minutes = arrays["minutes"].astype(np.int64)
-        for minute_us in np.unique(minutes).tolist():
-            mine = minutes == minute_us
-            members = numbers[arrays["members"][mine].astype(np.int64)]
-            self._minutes.setdefault(minute_us, _Minute()).add(members, arrays["sums"][mine].astype(np.int64))
+        for prefix, minutes in (("", self._minutes), ("late_", self._late)):
+            opens = arrays[f"{prefix}minutes"].astype(np.int64)
+            for minute_us in np.unique(opens).tolist():
+                mine = opens == minute_us
+                members = numbers[arrays[f"{prefix}members"][mine].astype(np.int64)]
+                minutes.setdefault(minute_us, _Minute()).add(members, arrays[f"{prefix}sums"][mine].astype(np.int64))
+
+
+def _columns(prefix: str, minutes: Mapping[int, _Minute]) -> Arrays:
+    opens = sorted(minutes)
+    members = [minutes[minute].members for minute in opens]
+    sums = [minutes[minute].sums for minute in opens]
+    return {
+        f"{prefix}minutes": np.repeat(np.array(opens, dtype=np.int64), [len(m) for m in members]),
+        f"{prefix}members": np.concatenate([np.zeros(0, dtype=np.int64), *members]),
+        f"{prefix}sums": np.concatenate([np.zeros((0, len(SUMS)), dtype=np.int64), *sums]),
+    }

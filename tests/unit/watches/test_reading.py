@@ -93,7 +93,7 @@ def test_the_demo_has_the_built_in_watches_at_a_demos_pace() -> None:
         if watch["rule"]["kind"] == "anomaly":
             watch["rule"]["min_history"] = 120
         if watch["name"] == "provider-failures":
-            watch["rule"]["window"] = 120
+            watch["rule"]["window"] = 60
     assert demo == built_in
 
 
