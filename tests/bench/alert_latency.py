@@ -16,32 +16,36 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
 from schemas import topics
+from streams.drain import drain
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import AlertWorld, call
 from tests.bench.load import events
 
 _TICK_S = 0.1
 _BURST_FEATURES = 12
-_STEADY_PER_TICK = 1
+_STEADY_EVERY_TICKS = 5
 _BURST_CALLS = 1_500
-WARM_UP_S = 330
-"""Long enough for the anomaly rule to have the history that its watch demands here."""
+_HISTORY_S = 1_020
+WARM_UP_S = 40
 
-WATCHES = """
+BOUND = """
   - name: bound
     group_by: [team]
     scope: {service: marks}
     rule: {kind: threshold, measure: cost, above: 50, window: 1m}
+"""
+USUAL = """
   - name: usual
     group_by: [feature]
     scope: {service: bursts}
-    rule: {kind: anomaly, direction: up, min_history: 4m, min_spend_usd: 0.01}
+    rule: {kind: anomaly, direction: up, min_history: 2m, min_spend_usd: 0.01}
 """
 
 
@@ -68,6 +72,8 @@ def measure_alert_latency(per_second: int, seconds: float, warm_up_s: float = WA
         with world:
             world.start_worker()
             world.wait_until_watching()
+            _publish_history(world)
+            world.write_watches(BOUND + USUAL)
             with_clickhouse, without = Sent(), Sent()
             asyncio.run(_load(world, per_second, warm_up_s, seconds, with_clickhouse, without))
             time.sleep(5)
@@ -75,6 +81,23 @@ def measure_alert_latency(per_second: int, seconds: float, warm_up_s: float = WA
             *_report(receiver, with_clickhouse, per_second, "with ClickHouse"),
             *_report(receiver, without, per_second, "with ClickHouse stopped"),
         ]
+
+
+def _publish_history(world: AlertWorld) -> None:
+    """Give every feature of the bursts a quarter of an hour of usual calls, which the anomaly rule asks for."""
+    now = datetime.now(UTC)
+    step_s = _STEADY_EVERY_TICKS * _TICK_S
+    for first in range(0, int(_HISTORY_S / step_s), 100):
+        ages = [_HISTORY_S - (first + step) * step_s for step in range(100)]
+        world.send(
+            [
+                _usual(f"feature-{number}") | {"occurred_at": (now - timedelta(seconds=age)).isoformat()}
+                for age in ages
+                if age > 0
+                for number in range(_BURST_FEATURES)
+            ]
+        )
+    asyncio.run(drain(world.settings, 60.0))
 
 
 async def _load(
@@ -109,7 +132,8 @@ class _Load:
         burst_every = max(1, ticks // (len(features) + 1))
         for tick in range(1, ticks + 1):
             started = time.monotonic()
-            steady = [_usual(f"feature-{n}") for n in range(_BURST_FEATURES) for _ in range(_STEADY_PER_TICK)]
+            is_due = self._ticks % _STEADY_EVERY_TICKS == 0
+            steady = [_usual(f"feature-{number}") for number in range(_BURST_FEATURES if is_due else 0)]
             if sent is not None and tick % 10 == 0:
                 team = f"team-{self._ticks}"
                 sent.bound[team] = time.monotonic()
