@@ -64,7 +64,7 @@ def measure_alert_latency(per_second: int, seconds: float, warm_up_s: float = WA
         world = AlertWorld(
             Path(folder),
             receiver,
-            WATCHES,
+            BOUND,
             METER_DIMENSIONS=dimensions,
             LOG_LEVEL="info",
             DETECT_SNAPSHOT_INTERVAL_S="60",
