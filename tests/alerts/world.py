@@ -42,14 +42,14 @@ class AlertWorld(World):
         folder.mkdir(parents=True, exist_ok=True)
         self.watches_path = folder / "watches.yaml"
         self.write_watches(watches)
-        super().__init__(
-            folder,
-            WATCHES=str(self.watches_path),
-            HOOK_URL=receiver.url,
-            HOOK_SECRET=SECRET,
-            DETECT_SNAPSHOT_INTERVAL_S="3",
+        settings = {
+            "WATCHES": str(self.watches_path),
+            "HOOK_URL": receiver.url,
+            "HOOK_SECRET": SECRET,
+            "DETECT_SNAPSHOT_INTERVAL_S": "3",
             **overrides,
-        )
+        }
+        super().__init__(folder, **settings)
 
     def write_watches(self, watches: str) -> None:
         self.watches_path.write_text(WATCHES.format(watches=watches))
