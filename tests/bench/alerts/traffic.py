@@ -82,7 +82,7 @@ def calm(groups: Services, minutes: int, seed: int, first_minute: int = 0) -> Ra
 def _profile(at: NDArray[np.int64], groups: Services, group: int) -> NDArray[np.float64]:
     local = at / 60 + groups.shift_h[group]
     hour, day = local % 24, (local // 24) % 7
-    open_hours = _sigmoid((hour - 8.5) / 0.75) * _sigmoid((18.5 - hour) / 0.9)
+    open_hours = _sigmoid((hour - 8.5) / 0.5) * _sigmoid((18.5 - hour) / 0.9)
     lunch = 1 - 0.2 * np.exp(-0.5 * np.square((hour - 12.5) / 0.6))
     night = groups.night[group]
     height = np.where(day >= 5, groups.weekend[group], 1.0)

@@ -36,9 +36,9 @@ def test_half_of_a_usual_minute_in_its_first_second_is_no_evidence() -> None:
 
 def test_one_minute_beyond_the_bound_is_suspect_and_a_second_fires_since_the_first() -> None:
     world = settled(sensitivity="low")
-    world.add(120.5, 240)
+    world.add(120.5, 210)
     assert level(world.look(120.5), "up") is Level.SUSPECT
-    world.add(121.5, 240)
+    world.add(121.5, 210)
     finding = world.look(121.5)[0, "up"]
     assert (finding.level, finding.since_us) == (Level.FIRING, minute(120))
 

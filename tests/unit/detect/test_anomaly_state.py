@@ -112,7 +112,8 @@ def test_a_snapshot_holds_no_python_objects_and_is_a_copy() -> None:
     assert all(array.dtype != object for array in taken.values())
     before = {name: array.copy() for name, array in taken.items()}
     world.steady(120, 140, calls=500)
-    assert all(np.array_equal(before[name], taken[name]) for name in taken)
+    for name, array in taken.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
 def test_a_leap_of_the_clock_over_days_leaves_no_alert() -> None:

@@ -16,6 +16,7 @@ from streams.core.detect.anomaly.columns import Column, Columns, Rows
 from streams.core.detect.anomaly.minutes import Sums
 from streams.core.detect.anomaly.scale import Floats, Scale
 from streams.core.detect.anomaly.season import Season
+from streams.core.detect.anomaly.slopes import Slopes
 from streams.core.money import PUSD
 
 _LAYOUT: Final = {
@@ -23,9 +24,11 @@ _LAYOUT: Final = {
     "taught": (np.int32, 0),  # minutes learned from, since the level was last learned anew
     "active": (np.int32, 0),  # of them, with calls
     "frozen": (np.int32, 0),  # minutes since it last learned, while held
+    "stale": (np.float32, 0),  # how unsure that has made it, as a part of the level
     "level": (np.float64, 0),
     "trend": (np.float64, 0),  # per minute
     "spread": (np.float64, 0),  # mean absolute weighted residual
+    "bustle": (np.float32, 0),  # the same of the root of the number of calls
     "recent": (np.float64, 0),  # mean of the last five minutes, held or not
     "along": (np.float64, 0),  # with "across": how the group now stands to its hours of the week
     "across": (np.float64, 0),
@@ -49,18 +52,20 @@ class Baseline:
         self.scale = scale
         self.columns = Columns(_LAYOUT)
         self.season = Season()
+        self.slopes = Slopes()
 
     def grow(self, size: int) -> None:
         """Make room for groups below ``size``."""
         self.columns.grow(size)
         self.season.grow(size)
+        self.slopes.grow(size)
 
     def expect(self, minute_us: int, through_us: int, rows: Rows = slice(None)) -> Expectation:
         """Return what is expected of a minute later than ``through_us``."""
         columns = self.columns
         change, trust = self.season.way(through_us, minute_us, rows)
         ahead = max(0, (minute_us - through_us) // MINUTE_US)
-        usual = change * trust * self._standing(rows)
+        usual = change * (trust > 0) * self._standing(rows)
         point = columns["level"][rows] + ahead * columns["trend"][rows] + usual
         return Expectation(np.maximum(point, 0) if self.scale.is_sum else point, trust)
 
@@ -84,13 +89,33 @@ class Baseline:
         return np.where(calls > 0, self.columns["numerator"][rows] / np.maximum(calls, 1e-12), 0.0)
 
     def slack(self, expected: Expectation, rows: Rows = slice(None)) -> Floats:
-        """Return what the baseline is unsure by where hours of the week are not known, in the domain.
+        """Return what the baseline may be off by in one minute, in the domain: less, the more is known of this hour.
 
         More, the longer it has been frozen.
         """
-        stale = np.minimum(limits.SLOPE + limits.STALE * self.columns["frozen"][rows], limits.STALE_CAP)
-        unsure = stale if self.scale.is_sum else stale - limits.SLOPE
-        return unsure * (1 - expected.trust) * (np.abs(expected.point) if self.scale.is_sum else 1.0)
+        stale = self.columns["stale"][rows]
+        if not self.scale.is_sum:
+            return stale * (1 - expected.trust)
+        slope = limits.SLOPE_LEAST + limits.SLOPE_SHARE * self.slopes.now[rows]
+        steep = np.fmin(slope, limits.SLOPE)
+        return np.minimum(steep + stale, limits.STALE_CAP) * (1 - expected.trust) * np.abs(expected.point)
+
+    def drift_slack(self, expected: Expectation) -> Floats:
+        """Return the same for a mean over many minutes of all groups."""
+        stale = self.columns["stale"] * (1 - expected.trust)
+        if not self.scale.is_sum:
+            return stale
+        now = self.slopes.now
+        share = np.where(expected.trust >= limits.TRUSTED, limits.DRIFT_SLOPE_TRUSTED, limits.DRIFT_SLOPE_SHARE)
+        blind = np.where(expected.trust >= limits.TRUSTED, limits.SLOPE, limits.DRIFT_SLOPE)
+        steep = np.where(np.isnan(now), blind, limits.SLOPE_LEAST + share * now)
+        return (steep + stale) * np.abs(expected.point)
+
+    def count_sigma(self, rows: Rows = slice(None)) -> Floats:
+        """Return the standard deviation of a minute of a sum, in the domain, if every call had the usual size."""
+        bustle = np.maximum(2 * 1.2533 * self.columns["bustle"][rows], 1.0)  # 1: no burstier than chance
+        least = 0.02 * np.abs(self.columns["level"][rows])
+        return np.maximum(0.5 * np.sqrt(self.call_size(rows)) * bustle, least) + 1e-12
 
     def learn(self, minute_us: int, sums: Sums, expected: Expectation, sigma: Floats, held: NDArray[np.bool_]) -> None:
         """Take in one closed minute of all groups."""
@@ -102,12 +127,14 @@ class Baseline:
         self._follow_recent(points, known)
         columns["level"][:] = np.where(columns["taught"] > 0, expected.point, points)
         teach = known & ~held
-        columns["frozen"][:] = np.where(held, columns["frozen"] + 1, 0)
-        columns["trend"][held] = 0.0
+        self._freeze(held, expected)
+        self._learn_bustle(sums, teach, expected)
         self._learn_usual(sums, teach, expected, sigma)
         self._learn_level(points, sums, teach, expected, sigma)
         self._learn_standing(minute_us, points, teach, expected)
         self.season.learn(minute_us, points, teach)
+        if self.scale.is_sum:
+            self.slopes.learn(minute_us, points, sigma, teach)
         columns["taught"][teach] += 1
         columns["active"][teach & (sums.calls > 0)] += 1
 
@@ -115,10 +142,38 @@ class Baseline:
         first = self.columns["first_us"]
         first[(first < 0) & (sums.calls > 0)] = minute_us
 
+    def _freeze(self, held: NDArray[np.bool_], expected: Expectation) -> None:
+        """Who is held goes on as on other days, and grows unsure."""
+        columns = self.columns
+        columns["frozen"][:] = np.where(held, columns["frozen"] + 1, 0)
+        columns["trend"][held] = 0.0
+        unsure = np.full(len(held), limits.STALE)
+        if self.scale.is_sum:
+            path = np.where(expected.trust > 0, 0.0, self.slopes.path)  # else the point has heeded it
+            columns["level"][held] += (path * columns["level"])[held]
+            now = self.slopes.now
+            unsure += limits.STALE_SLOPE / 30 * np.where(np.isnan(now), limits.STALE_BLIND, now)
+        stale = columns["stale"]
+        stale[:] = np.where(held, np.minimum(stale + unsure, limits.STALE_CAP), limits.STALE_FADES * stale)
+
     def _follow_recent(self, points: Floats, known: NDArray[np.bool_]) -> None:
         recent = self.columns["recent"]
         weight = np.where(self.columns["taught"] > 0, limits.RECENT, 1.0) * known
         recent += weight * (points - recent)
+
+    def _learn_bustle(self, sums: Sums, teach: NDArray[np.bool_], expected: Expectation) -> None:
+        """How much the number of calls varies beside what is usual; sums only. Its own outliers are clipped."""
+        columns = self.columns
+        size = self.call_size()
+        if not self.scale.is_sum:
+            return
+        usual = np.sqrt(self.scale.back(expected.point) / np.maximum(size, 1e-30))
+        away = np.where(size > 0, np.abs(np.sqrt(np.maximum(sums.calls, 0)) - usual), 0.0)
+        most = np.where(
+            columns["taught"] < limits.WARM, np.inf, limits.SPREAD_CLIP * np.maximum(columns["bustle"], 0.4)
+        )
+        weight = np.maximum(1 / limits.SPREAD_TAU, 1 / (columns["taught"] + 1.0)) * (teach & (size > 0))
+        columns["bustle"][:] += weight * (np.minimum(away, most) - columns["bustle"])
 
     def _learn_usual(self, sums: Sums, teach: NDArray[np.bool_], expected: Expectation, sigma: Floats) -> None:
         """Usual size and number of calls: a minute's sums scaled down to the clip, so that no outlier teaches them."""
@@ -143,11 +198,12 @@ class Baseline:
         taught = columns["taught"]
         warm = taught >= limits.WARM
         residual = (points - columns["level"]) * teach
-        clipped = np.where(warm, np.clip(residual, -limits.CLIP * sigma, limits.CLIP * sigma), residual)
+        size = np.abs(columns["level"]) if self.scale.is_sum else np.ones(len(sigma))
+        most = np.maximum(limits.CLIP * sigma, limits.CLIP_LEAST * size * self.scale.is_sum)
+        clipped = np.where(warm, np.clip(residual, -most, most), residual)
         follow = 1 / self._tau(sigma, expected.trust)
         gain = np.where(warm, 1 - np.square(1 - follow), np.maximum(1 / (taught + 1.0), 0.05))
         columns["level"][:] += gain * clipped
-        size = np.abs(columns["level"]) if self.scale.is_sum else 1.0
         trend = limits.TREND_DAMPING * columns["trend"] + np.where(warm, np.square(follow), 0.0) * clipped
         columns["trend"][:] = np.clip(trend, -limits.TREND_CAP * size, limits.TREND_CAP * size)
         self._learn_spread(residual, sums, teach)
@@ -156,7 +212,8 @@ class Baseline:
         level = np.abs(self.columns["level"]) if self.scale.is_sum else np.ones(len(sigma))
         noise = limits.QUIET * sigma / np.maximum(level, 1e-30)
         tau = np.clip(limits.TAU_FAST * np.sqrt(noise), limits.TAU_FAST, limits.TAU_SLOW)
-        return np.where(trust >= 0.5, np.maximum(tau, limits.TAU_SEASONAL), tau)
+        slow = (trust >= limits.TRUSTED) | (self.slopes.now <= limits.FLAT)
+        return np.where(slow, np.maximum(tau, limits.TAU_SEASONAL), tau)
 
     def _learn_spread(self, residual: Floats, sums: Sums, teach: NDArray[np.bool_]) -> None:
         columns = self.columns
@@ -198,14 +255,15 @@ class Baseline:
 
     def snapshot(self) -> dict[str, Column]:
         """Return all state."""
-        return {**self.columns.snapshot("base_"), **self.season.snapshot()}
+        return {**self.columns.snapshot("base_"), **self.season.snapshot(), **self.slopes.snapshot()}
 
     def restore(self, arrays: Mapping[str, Column]) -> None:
         """Take over a snapshot."""
         self.columns.restore(arrays, "base_")
         self.season.restore(arrays)
+        self.slopes.restore(arrays)
 
     @property
     def nbytes(self) -> int:
         """Memory held."""
-        return self.columns.nbytes + self.season.nbytes
+        return self.columns.nbytes + self.season.nbytes + self.slopes.nbytes

@@ -64,10 +64,12 @@ class Judge:
         band = self.band(sums, expected, sigma, rows)
         score = self._score(observed, expected, sigma, rows)
         ready = self._ready(minute_us, sums, rows)
-        up = ready & (self._sparing(observed, sums, band, rows) > band.upper) & (self.rule.direction != "down")
+        upwards = ready & (self.rule.direction != "down")
+        early = upwards & self._early(observed, sums, expected, band, rows)
+        up = upwards & (self._sparing(observed, sums, band, rows) > band.upper)
         down = ready & (observed < band.lower) & (self.rule.direction != "up")
         sure_up, sure_down = self._extreme(observed, score, sums, expected, sigma, rows)
-        return Verdict(observed, band, score, sigma, ready, up, down, up & sure_up, down & sure_down)
+        return Verdict(observed, band, score, sigma, ready, up | early, down, up & sure_up | early, down & sure_down)
 
     def band(self, sums: Sums, expected: Expectation, sigma: Floats, rows: Rows, part: float = 1.0) -> Band:
         """Return the band of a minute; ``part`` of the bound and of what the rule asks for at least."""
@@ -78,6 +80,15 @@ class Judge:
         upper = np.maximum(scale.back(expected.point + reach), mean + least)
         lower = np.minimum(scale.back(expected.point - reach), mean - least)
         return Band(mean, np.maximum(lower, 0), upper, mean - least, mean + least)
+
+    def _early(self, observed: Floats, sums: Sums, expected: Expectation, band: Band, rows: Rows) -> Mask:
+        """Whether the number of calls alone is evidence enough, even if the minute ended now. Sums only."""
+        if not self.baseline.scale.is_sum:
+            return np.zeros(len(observed), dtype=np.bool_)
+        counted = np.minimum(observed, limits.COUNT_CAP * sums.calls * self.baseline.call_size(rows))
+        score = self._score(counted, expected, self.baseline.count_sigma(rows), rows)
+        enough: Mask = (score >= limits.COUNT_BOUND * self.bound) & (observed > band.least_up)
+        return enough
 
     def _stake(self, sums: Sums, mean: Floats, rows: Rows) -> Floats:
         """Return the difference in the measure that comes to ``min_spend_usd`` a minute.

@@ -19,8 +19,9 @@ from streams.core.detect.anomaly.standing import Groups, Standing
 from streams.core.detect.finding import Finding, Level
 
 _LAYOUT: Final = {
-    "drift": (np.float64, 0),  # mean score of the last five minutes, each clipped
-    "quick": (np.float64, 0),  # of the last two or three
+    "drift": (np.float64, 0),  # mean of the last five minutes: standard deviations off what was expected, clipped
+    "long": (np.float64, 0),  # of the last quarter of an hour
+    "quick": (np.float64, 0),  # of the last three or so, as scores
 }
 
 
@@ -46,9 +47,9 @@ class Watching:
         """Judge a closed minute of all groups, then learn from those that do not fire and are not held."""
         expected = self._baseline.expect(minute_us, through_us)
         verdict = self._judge.judge(minute_us, sums, expected)
-        self._score(verdict)
+        self._score(verdict, expected)
         self._recover(minute_us, verdict, sums, expected)
-        self._stand(minute_us, verdict, expected.trust)
+        self._stand(minute_us, verdict, expected)
         silent = held | self._up.firing | self._down.firing
         self._fall_silent(minute_us, verdict, sums, silent)
         self._baseline.learn(minute_us, sums, expected, verdict.sigma, silent | self._silence.firing)
@@ -56,26 +57,44 @@ class Watching:
         shown = np.union1d(self._up.abnormal(), self._down.abnormal())
         self._report.show(shown, verdict, shown)
 
-    def _score(self, verdict: Verdict) -> None:
-        """Fold a minute's scores into the means; a minute without a verdict moves nothing."""
-        for name, weight in (("drift", limits.RECENT), ("quick", limits.QUICK)):
+    def _score(self, verdict: Verdict, expected: Expectation) -> None:
+        """Fold a minute into the means; a minute without a verdict moves nothing."""
+        scale = self._baseline.scale
+        away = (scale.forward(verdict.observed) - expected.point) / verdict.sigma
+        size = np.abs(expected.point) if scale.is_sum else 1.0
+        most = np.maximum(limits.DRIFT_CLIP, limits.DRIFT_FULL * size / verdict.sigma)
+        scores = np.clip(verdict.score, -limits.DRIFT_CLIP, limits.DRIFT_CLIP)
+        away = np.clip(away, -most, most)
+        for name, weight, values in (
+            ("drift", limits.RECENT, away),
+            ("long", limits.LONG, away),
+            ("quick", limits.QUICK, scores),
+        ):
             mean = self._scores[name]
-            score = np.clip(verdict.score, -limits.DRIFT_CLIP, limits.DRIFT_CLIP)
-            mean += weight * np.where(verdict.ready, score - mean, 0.0)
+            mean += weight * np.where(verdict.ready, values - mean, 0.0)
 
-    def _slow(self, verdict: Verdict, trust: Floats) -> tuple[Mask, Mask]:
-        """Whether the mean of the last minutes is beyond its own bound, and far enough to matter."""
-        recent = self._baseline.scale.mean(self._baseline.columns["recent"], verdict.sigma)
-        score = self._scores["drift"] * limits.DRIFT_SCORE
-        bound = limits.BOUND_SLOW[self._rule.sensitivity]
-        ready = verdict.ready & (trust >= limits.TRUSTED)
-        up = ready & (score >= bound) & (recent > verdict.band.least_up) & (verdict.score > 0)
-        down = ready & (score <= -bound) & (recent < verdict.band.least_down) & (verdict.score < 0)
+    def _slow(self, verdict: Verdict, expected: Expectation) -> tuple[Mask, Mask]:
+        """Whether the mean of the last minutes, few or many, is beyond its own bound, and far enough to matter."""
+        scale = self._baseline.scale
+        up, down = np.zeros((2, len(verdict.ready)), dtype=np.bool_)
+        size = np.abs(expected.point) if scale.is_sum else 1.0
+        slack = self._baseline.drift_slack(expected)
+        calls = np.maximum(self._calls(verdict), 0.05)
+        for name, weight in (("drift", limits.RECENT), ("long", limits.LONG)):
+            away = self._scores[name] * verdict.sigma
+            noise = np.sqrt(np.square(verdict.sigma) * weight / (2 - weight) + np.square(limits.WANDER * size))
+            tail = 1 + limits.DRIFT_TAIL / np.sqrt(calls * (2 - weight) / weight)
+            bound = limits.BOUND_SLOW[self._rule.sensitivity] * tail * noise + slack
+            mean = scale.mean(expected.point + away, verdict.sigma)
+            up |= (away >= bound) & (mean > verdict.band.least_up)
+            down |= (away <= -bound) & (mean < verdict.band.least_down)
+        up &= verdict.ready & (verdict.score > 0)
+        down &= verdict.ready & (verdict.score < 0)
         return up & (self._rule.direction != "down"), down & (self._rule.direction != "up")
 
-    def _stand(self, minute_us: int, verdict: Verdict, trust: Floats) -> None:
-        slow_up, slow_down = self._slow(verdict, trust)
-        score = self._scores["drift"] * limits.DRIFT_SCORE
+    def _stand(self, minute_us: int, verdict: Verdict, expected: Expectation) -> None:
+        slow_up, slow_down = self._slow(verdict, expected)
+        score = self._scores["drift"] * 3.0
         for standing, other, sign, hot, extreme, slow in (
             (self._up, self._down, 1, verdict.up, verdict.extreme_up, slow_up),
             (self._down, self._up, -1, verdict.down, verdict.extreme_down, slow_down),
@@ -95,15 +114,26 @@ class Watching:
             band = self._judge.band(part, then, verdict.sigma[rows], rows, limits.STILL)
             seen = verdict.observed[rows]
             beyond = seen > band.upper if sign > 0 else seen < band.lower
-            leans = sign * self._scores["quick"][rows] > 1
-            self._end(standing, standing.recover(minute_us, rows, ~beyond, leans))
+            leans = sign * self._scores["quick"][rows] > self._still_leaning(then, verdict.sigma[rows])
+            self._end(standing, standing.recover(minute_us, rows, ~beyond, leans), expected.trust)
 
-    def _end(self, standing: Standing, ended: Groups) -> None:
+    def _still_leaning(self, expected: Expectation, sigma: Floats) -> Floats:
+        """Return the mean score above which it isn't over: in noisy groups, that of half the least change."""
+        if not self._baseline.scale.is_sum:
+            return np.full(len(sigma), limits.QUICK_LEAN)
+        half = (np.sqrt(1 + self._rule.min_change) - 1) / 2
+        return np.clip(half * expected.point / sigma, 0.3, limits.QUICK_LEAN)
+
+    def _end(self, standing: Standing, ended: Groups, trust: Floats) -> None:
         """Tell it, and learn the level anew where the frozen one had become a guess."""
         self._report.end(ended, standing.side, standing.columns["since_us"])
-        old = self._baseline.columns["frozen"][ended] > limits.STALE_RESTART
+        old = (self._baseline.columns["frozen"][ended] > limits.STALE_RESTART) & (trust[ended] < limits.TRUSTED)
         self._baseline.restart(ended[old])
-        self._scores["drift"][ended] = 0.0
+        self._forget(ended)
+
+    def _forget(self, groups: Groups) -> None:
+        for name in _LAYOUT:
+            self._scores[name][groups] = 0.0
 
     def _adopt(self, minute_us: int) -> None:
         for standing in (self._up, self._down):
@@ -112,8 +142,7 @@ class Watching:
                 standing.end(lasting)
                 self._report.end(lasting, standing.side, standing.columns["since_us"])
                 self._baseline.restart(lasting)
-                self._scores["drift"][lasting] = 0.0
-                self._scores["quick"][lasting] = 0.0
+                self._forget(lasting)
 
     def _fall_silent(self, minute_us: int, verdict: Verdict, sums: Sums, held: Mask) -> None:
         calls = sums.calls.astype(np.float64)
