@@ -29,8 +29,8 @@ class ThresholdEvaluator:
 
     When it holds:
 
-    - ``above``, sum per minute: in a window of closed minutes, or already in the one that ends with the running
-      minute: what is still to come of it can only add.
+    - ``above``, sum per minute: in a window of closed minutes, or already in one that ends with an open minute, the
+      running one or the one just over: what is still to come of it can only add.
     - ``below``, sum per minute: in a window of closed minutes, all of them later than the group's first one.
     - ratio: in either window.
     - Never with fewer than ``min_calls`` calls in the window. A minute closes ``CLOSE_AFTER_US`` after its end.
@@ -156,9 +156,10 @@ class ThresholdEvaluator:
         value, held = self._window(groups, self._closed)
         self._mark(groups, self._closed, held)
         if self._is_ratio or self._facet == "above":
-            running, holds = self._window(groups, self._ring.head)
-            self._mark(groups, self._ring.head, holds)
-            value = np.where(np.isnan(running), value, running) if self._is_ratio else np.maximum(value, running)
+            for step in range(self._closed + 1, self._ring.head + 1):  # the one just over is open for a while, too
+                running, holds = self._window(groups, step)
+                self._mark(groups, step, holds)
+                value = np.where(np.isnan(running), value, running) if self._is_ratio else np.fmax(value, running)
         stands = np.array([group in self._standing for group in groups.tolist()])
         for row in np.flatnonzero((self._since_us[groups] > 0) | stands).tolist():
             now = self._finding(int(groups[row]), float(value[row]))

@@ -44,6 +44,17 @@ def test_cost_above_fires_within_the_running_minute() -> None:
     assert finding.observed == pytest.approx(1.0002)
 
 
+def test_cost_above_fires_at_once_where_the_last_of_it_comes_just_after_the_minute() -> None:
+    evaluator = threshold("cost", above=1, window="1m")
+    just_after = NOON + MINUTE + 200_000
+    spend(evaluator, NOON, 0.6)
+    assert level(evaluator, just_after) is None
+    spend(evaluator, NOON, 0.6, now=just_after)
+    finding = found(evaluator, just_after)["above"]
+    assert (finding.level, finding.since_us) == (Level.FIRING, NOON)
+    assert finding.observed == pytest.approx(1.2)
+
+
 def test_above_is_over_when_two_closed_minutes_did_not_hold() -> None:
     evaluator = threshold("cost", above=1, window="1m")
     spend(evaluator, NOON, 5)
