@@ -161,13 +161,13 @@ def _spend_that_no_detector_will_read(world: AlertWorld, chance: random.Random) 
     for hours in (3.2, 2.5, 1.7, 0.6):
         begins = started - timedelta(hours=hours)
         _send(world, chance, 200, lambda begins=begins: begins + timedelta(minutes=chance.uniform(0, 9)))
-    _send(world, chance, 100, lambda: started)
     _send(world, chance, 300, lambda: started - timedelta(hours=chance.uniform(1, 3)))  # too late: corrections
-    _wait(lambda: _landed(world) == 1200, world)
+    _wait(lambda: _landed(world) == 1100, world)
     ends = asyncio.run(_ends(world))
-    fillers = [call("filler", 0.000015) for _ in range(5 * CORRECTION_BLOCK_OFFSETS)]  # their blocks are full
+    # these fill the corrections' blocks and are the first of now: all that was before them is final
+    fillers = [call("filler", 0.000015) for _ in range(5 * CORRECTION_BLOCK_OFFSETS)]
     world.send(fillers)
-    _wait(lambda: _landed(world) == 1200 + len(fillers), world)
+    _wait(lambda: _landed(world) == 1100 + len(fillers), world)
     asyncio.run(_expire(world, ends))
     world.workers[-1].kill()
 

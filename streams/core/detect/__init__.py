@@ -7,6 +7,8 @@ anomaly/      a robust seasonal baseline for each group
 budget/       spend against an amount per period; burn rates; forecast
 threshold.py  a measure over a window against a fixed bound
 attribution/  why the spend changed, in parts that sum to the whole
+seeding.py    what a budget lacks that began within its period, out of history; cut.py: what is known without it
 lifecycle.py  findings to pending, firing, updated, resolved
+watched.py    one watch at work
 detector.py   all watches together
 """
