@@ -186,6 +186,8 @@ class Seeder:
 
         def read() -> History:
             with open_client(self._clickhouse()) as client:
+                if self._settings.clickhouse_cluster:  # a quorum acknowledged the rows, perhaps without this replica
+                    client.command(f"SYSTEM SYNC REPLICA `{self._settings.clickhouse_database}`.rollups_1m")
                 return SpendHistory(client, self._settings.clickhouse_database).read(seeding, until_us)
 
         async with asyncio.timeout(READ_WITHIN_S):

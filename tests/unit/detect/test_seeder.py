@@ -1,0 +1,74 @@
+"""When the seeder may read history: once the sink has landed what the detector has read."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from schemas.watch import Watches
+from streams.agents.detect_seed import Seeder, Stand
+from streams.core.detect.detector import Detector
+from streams.settings import Settings
+from streams.sinks.clickhouse import Backoff
+from tests.unit.detect.rollup_log import NAMES
+from tests.unit.detect.test_seeding import CALLS, budget
+
+
+class Admin:
+    """Says what a sink has committed, by partition; -1 where it never did. ``None``: it answers with nothing."""
+
+    def __init__(self, committed: dict[int, int] | None) -> None:
+        self._committed = committed
+
+    async def list_consumer_group_offsets(self, group: str, *, partitions: list[TopicPartition]) -> dict[Any, Any]:
+        assert group == "spendstream-sink-rollups"
+        known = self._committed or {}
+        return {each: SimpleNamespace(offset=known[each.partition]) for each in partitions if each.partition in known}
+
+
+def seeder(detector: Detector | None = None, **overrides: Any) -> Seeder:
+    async def in_writer(function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+    return Seeder(
+        Settings(**overrides),
+        detector or Detector(NAMES, 60),
+        asyncio.Lock(),
+        in_writer,
+        lambda: Stand({0: 0}, {0: 0}, 1_767_225_600_000_000, 0.0),
+        Backoff(0.01, 0.02),
+    )
+
+
+@pytest.mark.parametrize(
+    ("committed", "begins", "missing"),
+    [
+        ({0: 10, 1: 20}, {0: 0, 1: 0}, 0),
+        ({0: 12, 1: 25}, {0: 0, 1: 0}, 0),
+        ({0: 7, 1: 20}, {0: 0, 1: 0}, 3),
+        ({0: 10, 1: -1}, {0: 0, 1: 0}, 20),
+        (None, {0: 0, 1: 0}, 30),
+        ({0: 10, 1: -1}, {0: 0, 1: 20}, 0),
+        ({0: 10, 1: -1}, {0: 0, 1: 15}, 5),
+    ],
+)
+async def test_what_kafka_still_had_when_it_was_read_must_have_landed(
+    committed: dict[int, int] | None, begins: dict[int, int], missing: int
+) -> None:
+    stand = Stand({0: 10, 1: 20, 2: 0}, begins, 0, 0.0)
+    assert await seeder()._missing(Admin(committed), stand) == missing
+
+
+async def test_while_clickhouse_is_away_nothing_is_cut_and_it_is_tried_again() -> None:
+    detector = Detector(NAMES, 60)
+    detector.configure(Watches(watches=(CALLS, budget())))
+    trying = asyncio.create_task(seeder(detector, clickhouse_url="http://127.0.0.1:9").run())
+    await asyncio.sleep(1.5)
+    assert not trying.done()
+    trying.cancel()
+    assert detector.unseeded() == ["budget"]
+    assert detector.book.born is None
