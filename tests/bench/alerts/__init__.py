@@ -5,6 +5,7 @@ incidents.py  what goes wrong, with labels
 drive.py      a series through the evaluator; alerts out
 rival.py      a plain moving-window z-score on the same series
 score.py      alerts against labels
-page.py       all runs, and the page they make
+page.py       all runs
+tables.py     the page they make
 cost.py       memory and CPU at 100,000 groups
 """

@@ -2,176 +2,118 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
-
 from schemas.watch import AnomalyRule
 from streams.core.clock import MINUTE_US
-from tests.bench.alerts import cost, rival
+from tests.bench.alerts import cost, rival, tables
 from tests.bench.alerts.drive import Drive, Raised
-from tests.bench.alerts.incidents import KINDS, Incident, play_incidents
+from tests.bench.alerts.incidents import Incident, play_incidents
+from tests.bench.alerts.rival import Rival
 from tests.bench.alerts.score import Quality, score
-from tests.bench.alerts.traffic import MONDAY_US, WEEK, Series, calm, play, services
+from tests.bench.alerts.traffic import MONDAY_US, WEEK, Rates, Series, calm, play, services
 
 OUT = Path(__file__).parents[3] / "docs" / "alert-quality.md"
 GROUPS = 100
-SERVICES_SEED, HISTORY_SEED, CALM_SEEDS, INCIDENT_SEED = 1, 2, (3, 4), 5
+SEEDS = (201, 202, 203)
 DAYS = 2
 SLICES = 4
 HISTORY = 2
-WORKERS = 4
+WORKERS = 2
 RULE = AnomalyRule(kind="anomaly")
+_CALM_DAY = 1440
+
+Alerts = list[Raised]
 
 
 def main() -> None:
     """Run everything, in processes of their own, and write the page."""
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
-        taught = pool.submit(teach)
-        fresh = pool.submit(incidents, None)
-        others = [pool.submit(calm_week, seed) for seed in CALM_SEEDS]
+        known = [pool.submit(history, seed) for seed in SEEDS]
+        fresh = [pool.submit(cold_incidents, seed) for seed in SEEDS]
         spent = pool.submit(cost.measure)
-        state, first_alerts = taught.result()
-        last = pool.submit(last_week, state)
-        after = pool.submit(incidents, state)
-        rows = [("from a cold start", HISTORY_SEED, first_alerts, _z(_weeks(0, 1)))]
-        rows += [
-            ("from a cold start", seed, one.result(), _z(_calm(seed)))
-            for seed, one in zip(CALM_SEEDS, others, strict=True)
-        ]
-        z_last = _z(_weeks(0, HISTORY + 1))[:, HISTORY * WEEK :]
-        rows.append((f"after {HISTORY} weeks", HISTORY_SEED, last.result(), z_last))
-        bound = rival.tuned(z_last, 1, MONDAY_US)
+        calm_z = [calm_rivals(seed) for seed in SEEDS]
+        after_z = [Rival.of(incidents(seed, HISTORY * WEEK)[0]) for seed in SEEDS]
+        cold_z = [Rival.of(incidents(seed, 0)[0]) for seed in SEEDS]
+        weeks = [one.result() for one in known]
+        allowed = max(sum(len(last) for _, last, _ in weeks), 1)
+        bounds = tables.Bounds(*(rival.tuned([z for _, z in calm_z], allowed, fair=fair) for fair in (False, True)))
+        rows = [(f"from a cold start, seed {s}", w[0], z[0]) for s, w, z in zip(SEEDS, weeks, calm_z, strict=True)]
+        rows += [(f"after 2 weeks, seed {s}", w[1], z[1]) for s, w, z in zip(SEEDS, weeks, calm_z, strict=True)]
         sections = [
-            _HEAD,
-            _calm_section(rows, bound),
-            _incident_section(f"Incidents after {HISTORY} weeks of history", HISTORY * WEEK, after.result(), bound),
-            _incident_section("Incidents from a cold start, after one calm day", 0, fresh.result(), bound),
-            _cost_section(spent.result()),
+            tables.head(GROUPS, DAYS, SLICES, SEEDS),
+            tables.calm_section(rows, bounds),
+            _section(
+                f"Incidents after {HISTORY} weeks of history", HISTORY * WEEK, [w[2] for w in weeks], after_z, bounds
+            ),
+            _section(
+                "Incidents from a cold start, after one calm day", 0, [one.result() for one in fresh], cold_z, bounds
+            ),
+            tables.cost_section(spent.result()),
         ]
     OUT.write_text("\n".join(sections))
 
 
-def teach() -> tuple[dict[str, np.ndarray], list[Raised]]:
-    """Play the calm history; return what was learned, and the alerts of its first week."""
+def history(seed: int) -> tuple[Alerts, Alerts, Alerts]:
+    """Return the alerts of a calm first week, of a calm third, and of incidents in its stead."""
+    series = _weeks(seed)
     drive = Drive.of(RULE, GROUPS)
-    drive.run(_weeks(0, HISTORY))
-    early = [alert for alert in drive.alerts if alert.fired_us < MONDAY_US + WEEK * MINUTE_US]
-    return dict(drive.evaluator.snapshot()), early
+    cold = list(drive.run(_part(series, 0, 1)))
+    drive.run(_part(series, 1, HISTORY))
+    learned = {name: array.copy() for name, array in drive.evaluator.snapshot().items()}
+    before = len(drive.alerts)
+    last = drive.run(_part(series, HISTORY, HISTORY + 1))[before:]
+    then = Drive.of(RULE, GROUPS)
+    then.evaluator.restore(learned)
+    return cold, last, then.run(incidents(seed, HISTORY * WEEK)[0])
 
 
-def calm_week(seed: int) -> list[Raised]:
-    """Play one calm week of other services from a cold start."""
-    return Drive.of(RULE, GROUPS).run(_calm(seed))
+def cold_incidents(seed: int) -> Alerts:
+    """Return the alerts of a calm day, from a cold start, and days with incidents after it."""
+    return Drive.of(RULE, GROUPS).run(incidents(seed, 0)[0])
 
 
-def last_week(state: dict[str, np.ndarray]) -> list[Raised]:
-    """Play the calm week after the history."""
-    return _known(state).run(_weeks(HISTORY, HISTORY + 1))
+def calm_rivals(seed: int) -> tuple[Rival, Rival]:
+    """Return the z-scores of the first and of the last week."""
+    series = _weeks(seed)
+    return Rival.of(_part(series, 0, 1)), Rival.of(_part(series, HISTORY, HISTORY + 1))
 
 
-def incidents(state: dict[str, np.ndarray] | None) -> list[Raised]:
-    """Play the series with incidents, after the history or from a cold start."""
-    series, _ = _incidents(HISTORY * WEEK if state else 0)
-    return _known(state).run(series)
-
-
-def _known(state: dict[str, np.ndarray] | None) -> Drive:
-    drive = Drive.of(RULE, GROUPS)
-    if state is not None:
-        drive.evaluator.restore(state)
-    return drive
-
-
-def _calm(seed: int) -> Series:
+def incidents(seed: int, first: int) -> tuple[Series, list[Incident]]:
+    """Return series and labels, from minute ``first`` of the calm rates on; from 0 with a calm day before."""
     groups = services(GROUPS, seed)
-    return play(groups, calm(groups, WEEK, seed), seed)
+    days = DAYS if first else DAYS + 1
+    whole = calm(groups, (HISTORY + 1) * WEEK, seed)
+    part = slice(first, first + days * 1440)
+    rates = Rates(whole.calls[:, part].copy(), whole.call_factor[:, part].copy())
+    rates, labels = play_incidents(groups, rates, 0 if first else _CALM_DAY, seed + 1)
+    return play(groups, rates, seed + 1, SLICES, MONDAY_US + first * MINUTE_US), labels
 
 
-def _weeks(first: int, last: int) -> Series:
-    groups = services(GROUPS, SERVICES_SEED)
-    series = play(groups, calm(groups, (HISTORY + 1) * WEEK, HISTORY_SEED), HISTORY_SEED)
+def _weeks(seed: int) -> Series:
+    groups = services(GROUPS, seed)
+    return play(groups, calm(groups, (HISTORY + 1) * WEEK, seed), seed)
+
+
+def _part(series: Series, first: int, last: int) -> Series:
     part = slice(first * WEEK, last * WEEK)
     return Series(series.calls[:, part], series.cost[:, part], 1, MONDAY_US + first * WEEK * MINUTE_US)
 
 
-def _incidents(first: int) -> tuple[Series, list[Incident]]:
-    """Return the series from minute ``first`` of the week's profile on, and its labels."""
-    groups = services(GROUPS, SERVICES_SEED)
-    rates = calm(groups, DAYS * 1440, INCIDENT_SEED, first)
-    rates, labels = play_incidents(groups, rates, 0 if first else 1440, INCIDENT_SEED)
-    return play(groups, rates, INCIDENT_SEED, SLICES, MONDAY_US + first * MINUTE_US), labels
-
-
-def _z(series: Series) -> np.ndarray:
-    return rival.scores(series.usd_per_minute())
-
-
-def _calm_section(rows: Sequence[tuple[str, int, list[Raised], np.ndarray]], bound: float) -> str:
-    lines = ["## False alerts\n", "| a calm week, 100 groups: alerts | spendstream | z-score, 3 | z-score, tuned |"]
-    lines.append("| --- | --- | --- | --- |")
-    for what, seed, alerts, z in rows:
-        three, tuned = (len(rival.alerts(z, at, MONDAY_US)) for at in (3.0, bound))
-        lines.append(f"| {what} (seed {seed}) | **{len(alerts)}** | {three:,} | {tuned:,} |")
-    return "\n".join(lines) + "\n"
-
-
-def _incident_section(title: str, first: int, alerts: list[Raised], bound: float) -> str:
-    series, labels = _incidents(first)
-    ours = score(alerts, labels, series.start_us)
-    rivals = [score(rival.alerts(_z(series), at, series.start_us), labels, series.start_us) for at in (3.0, bound)]
-    return f"## {title}\n\n{_quality_table([ours, *rivals], bound)}\n{_strength(ours, labels)}"
-
-
-def _quality_table(all_: Sequence[Quality], bound: float) -> str:
-    ours, three, tuned = all_
-    lines = [
-        f"| | spendstream | delay p50, p90 | z-score, 3 | delay p50 | z-score, {bound:.1f} | delay p50 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        f"| alerts | {ours.alerts} | | {three.alerts:,} | | {tuned.alerts:,} | |",
-        f"| precision | **{ours.precision:.0%}** | | {three.precision:.0%} | | {tuned.precision:.0%} | |",
-        f"| recall | **{ours.recall:.0%}** | | {three.recall:.0%} | | {tuned.recall:.0%} | |",
+def _section(title: str, first: int, alerts: Sequence[Alerts], rivals: Sequence[Rival], bounds: "tables.Bounds") -> str:
+    labels = [incidents(seed, first)[1] for seed in SEEDS]
+    others = [
+        [one.alerts(bound, fair=fair) for one in rivals]
+        for bound, fair in ((3.0, False), (3.0, True), (bounds.plain, False), (bounds.fair, True))
     ]
-    for kind in (kind.name for kind in KINDS):
-        played = max(ours.played[kind], 1)
-        cells = [f"{kind} ({ours.played[kind]})", f"{ours.caught[kind] / played:.0%}"]
-        cells.append(f"{ours.delay(kind, 50)}, {ours.delay(kind, 90)}")
-        for other in (three, tuned):
-            cells += [f"{other.caught[kind] / played:.0%}", other.delay(kind, 50)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    start_us = MONDAY_US + first * MINUTE_US
+    return tables.incident_section(title, [_scored(one, labels, start_us) for one in (alerts, *others)], bounds)
 
 
-def _strength(ours: Quality, labels: Sequence[Incident]) -> str:
-    weak = sum(0.5 < label.factor < 2 for label in labels)
-    return f"{weak} of the {sum(ours.played.values())} incidents change the spend by less than a factor of 2.\n"
-
-
-def _cost_section(ours: cost.Cost) -> str:
-    bytes_, us = cost.rival()
-    return f"""## Cost at {cost.GROUPS:,} groups, all busy every minute
-
-| | spendstream | z-score, 60 minutes |
-| --- | --- | --- |
-| memory per group, slack and open minutes included | {ours.bytes_per_group:,.0f} B | {bytes_:,.0f} B |
-| CPU per update (a row of `Updates`) | {ours.us_per_update:.2f} µs | |
-| CPU per group looked at while its minute runs | {ours.us_per_look_row:.2f} µs | |
-| CPU per closed minute and group | {ours.us_per_minute:.2f} µs | {us:.2f} µs |
-| CPU of a look when nothing changed, all groups together | {ours.us_idle_look:.0f} µs | |
-"""
-
-
-_HEAD = f"""# Quality of the anomaly alerts
-
-Written by `make bench-alerts` (`python -m tests.bench.alerts`). Default rule (`cost`, both directions, normal
-sensitivity), {GROUPS} groups of half a call to 300 calls a minute, Poisson calls with lognormal costs (cv 1 to 2),
-nights at 10-20%, weekends at 10-30%, morning slopes, 10% slow wander, deployments that step level and price by 12%.
-The incident series run {DAYS} days in slices of {60 // SLICES} s; incidents that move less than $0.10 a minute are
-not played. Seeds: services {SERVICES_SEED}, history {HISTORY_SEED}, calm {CALM_SEEDS}, incidents {INCIDENT_SEED};
-the calm weeks of other seeds have services of their own.
-
-"z-score": spend of a minute against mean and standard deviation of the 60 before, alert above 3; "tuned": the bound
-with at most one alert on the calm week after the history. Neither knows a least change or spend. An alert is right
-when it fires between an incident's start and 10 minutes after its end; delay is from the first anomalous second.
-"""
+def _scored(alerts: Sequence[Alerts], labels: Sequence[list[Incident]], start_us: int) -> Quality:
+    """Score the series of all seeds as one, each with groups of its own."""
+    shifted = [replace(one, group=one.group + at * GROUPS) for at, some in enumerate(alerts) for one in some]
+    named = [replace(one, group=one.group + at * GROUPS) for at, some in enumerate(labels) for one in some]
+    return score(shifted, named, start_us)

@@ -130,4 +130,5 @@ def _costs(draw: np.random.Generator, calls: NDArray[np.int64], cv: float) -> ND
     each = np.exp(draw.standard_normal(int(calls.sum()), dtype=np.float32) * sigma - sigma * sigma / 2)
     ends = np.cumsum(calls)
     running = np.concatenate([[0.0], np.cumsum(each, dtype=np.float64)])
-    return np.maximum(running[ends] - running[ends - calls], 0.0)
+    costs: NDArray[np.float64] = np.maximum(running[ends] - running[ends - calls], 0.0)
+    return costs

@@ -98,7 +98,8 @@ class Baseline:
             return stale * (1 - expected.trust)
         slope = limits.SLOPE_LEAST + limits.SLOPE_SHARE * self.slopes.now[rows]
         steep = np.fmin(slope, limits.SLOPE)
-        return np.minimum(steep + stale, limits.STALE_CAP) * (1 - expected.trust) * np.abs(expected.point)
+        slack: Floats = np.minimum(steep + stale, limits.STALE_CAP) * (1 - expected.trust) * np.abs(expected.point)
+        return slack
 
     def drift_slack(self, expected: Expectation) -> Floats:
         """Return the same for a mean over many minutes of all groups."""
@@ -212,8 +213,9 @@ class Baseline:
         level = np.abs(self.columns["level"]) if self.scale.is_sum else np.ones(len(sigma))
         noise = limits.QUIET * sigma / np.maximum(level, 1e-30)
         tau = np.clip(limits.TAU_FAST * np.sqrt(noise), limits.TAU_FAST, limits.TAU_SLOW)
-        slow = (trust >= limits.TRUSTED) | (self.slopes.now <= limits.FLAT)
-        return np.where(slow, np.maximum(tau, limits.TAU_SEASONAL), tau)
+        tau = np.where(self.slopes.now <= limits.FLAT, np.maximum(tau, limits.TAU_FLAT), tau)
+        slow: Floats = np.where(trust >= limits.TRUSTED, np.maximum(tau, limits.TAU_SEASONAL), tau)
+        return slow
 
     def _learn_spread(self, residual: Floats, sums: Sums, teach: NDArray[np.bool_]) -> None:
         columns = self.columns

@@ -80,9 +80,10 @@ class Watching:
         size = np.abs(expected.point) if scale.is_sum else 1.0
         slack = self._baseline.drift_slack(expected)
         calls = np.maximum(self._calls(verdict), 0.05)
+        wander = size * np.where(expected.trust >= limits.TRUSTED, limits.WANDER, limits.WANDER_COLD)
         for name, weight in (("drift", limits.RECENT), ("long", limits.LONG)):
             away = self._scores[name] * verdict.sigma
-            noise = np.sqrt(np.square(verdict.sigma) * weight / (2 - weight) + np.square(limits.WANDER * size))
+            noise = np.sqrt(np.square(verdict.sigma) * weight / (2 - weight) + np.square(wander))
             tail = 1 + limits.DRIFT_TAIL / np.sqrt(calls * (2 - weight) / weight)
             bound = limits.BOUND_SLOW[self._rule.sensitivity] * tail * noise + slack
             mean = scale.mean(expected.point + away, verdict.sigma)
@@ -122,7 +123,8 @@ class Watching:
         if not self._baseline.scale.is_sum:
             return np.full(len(sigma), limits.QUICK_LEAN)
         half = (np.sqrt(1 + self._rule.min_change) - 1) / 2
-        return np.clip(half * expected.point / sigma, 0.3, limits.QUICK_LEAN)
+        least: Floats = np.clip(half * expected.point / sigma, 0.3, limits.QUICK_LEAN)
+        return least
 
     def _end(self, standing: Standing, ended: Groups, trust: Floats) -> None:
         """Tell it, and learn the level anew where the frozen one had become a guess."""
