@@ -66,15 +66,15 @@ SLOPE_LEAST: Final = 0.03
 SLOPE_SHARE: Final = 0.5
 """Of a known change within half an hour: what a minute may be off, as the level lags behind; at most SLOPE."""
 DRIFT_SLOPE: Final = 0.4
-DRIFT_SLOPE_SHARE: Final = 1.2
+DRIFT_SLOPE_SHARE: Final = 1.0
 DRIFT_SLOPE_TRUSTED: Final = 0.3
 """The same for means over many minutes: where nothing is known; of a known change; with the hour of the week known."""
 FLAT: Final = 0.06
 """A change within half an hour that counts as none."""
 SLOPE_MINUTES: Final = 15
 """Minutes of a half-hour that must have taught."""
-SLOPE_NOISE: Final = 0.2
-"""Standard deviations of a minute: nearly one of the difference between means of 30 minutes."""
+SLOPE_NOISE: Final = 0.5
+"""Standard deviations of a minute: two of the difference between means of 30 minutes."""
 SLOPE_FADES: Final = 0.9
 """A day. After a weekend 0.8 of Friday's is left."""
 SLOPE_AROUND: Final = (0, 1, 2)
@@ -99,9 +99,11 @@ LONG: Final = 1 / 15
 DRIFT_CLIP: Final = 3.0
 DRIFT_FULL: Final = 0.5
 """What a minute counts for in these means: no more than so many standard deviations, or so much of the level."""
+DRIFT_COLD: Final = 1.1
+"""Times BOUND_SLOW, where the hour of the week is not known."""
 DRIFT_TAIL: Final = 1.0
 """The bound is wider by this, over the root of the calls behind a mean: sums of few calls have heavy tails."""
-WANDER_COLD: Final = 0.045
+WANDER_COLD: Final = 0.04
 WANDER: Final = 0.03
 """Of the level: standard deviation of such a mean however many the calls, because traffic wanders;
 more where the hour of the week is not known."""

@@ -80,12 +80,14 @@ class Watching:
         size = np.abs(expected.point) if scale.is_sum else 1.0
         slack = self._baseline.drift_slack(expected)
         calls = np.maximum(self._calls(verdict), 0.05)
-        wander = size * np.where(expected.trust >= limits.TRUSTED, limits.WANDER, limits.WANDER_COLD)
+        known = expected.trust >= limits.TRUSTED
+        wander = size * np.where(known, limits.WANDER, limits.WANDER_COLD)
+        least = limits.BOUND_SLOW[self._rule.sensitivity] * np.where(known, 1.0, limits.DRIFT_COLD)
         for name, weight in (("drift", limits.RECENT), ("long", limits.LONG)):
             away = self._scores[name] * verdict.sigma
             noise = np.sqrt(np.square(verdict.sigma) * weight / (2 - weight) + np.square(wander))
             tail = 1 + limits.DRIFT_TAIL / np.sqrt(calls * (2 - weight) / weight)
-            bound = limits.BOUND_SLOW[self._rule.sensitivity] * tail * noise + slack
+            bound = least * tail * noise + slack
             mean = scale.mean(expected.point + away, verdict.sigma)
             up |= (away >= bound) & (mean > verdict.band.least_up)
             down |= (away <= -bound) & (mean < verdict.band.least_down)
