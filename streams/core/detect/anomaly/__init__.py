@@ -6,6 +6,7 @@ minutes.py    exact sums of the minutes that are still open
 scale.py      the domain in which a measure's noise is even
 baseline.py   level, trend and spread of each group
 season.py     what is usual at each hour of the week
+slopes.py     how steep each half-hour of the day has been
 judge.py      one minute against its band
 standing.py   what follows from minute after minute: suspect, firing, normal again
 silence.py    busy groups that fell silent
