@@ -24,7 +24,7 @@ from schemas.watch import Watches
 from streams.agents.detect_seed import Seeder, Stand
 from streams.core.clock import US
 from streams.core.detect.detector import Detector
-from streams.core.detect.rollups import RollupRecord
+from streams.core.detect.reading import RollupRecord
 from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.state.producer import AckedProducer, Record

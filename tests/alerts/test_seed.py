@@ -21,7 +21,7 @@ from schemas.watch import BudgetRule, Watch, Watches
 from streams.core.clock import US, epoch_us, from_epoch_us
 from streams.core.detect.budget import BudgetEvaluator, period_of
 from streams.core.detect.detector import Detector
-from streams.core.detect.rollups import RollupRecord
+from streams.core.detect.reading import RollupRecord
 from streams.core.detect.seeding import Spent
 from streams.core.money import PUSD
 from streams.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS

@@ -19,7 +19,7 @@ import numpy as np
 from schemas.watch import Watches
 from streams.core.clock import MINUTE_US, US
 from streams.core.detect.detector import Detector
-from streams.core.detect.rollups import RollupRecord
+from streams.core.detect.reading import RollupRecord
 from streams.core.rollup.aggregates import AggregateKey
 from streams.core.rollup.measures import COLUMN, COST, MEASURES
 from streams.core.rollup.record import rollup_record

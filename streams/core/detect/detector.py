@@ -15,9 +15,10 @@ from streams.core.detect.attribution import Profiles
 from streams.core.detect.finding import Arrays, Evaluator, Finding, Level
 from streams.core.detect.groups import Groups
 from streams.core.detect.lifecycle import Case, Lifecycle, Why
+from streams.core.detect.reading import RollupRecord
 from streams.core.detect.reasons import Reasons
 from streams.core.detect.recent import RecentMinutes
-from streams.core.detect.rollups import Changes, RollupBook, RollupRecord
+from streams.core.detect.rollups import Changes, RollupBook
 from streams.core.detect.seeding import Seeding
 from streams.core.detect.silences import Silences
 from streams.core.detect.watched import Watched, definition, evaluator_of

@@ -6,39 +6,31 @@ aggregate is forgotten once it is final twice over: by its partition's event tim
 has written again whatever it had not; time in which nothing was written doesn't count.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS
 from schemas.rollup import ON_TIME
 from streams.core.clock import MINUTE_US
 from streams.core.detect.cut import KEY_BYTES, Born, Bounds, Cut, Source, digest
 from streams.core.detect.finding import Arrays
-from streams.core.money import PUSD
+from streams.core.detect.reading import NotARollup, Rollup, RollupRecord, newest, read, sums_of
 from streams.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
-from streams.core.rollup.measures import BUCKET_COSTS, COLUMN, COST, COUNTERFACTUALS, SUMS, TOKENS
+from streams.core.rollup.measures import SUMS
 
 REWRITTEN_WITHIN_MS: Final = 300_000
 LONGEST_GAP_MS: Final = 10_000
 """A silence of the topic counts as no more active time than this."""
 
 _FIRST_SLOTS: Final = 1024
+_KNOWN_MINUTES: Final = 10_000
+_NOTHING: Final = -(2**62)
+"""The last offset of an aggregate of which nothing was read yet."""
 
 Int64s = NDArray[np.int64]
-
-
-class RollupRecord(NamedTuple):
-    """A record of the rollup topic: its partition there, Kafka timestamp in ms, key and value."""
-
-    partition: int
-    timestamp_ms: int
-    key: bytes
-    value: bytes
 
 
 @dataclass(frozen=True)
@@ -51,43 +43,6 @@ class Changes:
 
     def __len__(self) -> int:
         return len(self.combinations)
-
-
-class NotARollup(ValueError):
-    """A record of the rollup topic that can't be read as one."""
-
-
-class _Rollup(msgspec.Struct):
-    source_log: str
-    source_partition: int
-    minute: str
-    correction_block: int
-    dimensions: dict[str, str]
-    through_offset: int
-    calls: int
-    failed_calls: int
-    retries: int
-    late_calls: int
-    unpriced_calls: int
-    unpriced_tokens: int
-    web_searches: int
-    gpu_us: int
-    latency_ms_sum: int
-    latency_calls: int
-    tokens: dict[str, int]
-    cost_usd: str
-    cost_usd_by_bucket: dict[str, str]
-    cost_without_cache_usd: str
-    cost_at_standard_tier_usd: str
-    cost_with_requested_model_usd: str
-    first_offset: int = -1
-
-
-_decode = msgspec.json.Decoder(_Rollup).decode
-_PLAIN: Final = SUMS[: SUMS.index(TOKENS[0])]
-_TOKEN_COLUMNS: Final = {bucket: COLUMN[field] for bucket, field in zip(TOKEN_BUCKETS, TOKENS, strict=True)}
-_COST_COLUMNS: Final = {bucket: COLUMN[field] for bucket, field in zip(COST_BUCKETS, BUCKET_COSTS, strict=True)}
-_THROUGH: Final = b'"through_offset":'
 
 
 class RollupBook:
@@ -115,6 +70,7 @@ class RollupBook:
         self._newest_offset = np.zeros(0, dtype=np.int64)
         self._active_ms: dict[int, int] = {}  # by partition of the rollup topic
         self._latest_ms: dict[int, int] = {}
+        self._known_minutes: dict[str, int] = {}
         self._allocate(_FIRST_SLOTS)
 
     def __len__(self) -> int:
@@ -125,20 +81,16 @@ class RollupBook:
 
         What can't be read as a rollup is left out, and named in ``unreadable`` until that is cleared.
         """
-        changes = []
-        for record in _newest(records):
+        taken: list[RollupRecord] = []
+        rollups: list[Rollup] = []
+        for record in newest(records):
             try:
-                change = self._replace(record, read(record))
+                rollups.append(read(record))
+                taken.append(record)
             except NotARollup as error:
                 self.unreadable.append(error)
-            else:
-                if change is not None:
-                    changes.append(change)
-        if not changes:
-            empty = np.zeros(0, dtype=np.int64)
-            return Changes(empty, empty, np.zeros((0, len(SUMS)), dtype=np.int64))
-        numbers, minutes, sums = zip(*changes, strict=True)
-        return Changes(np.array(numbers), np.array(minutes), np.stack(sums))
+        self._advance(taken)
+        return self._replace(taken, rollups)
 
     def combination(self, values: tuple[str, ...]) -> int:
         """Return the number of a combination of dimension values; a new one where it wasn't known."""
@@ -254,48 +206,65 @@ class RollupBook:
             self._active_ms[partition], self._latest_ms[partition] = active_ms, latest_ms
         return numbers
 
-    def _replace(self, record: RollupRecord, rollup: _Rollup) -> tuple[int, int, Int64s] | None:
-        """Put an aggregate's totals in place of the former ones; return the difference, None where there is none."""
-        active_ms = self._advance(record)
-        source = self._source(rollup.source_log, rollup.source_partition)
-        minute_us = int(np.datetime64(rollup.minute.removesuffix("Z"), "us").astype(np.int64))
-        self._newest_minute[source] = max(self._newest_minute[source], minute_us)
-        self._newest_offset[source] = max(self._newest_offset[source], rollup.through_offset)
-        totals = sums_of(rollup)
+    def _replace(self, records: Sequence[RollupRecord], rollups: Sequence[Rollup]) -> Changes:
+        """Put totals in place of the former ones, each aggregate's at most once; return the differences."""
+        slots = np.array([self._slot(*pair) for pair in zip(records, rollups, strict=True)], dtype=np.int64)
+        through = np.array([rollup.through_offset for rollup in rollups], dtype=np.int64)
+        totals = sums_of(rollups)
+        np.maximum.at(self._newest_minute, self._source_of[slots], self._minutes[slots])
+        np.maximum.at(self._newest_offset, self._source_of[slots], through)
+        self._partitions[slots] = [record.partition for record in records]
+        self._touched_ms[slots] = [self._active_ms[record.partition] for record in records]
+        # what isn't newer was written again, or by a worker that had lost its partition
+        is_newer = through > self._through[slots]
+        slots, totals = slots[is_newer], totals[is_newer]
+        added = totals - self._sums[slots]
+        self._sums[slots] = totals
+        self._through[slots] = through[is_newer]
+        return Changes(self._members[slots], self._minutes[slots], added)
+
+    def _slot(self, record: RollupRecord, rollup: Rollup) -> int:
+        """Return where an aggregate is kept; one that wasn't known gets a slot, with nothing in it."""
         key = digest(record.key)
         slot = self._slots.get(key)
         if slot is None:
             slot = self._new_slot(key)
             self._layouts.setdefault(tuple(rollup.dimensions))
+            source = rollup.source_log, rollup.source_partition
+            minute_us = self._minute_us(rollup.minute)
             if self.born is not None:
-                origin = rollup.source_log, rollup.source_partition
-                self.born[key] = Born(origin, minute_us, rollup.correction_block, rollup.first_offset)
+                self.born[key] = Born(source, minute_us, rollup.correction_block, rollup.first_offset)
             self._minutes[slot] = minute_us
             self._blocks[slot] = rollup.correction_block
-            self._source_of[slot] = source
+            self._source_of[slot] = self._source(*source)
             self._members[slot] = self._member(rollup.dimensions)
-            added = totals
-        elif rollup.through_offset <= self._through[slot]:
-            self._touched_ms[slot] = active_ms
-            return None  # written again, or by a worker that had lost its partition
-        else:
-            added = totals - self._sums[slot]
-        self._through[slot] = rollup.through_offset
-        self._touched_ms[slot] = active_ms
-        self._partitions[slot] = record.partition
-        self._sums[slot] = totals
-        return int(self._members[slot]), minute_us, added
+            self._through[slot] = _NOTHING
+            self._sums[slot] = 0
+        return slot
 
-    def _advance(self, record: RollupRecord) -> int:
-        """Return the active time of the record's partition, in ms, with this record."""
-        latest = self._latest_ms.get(record.partition, record.timestamp_ms)
-        step = min(max(record.timestamp_ms - latest, 0), LONGEST_GAP_MS)
-        self._latest_ms[record.partition] = max(latest, record.timestamp_ms)
-        active_ms = self._active_ms.get(record.partition, 0) + step
-        self._active_ms[record.partition] = active_ms
-        return active_ms
+    def _advance(self, records: Sequence[RollupRecord]) -> None:
+        """Add to each partition's active time what these records show."""
+        by_partition: dict[int, list[int]] = {}
+        for record in records:
+            by_partition.setdefault(record.partition, []).append(record.timestamp_ms)
+        for partition, times in by_partition.items():
+            latest = self._latest_ms.get(partition, min(times))
+            steps = np.diff(np.maximum.accumulate([latest, *sorted(times)]))
+            self._latest_ms[partition] = max(latest, *times)
+            self._active_ms[partition] = self._active_ms.get(partition, 0) + int(
+                np.minimum(steps, LONGEST_GAP_MS).sum()
+            )
+
+    def _minute_us(self, text: str) -> int:
+        if text not in self._known_minutes:
+            if len(self._known_minutes) > _KNOWN_MINUTES:
+                self._known_minutes.clear()
+            self._known_minutes[text] = int(np.datetime64(text.removesuffix("Z"), "us").astype(np.int64))
+        return self._known_minutes[text]
 
     def _member(self, dimensions: dict[str, str]) -> int:
+        if tuple(dimensions) == self.dimensions:
+            return self.combination(tuple(dimensions.values()))
         return self.combination(tuple(dimensions.get(name, "") for name in self.dimensions))
 
     def _source(self, log: str, partition: int) -> int:
@@ -335,63 +304,6 @@ class RollupBook:
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros_like(column)]))
         self._free = list(range(2 * former - 1, former - 1, -1))
-
-
-def read(record: RollupRecord) -> _Rollup:
-    """Read a rollup record. Raises: NotARollup."""
-    try:
-        return _decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise NotARollup(f"partition {record.partition}, key {record.key!r}: {error}") from error
-
-
-def sums_of(rollup: _Rollup) -> Int64s:
-    """Return a rollup's additive measures, in the order of ``SUMS``; money in pico-dollars."""
-    sums = np.zeros(len(SUMS), dtype=np.int64)
-    for name in _PLAIN:
-        sums[COLUMN[name]] = getattr(rollup, name)
-    for bucket, count in rollup.tokens.items():
-        sums[_TOKEN_COLUMNS[bucket]] = count
-    sums[COLUMN[COST]] = _pusd(rollup.cost_usd)
-    for bucket, cost in rollup.cost_usd_by_bucket.items():
-        sums[_COST_COLUMNS[bucket]] = _pusd(cost)
-    counterfactuals = (
-        rollup.cost_without_cache_usd,
-        rollup.cost_at_standard_tier_usd,
-        rollup.cost_with_requested_model_usd,
-    )
-    for name, cost in zip(COUNTERFACTUALS, counterfactuals, strict=True):
-        sums[COLUMN[name]] = _pusd(cost)
-    return sums
-
-
-def _newest(records: Sequence[RollupRecord]) -> Iterable[RollupRecord]:
-    """Return of each key the record with the greatest ``through_offset``: the others would be replaced at once."""
-    newest: dict[bytes, RollupRecord] = {}
-    for record in records:
-        former = newest.get(record.key)
-        if former is None or _through(record.value) >= _through(former.value):
-            newest[record.key] = record
-    return newest.values()
-
-
-def _through(value: bytes) -> int:
-    """Return a record's ``through_offset`` without reading the rest; -1 where it isn't there."""
-    at = value.find(_THROUGH)
-    if at < 0:
-        return -1
-    at += len(_THROUGH)
-    end = value.find(b",", at)
-    return int(value[at:end]) if end > 0 and value[at:end].strip().isdigit() else -1
-
-
-def _pusd(text: str) -> int:
-    """Return decimal USD as pico-dollars; faster than through ``Decimal``, for amounts that the meter wrote."""
-    whole, _, decimals = text.partition(".")
-    if not decimals:
-        return int(whole) * PUSD
-    fraction = int(decimals.ljust(12, "0"))
-    return int(whole) * PUSD + (-fraction if whole.startswith("-") else fraction)
 
 
 def _text(rows: Sequence[tuple[str, ...]], width: int) -> NDArray[np.str_]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from schemas.rollup import ON_TIME
 from streams.core.clock import MINUTE_US
-from streams.core.detect.rollups import RollupRecord
+from streams.core.detect.reading import RollupRecord
 from streams.core.money import PUSD
 from streams.core.rollup.aggregates import AggregateKey
 from streams.core.rollup.measures import COLUMN, COST, MEASURES

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.core.detect.rollups import REWRITTEN_WITHIN_MS, Changes, RollupBook, RollupRecord
+from streams.core.detect.reading import RollupRecord
+from streams.core.detect.rollups import REWRITTEN_WITHIN_MS, Changes, RollupBook
 from streams.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
 from streams.core.rollup.measures import COLUMN, COST, SUMS
 from tests.unit.detect.rollup_log import NAMES, Members, RollupLog, minute

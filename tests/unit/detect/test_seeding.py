@@ -15,7 +15,7 @@ from schemas.watch import BudgetRule, ThresholdRule, Watch, Watches
 from streams.core.detect.budget import BudgetEvaluator
 from streams.core.detect.detector import Detector
 from streams.core.detect.finding import Level
-from streams.core.detect.rollups import RollupRecord
+from streams.core.detect.reading import RollupRecord
 from streams.core.detect.seeding import History, Seeding, Spent
 from streams.core.money import PUSD, pusd_from_text
 from streams.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS

@@ -190,7 +190,7 @@ class Profiles:
         self._advance(unique, minute)
         added = np.zeros((len(unique), len(LEARNED)))
         np.add.at(added, which, sums)
-        behind = self._through[unique] - minute
+        behind = np.maximum(self._through[unique] - minute, 0)  # a row opened before anything was learned stands at 0
         self._sums[unique] += (added * (_DECAY**behind)[:, None]).astype(np.float32)
 
     def _advance(self, rows: Rows, minute: int) -> None:
