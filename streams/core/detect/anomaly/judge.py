@@ -74,12 +74,20 @@ class Judge:
     def band(self, sums: Sums, expected: Expectation, sigma: Floats, rows: Rows, part: float = 1.0) -> Band:
         """Return the band of a minute; ``part`` of the bound and of what the rule asks for at least."""
         scale = self.baseline.scale
-        reach = part * self.bound * sigma + self.baseline.slack(expected, rows)
+        reach = part * self.bound * sigma * self._tail(rows) + self.baseline.slack(expected, rows)
         mean = scale.mean(expected.point, sigma)
         least = np.maximum(part * self.rule.min_change * mean, part * self._stake(sums, mean, rows))
         upper = np.maximum(scale.back(expected.point + reach), mean + least)
         lower = np.minimum(scale.back(expected.point - reach), mean - least)
         return Band(mean, np.maximum(lower, 0), upper, mean - least, mean + least)
+
+    def _tail(self, rows: Rows) -> Floats | float:
+        """Return how much wider the bound of a minute is, for the heavy tail of a sum of few calls."""
+        if not self.baseline.scale.is_sum:
+            return 1.0
+        calls = np.maximum(self.baseline.columns["calls"][rows], limits.TAIL_CALLS)
+        tail: Floats = 1 + limits.TAIL / np.sqrt(calls)
+        return tail
 
     def _early(self, observed: Floats, sums: Sums, expected: Expectation, band: Band, rows: Rows) -> Mask:
         """Whether the number of calls alone is evidence enough, even if the minute ended now. Sums only."""

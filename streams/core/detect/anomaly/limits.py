@@ -29,6 +29,9 @@ CALL_CAP: Final = 2.0
 SPARSE_CALLS: Final = 10.0
 SPARSE_CALL_CAP: Final = 2.0
 """The same for any verdict, where fewer calls a minute are expected than SPARSE_CALLS: few calls mean little."""
+TAIL: Final = 0.4
+TAIL_CALLS: Final = 0.25
+"""A minute's bound is wider by this over the root of its usual calls, of which no fewer than so many count."""
 RATIO_EXTREME_CALLS: Final = 5
 """Times ``min_calls``: a ratio needs so many calls to be extreme in one minute."""
 RUN: Final = 2
@@ -101,7 +104,7 @@ DRIFT_FULL: Final = 0.5
 """What a minute counts for in these means: no more than so many standard deviations, or so much of the level."""
 DRIFT_COLD: Final = 1.1
 """Times BOUND_SLOW, where the hour of the week is not known."""
-DRIFT_TAIL: Final = 1.0
+DRIFT_TAIL: Final = 2.0
 """The bound is wider by this, over the root of the calls behind a mean: sums of few calls have heavy tails."""
 WANDER_COLD: Final = 0.04
 WANDER: Final = 0.03
