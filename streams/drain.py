@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
@@ -16,7 +17,13 @@ from streams.settings import Settings
 from streams.transport.offsets import high_watermarks
 from streams.worker import SINK_GROUPS
 
+log = structlog.get_logger(__name__)
+
 _INTERVAL_S: Final = 0.1
+_LOOK_WITHIN_S: Final = 15.0
+"""A look takes some tenths of a second; one that takes so long is given up, and made again."""
+
+_TOPICS_WITHIN_S: Final = 3.0
 _FETCH_WAIT_MS: Final = 50
 _NO_OFFSET: Final = -1
 
@@ -76,18 +83,54 @@ async def drain(
 
     Raises: TopicsMissing; aiokafka's KafkaConnectionError, when no broker answers at first.
     """
-    started = time.monotonic()
-    async with _Offsets(settings) as offsets:
+    watch = _Watch(settings, time.monotonic(), timeout_s, on_progress)
+    has_looked = False
+    while not watch.is_over():
+        try:
+            # anew each time: what one of the former connections waits for may never come
+            async with _Offsets(settings) as offsets:
+                has_looked = True
+                await watch.look(offsets)
+        except TopicsMissing:
+            # a broker that has just started knows of none for a moment
+            if not has_looked and time.monotonic() - watch.started > _TOPICS_WITHIN_S:
+                raise
+        except (KafkaError, OSError) as error:
+            if not has_looked:
+                raise
+            log.info("drain.asks_again", error=repr(error))
+        await asyncio.sleep(_INTERVAL_S)
+    return watch.last
+
+
+@dataclass
+class _Watch:
+    """Looks until all is durable or the time is over. ``last``: the state as it was last seen."""
+
+    settings: Settings
+    started: float
+    timeout_s: float
+    on_progress: Callable[[DrainReport], None] | None
+    last: DrainReport = DrainReport((), 0.0, False)
+
+    def is_over(self) -> bool:
+        """Whether all is durable, or the time is over."""
+        return self.last.is_drained or self._left_s() <= 0
+
+    async def look(self, offsets: "_Offsets") -> None:
+        """Look again and again; return when it is over, or when the broker does not answer as it should."""
         while True:
-            left_s = timeout_s - (time.monotonic() - started)
-            report = await _look(offsets, settings, started, max(1.0, left_s))
-            if report is not None and on_progress is not None:
-                on_progress(report)
-            if report is not None and report.is_drained:
-                return report
-            if time.monotonic() - started >= timeout_s:
-                return report or DrainReport((), time.monotonic() - started, False)
+            within_s = min(max(1.0, self._left_s()), _LOOK_WITHIN_S)
+            report = await _look(offsets, self.settings, self.started, within_s)
+            if report is not None and self.on_progress is not None:
+                self.on_progress(report)
+            self.last = report or replace(self.last, seconds=time.monotonic() - self.started, is_drained=False)
+            if report is None or self.is_over():
+                return
             await asyncio.sleep(_INTERVAL_S)
+
+    def _left_s(self) -> float:
+        return self.timeout_s - (time.monotonic() - self.started)
 
 
 async def _look(offsets: "_Offsets", settings: Settings, started: float, timeout_s: float) -> DrainReport | None:
@@ -95,7 +138,8 @@ async def _look(offsets: "_Offsets", settings: Settings, started: float, timeout
     try:
         async with asyncio.timeout(timeout_s):
             states, is_drained = await _states(offsets, settings)
-    except (KafkaError, TimeoutError, OSError):
+    except (KafkaError, TimeoutError, OSError) as error:
+        log.info("drain.asks_again", error=repr(error))
         return None
     return DrainReport(tuple(states), time.monotonic() - started, is_drained)
 

@@ -17,8 +17,10 @@ from typing import Final
 from infra.kafka.layout import topic_specs
 from infra.kafka.topics import TopicSpec, ensure_topics
 from schemas import topics
+from tests.bench.alert_latency import measure_alert_latency
 from tests.bench.latency import measure_latency
 from tests.bench.load import events, preload
+from tests.bench.many_groups import measure_many_groups
 from tests.bench.measure import Committed, Result, measure
 from tests.bench.rivals import RIVALS
 from tests.bench.stages import measure_stages
@@ -41,6 +43,12 @@ by ClickHouse's inserts and merges, so its own machine is the next step there, a
 metering stage.
 
 The other frameworks do less: they sum in memory, write nothing, repeat nothing after a crash, and keep no ids.
+"""
+
+_ALERTS: Final = """\
+From handing over an incident's first event until the webhook's request has been read, through one worker with every
+role. A threshold is crossed by one event; an anomaly is a burst, as of a runaway loop, in a feature with a quarter of
+an hour of history.
 """
 
 
@@ -105,8 +113,8 @@ def rival(name: str, count: int) -> Result | str:
         return Result(f"{name} (d)", int(n1 - n0), t1 - t0, {"worker": (c1 - c0) / (n1 - n0) * 1e6})
 
 
-def report(rows: list[Result], notes: dict[str, str], latency: str) -> str:
-    """Return the table as Markdown. The ratio is to the plain Faust agent of the same run."""
+def report(rows: list[Result], notes: dict[str, str], sections: dict[str, str]) -> str:
+    """Return the page as Markdown. The ratio is to the plain Faust agent of the same run. ``sections``: by heading."""
     plain = next((row.per_second for row in rows if row.name.startswith("plain")), None)
     lines = [
         "# Benchmarks",
@@ -127,8 +135,14 @@ def report(rows: list[Result], notes: dict[str, str], latency: str) -> str:
         cpu = ", ".join(f"{process} {us:.1f}" for process, us in row.cpu_us.items())
         lines.append(f"| {row.name} | {row.events:,} | {row.per_second:,.0f} | {ratio} | {cpu} | {ceiling:,.0f} |")
     lines += [f"| {name} (d) | | | | {note} | |" for name, note in notes.items()]
-    lines += ["", _READING, "## Latency", "", latency, ""]
+    lines += ["", _READING]
+    for heading, text in sections.items():
+        lines += [f"## {heading}", "", text, ""]
     return "\n".join(lines)
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def main() -> None:
@@ -154,7 +168,20 @@ def main() -> None:
         else:
             notes[name] = outcome
     say("(c) latency: measuring")
-    text = report(rows, notes, measure_latency(per_second=10_000, seconds=60 // scale + 10))
+    latency = measure_latency(per_second=10_000, seconds=60 // scale + 10)
+    say("stages of metering: measuring")
+    stages = measure_stages(600_000 // scale)
+    say("alert latency: measuring")
+    alerts = measure_alert_latency(per_second=5_000, seconds=100 // scale + 20)
+    say("many groups: measuring")
+    groups = measure_many_groups(100_000 // scale, minutes=6)
+    sections = {
+        "Where the metering stage's CPU goes": stages,
+        "Latency of spend (c)": latency,
+        "Latency of alerts": _bullets(alerts) + "\n\n" + _ALERTS,
+        "A hundred thousand groups": _bullets(groups),
+    }
+    text = report(rows, notes, sections)
     _REPORT.parent.mkdir(exist_ok=True)
     _REPORT.write_text(text)
     sys.stdout.write(text)
