@@ -18,7 +18,7 @@ demo: setup ## the whole stack on this machine with a realistic load and a live 
 	$(BIN)/spendstream demo
 
 test: setup kafka ## all tests, on a real Kafka and the real ClickHouse engine
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 fast-tests: setup ## the tests that need no broker, no ClickHouse and kill nothing
 	$(BIN)/pytest -q -m 'not broker and not clickhouse and not crash'
