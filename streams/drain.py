@@ -85,7 +85,7 @@ async def drain(
     """
     watch = _Watch(settings, time.monotonic(), timeout_s, on_progress)
     has_looked = False
-    while not watch.is_over():
+    while not (has_looked and watch.is_over()):
         try:
             # anew each time: what one of the former connections waits for may never come
             async with _Offsets(settings) as offsets:
@@ -99,7 +99,8 @@ async def drain(
             if not has_looked:
                 raise
             log.info("drain.asks_again", error=repr(error))
-        await asyncio.sleep(_INTERVAL_S)
+        if not watch.is_over():
+            await asyncio.sleep(_INTERVAL_S)
     return watch.last
 
 

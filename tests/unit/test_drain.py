@@ -10,7 +10,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import OffsetAndMetadata
 
-from streams.drain import DrainReport, PartitionState, _Offsets
+import streams.drain
+from streams.drain import DrainReport, PartitionState, TopicsMissing, _Offsets, drain
 from streams.settings import Settings
 
 PARTITIONS = [TopicPartition("t", 0), TopicPartition("t", 1)]
@@ -70,3 +71,71 @@ async def test_a_coordinator_that_is_still_loading_is_not_taken_for_one_that_kno
     """aiokafka drops the error that Kafka puts above the list of partitions, and the list is empty."""
     with pytest.raises(GroupCoordinatorNotAvailableError):
         await committed(dict.fromkeys(PARTITIONS[:answered], 7))
+
+
+class Connections:
+    """Stands for `_Offsets`: counts how often it was opened, and fails to open so many times at first."""
+
+    opened = 0
+    topics_missing = 0
+
+    def __init__(self, _settings: Settings) -> None:
+        type(self).opened += 1
+
+    async def __aenter__(self) -> Connections:
+        if type(self).opened <= type(self).topics_missing:
+            raise TopicsMissing("t: no such topic")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> type[Connections]:
+    kind = type("Connections", (Connections,), {"opened": 0, "topics_missing": 0})
+    monkeypatch.setattr(streams.drain, "_Offsets", kind)
+    return kind
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *looks: bool | None) -> list[bool | None]:
+    """Let each look find this: drained or not, or None where the broker does not answer as it should."""
+    left = list(looks)
+
+    async def look(*_: Any) -> DrainReport | None:
+        found = left.pop(0)
+        return None if found is None else DrainReport((), 0.0, found)
+
+    monkeypatch.setattr(streams.drain, "_look", look)
+    return left
+
+
+async def test_without_any_time_it_looks_once(connections: type[Connections], monkeypatch: pytest.MonkeyPatch) -> None:
+    left = answers(monkeypatch, False, True)
+    assert not (await drain(Settings(), 0.0)).is_drained
+    assert len(left) == 1
+
+
+async def test_a_look_without_an_answer_is_made_again_with_connections_of_its_own(
+    connections: type[Connections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, False, None, None, True)
+    assert (await drain(Settings(), 30.0)).is_drained
+    assert connections.opened == 3
+
+
+async def test_a_broker_that_has_just_started_may_know_no_topic_for_a_moment(
+    connections: type[Connections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections.topics_missing = 2
+    answers(monkeypatch, True)
+    assert (await drain(Settings(), 30.0)).is_drained
+
+
+async def test_topics_that_stay_missing_are_told(
+    connections: type[Connections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections.topics_missing = 10**6
+    monkeypatch.setattr(streams.drain, "_TOPICS_WITHIN_S", 0.0)
+    with pytest.raises(TopicsMissing):
+        await drain(Settings(), 30.0)
