@@ -53,6 +53,15 @@ def configure_logs(level: str, form: Literal["json", "console"]) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
+def keep_stdout_for_answers() -> None:
+    """Send a command's log records, from warnings up, to stderr: what it prints is read by scripts."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
 def silence_libraries() -> None:
     """Keep the Kafka client's own words off a command's terminal: the command tells what failed."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

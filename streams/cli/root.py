@@ -10,6 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from streams.cli.environment import adopt_running_stack
 from streams.cli.failures import explain
+from streams.cli.logs import keep_stdout_for_answers
 
 
 class CommandEntry(NamedTuple):
@@ -62,6 +63,7 @@ def run(arguments: list[str] | None = None) -> int:
 
     What the operator can mend is one line on stderr and status 1; anything else is raised.
     """
+    keep_stdout_for_answers()
     root = _root()
     try:
         root.main(args=arguments, prog_name="spendstream")

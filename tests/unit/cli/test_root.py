@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import structlog
 
 from streams.cli import root
 from streams.errors import SpendstreamError
@@ -65,3 +66,13 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
     said = capsys.readouterr().err
     assert "METER_DIMENSIONS" in said
     assert "unknown dimension colour" in said
+
+
+def test_what_a_command_logs_is_no_part_of_its_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["--version"])
+    answer = capsys.readouterr().out
+    structlog.get_logger("streams.drain").warning("drain.asks_again")
+    logged = capsys.readouterr()
+    assert answer.strip()
+    assert logged.out == ""
+    assert "drain.asks_again" in logged.err
