@@ -69,7 +69,7 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
 
 
 def test_what_a_command_logs_is_no_part_of_its_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    root.run(["--version"])
+    root.run(["--help"])
     answer = capsys.readouterr().out
     structlog.get_logger("streams.drain").warning("drain.asks_again")
     logged = capsys.readouterr()
