@@ -92,13 +92,18 @@ def _root() -> Any:
     return root
 
 
-def _start(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    """Real-time meter for AI token spend: usage events in, exact per-minute cost out."""
-    if version:
+def _tell_version(asked: bool) -> None:
+    if asked:
         typer.echo(metadata.version("spendstream"))
         raise typer.Exit
+
+
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None:
+    """Real-time meter for AI token spend: usage events in, exact per-minute cost out, alerts within seconds."""
 
 
 def _load(name: str, entry: CommandEntry) -> Any:

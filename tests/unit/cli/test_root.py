@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import structlog
@@ -76,3 +77,8 @@ def test_what_a_command_logs_is_no_part_of_its_answer(capsys: pytest.CaptureFixt
     assert answer.strip()
     assert logged.out == ""
     assert "drain.asks_again" in logged.err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert root.run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == metadata.version("spendstream")
