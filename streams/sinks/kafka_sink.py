@@ -83,6 +83,7 @@ class KafkaSink:
         self._metrics = metrics or NoMetrics()
         self._new_consumer = consumer
         self._gaps = Gaps()
+        self._owed: dict[TopicPartition, int] = {}  # delivered, and not committed yet
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
@@ -147,6 +148,8 @@ class KafkaSink:
                 if delivery is not None and (batch.records or delivery.done()):
                     await self._await_delivery(consumer, delivery)
                     delivery = None
+                if self._owed and delivery is None and not batch.records:
+                    await self._commit(consumer, {})
                 if batch.records and not self._stopping.is_set():
                     delivery = asyncio.create_task(self._deliver(consumer, batch), name=f"deliver-{self._topic}")
             if delivery is not None:
@@ -216,7 +219,10 @@ class KafkaSink:
         await self._commit(consumer, batch.ends)
 
     async def _commit(self, consumer: Any, ends: Mapping[TopicPartition, int]) -> None:
-        mine = {partition: end for partition, end in ends.items() if partition in consumer.assignment()}
+        """Commit what was delivered, and what a former commit owes: nothing more may come that would carry it."""
+        owed = {**self._owed, **ends}
+        mine = {partition: end for partition, end in owed.items() if partition in consumer.assignment()}
+        self._owed = mine
         try:
             if mine:
                 await consumer.commit(mine)
@@ -225,6 +231,7 @@ class KafkaSink:
             words = " ".join(str(error).split())
             log.info("commit failed, records may be inserted again", topic=self._topic, error=words)
             return
+        self._owed = {}
         for partition, end in mine.items():
             if (high := consumer.highwater(partition)) is not None:
                 self._metrics.lag(partition.topic, partition.partition, max(0, high - end))
@@ -248,6 +255,7 @@ class KafkaSink:
 
     async def _assigned(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
         self._gaps.forget()
+        self._owed = {}  # read again from what is committed
         for partition in partitions:
             try:
                 committed = await consumer.committed(partition)

@@ -234,6 +234,32 @@ async def test_a_failed_commit_does_not_stop_the_sink() -> None:
         await until(lambda: world.consumer.commits == [{P0: 7}])
 
 
+async def test_a_commit_that_failed_is_made_up_for_though_nothing_more_comes() -> None:
+    world = World()
+    world.consumer.commit_error = KafkaConnectionError()
+    world.consumer.put(P0, 5, 6)
+    async with world.running():
+        await until(lambda: world.writer.written)
+        await asyncio.sleep(0.05)
+        world.consumer.commit_error = None
+        await until(lambda: world.consumer.commits)
+    assert world.consumer.commits == [{P0: 7}]
+
+
+async def test_what_is_read_again_after_a_rebalance_is_owed_no_commit() -> None:
+    world = World()
+    world.consumer.commit_error = KafkaConnectionError()
+    world.consumer.put(P0, 5, 6)
+    async with world.running():
+        await until(lambda: world.writer.written)
+        await asyncio.sleep(0.05)
+        await world.consumer.listener.on_partitions_assigned([P0, P1])
+        world.consumer.commit_error = None
+        world.consumer.put(P1, 40)
+        await until(lambda: world.consumer.commits)
+    assert world.consumer.commits == [{P1: 41}]
+
+
 async def test_a_broker_that_is_away_at_first_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.sinks.kafka_sink._RETRY_S", 0.01)
     world = World()
