@@ -1,7 +1,6 @@
 """The alerting side of a worker: detector and notifiers beside the meter, which none of their faults may stop."""
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
@@ -12,6 +11,7 @@ from schemas.watch import Watches
 from streams.agents.detect import DetectAgent
 from streams.agents.notify import NotifyAgent
 from streams.metrics import Metrics
+from streams.pause import pause
 from streams.settings import Settings
 from streams.watches import WatchFile, default_watches
 
@@ -82,9 +82,7 @@ class Alerting:
                 log.error("agent.failed", agent=role, error=repr(error), again_in_s=pause_s, exc_info=error)
             if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE_S:
                 pause_s = _FIRST_PAUSE_S
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._stopping.wait()
+            await pause(pause_s, self._stopping)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _follow(self, file: WatchFile) -> None:

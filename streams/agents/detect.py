@@ -7,21 +7,19 @@ on at the snapshot's offsets. In order: transitions are acknowledged on the aler
 
 import asyncio
 import time
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from pydantic import ValidationError
 
 from schemas import topics
 from schemas.alert import Alert, Silence
 from schemas.watch import Watches
-from streams.agents.detect_seed import Seeder, Stand
+from streams.agents.detect_leader import Leader, Progress, read_alert, read_silence, slices
+from streams.agents.detect_seed import Seeder
 from streams.core.clock import US
 from streams.core.detect.detector import Detector
 from streams.core.detect.reading import RollupRecord
@@ -29,6 +27,7 @@ from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.state.producer import AckedProducer, Record
 from streams.state.snapshots import PARTITION, SnapshotStore, copied, read_all
+from streams.transport.membership import membership
 from streams.transport.offsets import partitions_of
 
 log = structlog.get_logger(__name__)
@@ -37,10 +36,7 @@ MAX_RECORDS: Final = 10_000
 LIVE_WITHIN_S: Final = 900
 """The detection clock counts as live when it is no further behind the wall clock: older alerts are not told."""
 
-SNAPSHOT_BYTES_PER_S: Final = 250_000
-"""A great state is written less often, so that it costs no more than this on average."""
-
-SLICE_US: Final = 60 * US
+_LONGEST_POLL_MS: Final = 600_000
 _POLL_S: Final = 0.1
 _ROLE: Final = "detect"
 
@@ -64,18 +60,6 @@ class _Lease(ConsumerRebalanceListener):
             self.held.set()
 
 
-@dataclass
-class _Progress:
-    """Where a leader stands: the next offset by rollup partition, and the end of the alerts it wrote or read."""
-
-    rollups: dict[int, int]
-    alerts: dict[int, int]
-    clock_us: int
-    snapshot_number: int
-    snapshot_at: float
-    snapshot_bytes: int = 0
-
-
 class DetectAgent:
     """Leads, or stands by to."""
 
@@ -94,12 +78,8 @@ class DetectAgent:
         lease = _Lease()
         member = AIOKafkaConsumer(
             **self._settings.kafka_client(),
-            group_id=self._settings.group(_ROLE),
-            enable_auto_commit=False,
+            **membership(self._settings.group(_ROLE), self._settings.kafka_session_timeout_s, _LONGEST_POLL_MS),
             auto_offset_reset="latest",
-            session_timeout_ms=round(self._settings.kafka_session_timeout_s * 1000),
-            heartbeat_interval_ms=round(self._settings.kafka_session_timeout_s * 250),
-            max_poll_interval_ms=600_000,
         )
         member.subscribe([self._settings.topic(topics.DETECT_STATE)], listener=lease)
         try:
@@ -157,11 +137,11 @@ class DetectAgent:
             await consumer.stop()
             log.info("detect.stands_by")
 
-    async def _recovered(self, consumer: AIOKafkaConsumer) -> "_Leader":
+    async def _recovered(self, consumer: AIOKafkaConsumer) -> Leader:
         """Return a leader that knows what the last one knew, and all that was published since."""
         detector = Detector(self._settings.meter_dimensions, self._settings.meter_allowed_lateness_s)
         found = await self._store.read(consumer)
-        progress = _Progress({}, {}, 0, 0, time.monotonic())
+        progress = Progress({}, {}, 0, 0, time.monotonic())
         if found is not None:
             manifest, sections = found
             await self._in_thread(detector.restore, sections, manifest.clock_us)
@@ -175,15 +155,15 @@ class DetectAgent:
         for partition in partitions[self._settings.topic(topics.ALERT)]:
             at = TopicPartition(self._settings.topic(topics.ALERT), partition)
             records = await read_all(consumer, at, progress.alerts.get(partition))
-            detector.published([alert for record in records if (alert := _alert(record)) is not None])
+            detector.published([alert for record in records if (alert := read_alert(record)) is not None])
             progress.alerts[partition] = await consumer.position(at)
-        leader = _Leader(self._settings, consumer, detector, progress, watches)
+        leader = Leader(self._settings, consumer, detector, progress, watches)
         for silence in await self._silences(consumer):
             detector.silences.put(silence)
         await leader.assign(partitions[self._settings.topic(topics.ROLLUP)])
         return leader
 
-    async def _detect(self, consumer: AIOKafkaConsumer, leader: "_Leader", lease: _Lease) -> None:
+    async def _detect(self, consumer: AIOKafkaConsumer, leader: Leader, lease: _Lease) -> None:
         while not lease.lost.is_set() and not self._stopping.is_set():
             fetched = await consumer.getmany(timeout_ms=round(_POLL_S * 1000), max_records=MAX_RECORDS)
             async with leader.between_steps:
@@ -202,7 +182,7 @@ class DetectAgent:
         if self._stopping.is_set() and not lease.lost.is_set():
             await self._snapshot(leader)
 
-    async def _publish(self, leader: "_Leader", alerts: Sequence[Alert]) -> None:
+    async def _publish(self, leader: Leader, alerts: Sequence[Alert]) -> None:
         """Write transitions; once acknowledged, they count."""
         await self._producer.write(
             self._settings.topic(topics.ALERT),
@@ -216,7 +196,7 @@ class DetectAgent:
                 notify=alert.notify, silenced_by=alert.silenced_by,
             )  # fmt: skip
 
-    async def _snapshot(self, leader: "_Leader") -> None:
+    async def _snapshot(self, leader: Leader) -> None:
         progress = leader.progress
         sections = await self._in_thread(_tidied_snapshot, leader.detector, progress.clock_us)
         progress.snapshot_number += 1
@@ -232,119 +212,17 @@ class DetectAgent:
         progress.snapshot_at = time.monotonic()
         self._metrics.detect_state(progress.snapshot_bytes, leader.detector.group_count())
 
-    async def _take_up(self, leader: "_Leader", watches: Watches) -> None:
+    async def _take_up(self, leader: Leader, watches: Watches) -> None:
         await self._in_thread(leader.detector.configure, watches)
         leader.watches = watches
         log.info("detect.watches", watches=[watch.name for watch in watches.watches])
 
     async def _silences(self, consumer: AIOKafkaConsumer) -> list[Silence]:
         at = TopicPartition(self._settings.topic(topics.SILENCE), PARTITION)
-        return [silence for record in await read_all(consumer, at) if (silence := _silence(record)) is not None]
+        return [silence for record in await read_all(consumer, at) if (silence := read_silence(record)) is not None]
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-
-
-class _Leader:
-    """What the leading agent holds: the detector, its place in the topics, and the detection clock."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        consumer: AIOKafkaConsumer,
-        detector: Detector,
-        progress: _Progress,
-        watches: Watches,
-    ) -> None:
-        self.detector = detector
-        self.progress = progress
-        self.watches = watches
-        self.between_steps = asyncio.Lock()
-        """Held while what was read is taken in: otherwise the detector stands at the progress's offsets."""
-        self._settings = settings
-        self._consumer = consumer
-        self._rollup = settings.topic(topics.ROLLUP)
-        self._alert = settings.topic(topics.ALERT)
-        self._silence = TopicPartition(settings.topic(topics.SILENCE), PARTITION)
-        self._read_until_ms: dict[int, int] = {}
-        self._begins: dict[int, int] = {}
-
-    async def assign(self, partitions: Sequence[int]) -> None:
-        """Read the rollups from where the snapshot stands, and the alerts and silences that are yet to come."""
-        tps = [TopicPartition(self._rollup, partition) for partition in partitions]
-        alerts = {TopicPartition(self._alert, partition): at for partition, at in self.progress.alerts.items()}
-        silences_from = await self._consumer.position(self._silence)
-        self._consumer.assign([*tps, *alerts, self._silence])
-        self._consumer.seek(self._silence, silences_from)
-        for tp, at in alerts.items():
-            self._consumer.seek(tp, at)
-        begin = await self._consumer.beginning_offsets(tps)
-        self._begins = {tp.partition: begin[tp] for tp in tps}
-        for tp in tps:
-            stored = self.progress.rollups.get(tp.partition)
-            if stored is not None and stored < begin[tp]:
-                log.error("detect.rollups_expired", partition=tp.partition, offset=stored, begin=begin[tp])
-                self.detector.doubt_budgets()
-            self.progress.rollups[tp.partition] = begin[tp] if stored is None else max(stored, begin[tp])
-            self._consumer.seek(tp, self.progress.rollups[tp.partition])
-
-    def take(self, fetched: Mapping[TopicPartition, Sequence[Any]]) -> list[RollupRecord]:
-        """Return the rollups that were fetched; take note of silences, of alerts, and of how far each topic was read.
-
-        The alerts are this leader's own, or of one that doesn't know yet that it no longer leads.
-        """
-        records: list[RollupRecord] = []
-        for tp, batch in fetched.items():
-            if tp == self._silence:
-                for silence in filter(None, map(_silence, batch)):
-                    self.detector.silences.put(silence)
-                continue
-            if tp.topic == self._alert:
-                self.detector.published(list(filter(None, map(_alert, batch))))
-                self.progress.alerts[tp.partition] = batch[-1].offset + 1
-                continue
-            self.progress.rollups[tp.partition] = batch[-1].offset + 1
-            self._read_until_ms[tp.partition] = max(record.timestamp for record in batch)
-            records += [
-                RollupRecord(tp.partition, record.timestamp, record.key, record.value)
-                for record in batch
-                if record.value is not None and record.key is not None
-            ]
-        return records
-
-    def clock(self) -> int:
-        """Return the detection clock in µs.
-
-        A partition that was read to its end stands at the wall clock, another at its last record's time.
-        """
-        wall_us = time.time_ns() // 1000
-        at_us = min((self._stands_at_us(tp, wall_us) for tp in self._rollups()), default=wall_us)
-        self.progress.clock_us = max(self.progress.clock_us, min(at_us, wall_us))
-        return self.progress.clock_us
-
-    def behind_s(self) -> float:
-        """Return how far the detection clock is behind the wall clock, in s."""
-        return max(0.0, time.time() - self.progress.clock_us / US)
-
-    def stand(self) -> Stand:
-        """Return how far the detector is. Holds between two steps."""
-        return Stand(dict(self.progress.rollups), self._begins, self.progress.clock_us, self.behind_s())
-
-    def wants_snapshot(self) -> bool:
-        """Whether it is time for the next snapshot."""
-        interval_s = max(self._settings.detect_snapshot_interval_s, self.progress.snapshot_bytes / SNAPSHOT_BYTES_PER_S)
-        return time.monotonic() - self.progress.snapshot_at >= interval_s
-
-    def _rollups(self) -> list[TopicPartition]:
-        return [tp for tp in self._consumer.assignment() if tp.topic == self._rollup]
-
-    def _stands_at_us(self, tp: TopicPartition, wall_us: int) -> int:
-        highwater = self._consumer.highwater(tp)
-        if highwater is None:
-            return 0  # nothing heard of it yet
-        if self.progress.rollups.get(tp.partition, 0) >= highwater:
-            return wall_us
-        return self._read_until_ms.get(tp.partition, 0) * 1000
 
 
 @asynccontextmanager
@@ -356,23 +234,6 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def slices(
-    records: Sequence[RollupRecord], former_us: int, clock_us: int
-) -> Iterator[tuple[Sequence[RollupRecord], int]]:
-    """Cut what was read into slices of a minute of the detection clock, each with the clock at its end.
-
-    In arrears one fetch may span hours. Judged minute by minute, it comes to what it would have come to in its time.
-    """
-    left = sorted(records, key=lambda record: record.timestamp_ms)
-    at_us = former_us or (left[0].timestamp_ms * 1000 if left else clock_us)
-    while at_us + SLICE_US < clock_us:
-        at_us += SLICE_US
-        count = bisect_right(left, at_us // 1000, key=lambda record: record.timestamp_ms)
-        yield left[:count], at_us
-        left = left[count:]
-    yield left, clock_us
 
 
 def _step(detector: Detector, records: Sequence[RollupRecord], clock_us: int, is_live: bool) -> tuple[int, list[Alert]]:
@@ -390,19 +251,3 @@ def _tidied_snapshot(detector: Detector, clock_us: int) -> Any:
 
 def _is_live(clock_us: int) -> bool:
     return time.time() - clock_us / US <= LIVE_WITHIN_S
-
-
-def _alert(record: Any) -> Alert | None:
-    try:
-        return None if record.value is None else Alert.model_validate_json(record.value)
-    except ValidationError as error:
-        log.error("detect.not_an_alert", partition=record.partition, offset=record.offset, error=str(error))
-        return None
-
-
-def _silence(record: Any) -> Silence | None:
-    try:
-        return None if record.value is None else Silence.model_validate_json(record.value)
-    except ValidationError as error:
-        log.error("detect.not_a_silence", partition=record.partition, offset=record.offset, error=str(error))
-        return None

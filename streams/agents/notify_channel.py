@@ -28,11 +28,12 @@ from streams.notifiers.base import Messenger, is_addressed
 from streams.notifiers.bundles import Bundles, Waiting
 from streams.notifiers.errors import NotifierError
 from streams.notifiers.progress import Progress
+from streams.pause import pause
 from streams.sinks.clickhouse import Backoff
+from streams.transport.membership import membership
 
 log = structlog.get_logger(__name__)
 
-_NEVER_MS: Final = 7 * 24 * 3600 * 1000
 _IDLE_POLL_S: Final = 0.5
 _RETRY_S: Final = 1.0
 _MOST_WAITING: Final = 5000
@@ -95,7 +96,7 @@ class Channel:
                 except (KafkaError, IllegalStateError, OSError) as error:
                     # A connection's own words hold the broker's address, no secret.
                     self._log.warning("notify.kafka_failed", error=" ".join(str(error).split()))
-                    await self._pause(_RETRY_S)
+                    await pause(_RETRY_S, self._stopping)
         finally:
             await self._messenger.close()
             self._stopped.set()
@@ -135,7 +136,7 @@ class Channel:
     async def _poll(self, consumer: Any) -> Mapping[TopicPartition, Sequence[Any]]:
         """Return what has come, or nothing once something is due or half a second is over."""
         if len(self._bundles) >= _MOST_WAITING:
-            await self._pause(_IDLE_POLL_S)
+            await pause(_IDLE_POLL_S, self._stopping)
             return {}
         now = self._clock()
         due = self._bundles.next_due_s(now, self._under_way)
@@ -244,24 +245,11 @@ class Channel:
         self._to_recall |= set(partitions)
 
     def _consumer(self) -> Any:
-        session_ms = int(self._settings.session_timeout_s * 1000)
         return self._new_consumer(
             **self._settings.kafka,
-            group_id=self._settings.group,
-            enable_auto_commit=False,
+            **membership(self._settings.group, self._settings.session_timeout_s),
             auto_offset_reset="earliest",
-            session_timeout_ms=session_ms,
-            heartbeat_interval_ms=max(100, session_ms // 4),
-            max_poll_interval_ms=_NEVER_MS,
         )
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but not beyond `stop()`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -17,6 +17,7 @@ from schemas.watch import Notifier
 from streams.notifiers.base import Messenger
 from streams.notifiers.bundles import Waiting
 from streams.notifiers.errors import Refused, Unreachable
+from streams.pause import pause
 from streams.sinks.clickhouse import Backoff
 
 log = structlog.get_logger(__name__)
@@ -94,7 +95,7 @@ class Delivery:
                     return True
                 if attempt == 1:
                     self._log.warning("notify.failed", watch=alerts[0].watch, error=str(error))
-                await self._pause(pause_s)
+                await pause(pause_s, self._stopping)
             except Refused as error:
                 self._metrics.notify_failed(self._notifier.name)
                 self._drop(bundle, "refused", str(error))
@@ -127,13 +128,6 @@ class Delivery:
 
     def _is_expired(self, one: Waiting) -> bool:
         return self._clock() - one.written_s > self._notifier.give_up_after
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
 
 
 def _place(error: BaseException) -> str:

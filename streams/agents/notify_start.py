@@ -11,6 +11,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, UnknownMemberIdError
 
+from streams.pause import pause
 from streams.transport.offsets import high_watermarks, partitions_of
 
 log = structlog.get_logger(__name__)
@@ -85,9 +86,5 @@ async def _partitions(kafka: Mapping[str, Any], topic: str, stopping: asyncio.Ev
         if not is_told:
             log.warning("notify.no_topic", topic=topic, mend="spendstream topics")
         is_told = True
-        try:
-            async with asyncio.timeout(_WAIT_S):
-                await stopping.wait()
-        except TimeoutError:
-            pass
+        await pause(_WAIT_S, stopping)
     return []

@@ -20,15 +20,16 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
+from streams.pause import pause
 from streams.sinks.base import Landed, Landing, NoMetrics, Record, SinkMetrics
 from streams.sinks.clickhouse import ClickHouseWriter
 from streams.sinks.dead_letters import undecodable_insert
 from streams.sinks.gaps import Gaps
 from streams.sinks.threads import in_thread
+from streams.transport.membership import membership
 
 log = structlog.get_logger(__name__)
 
-_NEVER_MS: Final = 7 * 24 * 3600 * 1000
 _IDLE_POLL_S: Final = 0.5
 _RETRY_S: Final = 1.0
 _LAG_INTERVAL_S: Final = 5.0
@@ -124,19 +125,14 @@ class KafkaSink:
                 if not is_told:
                     log.warning("kafka unavailable, trying until it is back", topic=self._topic, error=str(error))
                 is_told = True
-                await self._pause(_RETRY_S)
+                await pause(_RETRY_S, self._stopping)
         return None
 
     def _consumer(self) -> Any:
-        session_ms = int(self._settings.session_timeout_s * 1000)
         return self._new_consumer(
             **self._settings.kafka,
-            group_id=self._settings.group,
-            enable_auto_commit=False,
+            **membership(self._settings.group, self._settings.session_timeout_s),
             auto_offset_reset="earliest",
-            session_timeout_ms=session_ms,
-            heartbeat_interval_ms=max(100, session_ms // 4),
-            max_poll_interval_ms=_NEVER_MS,
         )
 
     async def _pump(self, consumer: Any) -> None:
@@ -203,7 +199,7 @@ class KafkaSink:
             return polled
         except KafkaError as error:
             log.warning("kafka read failed, trying again", topic=self._topic, error=str(error))
-            await self._pause(_RETRY_S)
+            await pause(_RETRY_S, self._stopping)
             return {}
 
     async def _deliver(self, consumer: Any, batch: _Batch) -> None:
@@ -263,14 +259,6 @@ class KafkaSink:
                 continue  # a gap goes unnoticed; the records that are there do not
             if committed is not None:
                 self._gaps.expect(partition, committed)
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but not beyond `stop()`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
 
     @property
     def _topic(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections import defaultdict
@@ -11,16 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 
-from schemas import topics
 from schemas.alert import Alert
 from streams.core.detect.budget import BudgetEvaluator
-from streams.core.detect.detector import Detector
 from streams.core.money import PUSD
-from streams.state.producer import AckedProducer
-from streams.state.snapshots import SnapshotStore
-from streams.watches import read_watches
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import SPEND_ABOVE, AlertWorld, call
 
@@ -61,7 +54,7 @@ def test_kills_and_rebalances_neither_lose_nor_invent_a_transition_and_budgets_e
         assert told == due
         time.sleep(5)  # longer than a snapshot takes to come
         ledger = dict(world.query("SELECT team, toString(sum(cost_usd)) FROM spendstream.calls_v GROUP BY team"))
-        assert asyncio.run(_budget_sums(world)) == {team: Decimal(usd) for team, usd in ledger.items()}
+        assert _budget_sums(world) == {team: Decimal(usd) for team, usd in ledger.items()}
         stored = world.query("SELECT count(), uniqExact(transition_id) FROM spendstream.alerts_v")
         assert stored == [(len({alert.transition_id for alert in alerts}),) * 2]
 
@@ -104,20 +97,9 @@ def _assert_sound_budgets(alerts: list[Alert]) -> None:
     assert len({alert.alert_id for alert in alerts}) == 3 * TEAMS
 
 
-async def _budget_sums(world: AlertWorld) -> dict[str, Decimal]:
+def _budget_sums(world: AlertWorld) -> dict[str, Decimal]:
     """Return what the detector's last snapshot holds of each team's budget."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        store = SnapshotStore(AckedProducer(world.settings.kafka_client()), world.settings.topic(topics.DETECT_STATE))
-        found = await store.read(consumer)
-    finally:
-        await consumer.stop()
-    assert found is not None
-    manifest, sections = found
-    detector = Detector(world.settings.meter_dimensions, world.settings.meter_allowed_lateness_s)
-    detector.restore(sections, manifest.clock_us)
-    detector.configure(read_watches(world.watches_path))
+    detector, _ = world.last_detector()
     groups, evaluator = detector.evaluator("budget")
     assert isinstance(evaluator, BudgetEvaluator)
     return {

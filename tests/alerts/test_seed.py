@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from schemas import topics
@@ -27,11 +27,8 @@ from streams.core.money import PUSD
 from streams.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
 from streams.sinks.base import Landed
 from streams.sinks.rollups import Rollups
-from streams.state.producer import AckedProducer
-from streams.state.snapshots import SnapshotStore
 from streams.state.spend_history import SpendHistory
 from streams.transport.offsets import end_offsets, partitions_of
-from streams.watches import read_watches
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import SPEND_ABOVE, AlertWorld, call
 from tests.unit.detect.rollup_log import BEGAN_US, NAMES, RollupLog
@@ -77,10 +74,10 @@ def test_a_budget_that_is_added_while_it_runs_is_the_ledgers_though_workers_die_
         while (sums is None or sums != _ledger(world)) and time.monotonic() < deadline:
             _send(world, chance, 20)
             time.sleep(5)  # longer than a snapshot takes to come
-            sums = asyncio.run(_budget_sums(world))
+            sums = _budget_sums(world)
         assert sums == _ledger(world), world.logs()
         time.sleep(5)
-        assert asyncio.run(_budget_sums(world)) == _ledger(world)
+        assert _budget_sums(world) == _ledger(world)
         assert "detect.seed_failed" not in _logs(world)
 
 
@@ -230,23 +227,12 @@ def _ledger(world: AlertWorld) -> dict[str, int]:
     return {team: int(Decimal(usd) * PUSD) for team, usd in rows}
 
 
-async def _budget_sums(world: AlertWorld) -> dict[str, int] | None:
+def _budget_sums(world: AlertWorld) -> dict[str, int] | None:
     """Return what the last snapshot holds of each team's month; None where the budget is not seeded."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        store = SnapshotStore(AckedProducer(world.settings.kafka_client()), world.settings.topic(topics.DETECT_STATE))
-        found = await store.read(consumer)
-    finally:
-        await consumer.stop()
-    assert found is not None
-    manifest, sections = found
-    detector = Detector(world.settings.meter_dimensions, world.settings.meter_allowed_lateness_s)
-    detector.restore(sections, manifest.clock_us)
-    detector.configure(read_watches(world.watches_path))
+    detector, clock_us = world.last_detector()
     if detector.unseeded():
         return None
-    return _spent(detector, period_of(manifest.clock_us, "month", ZONE)[0])
+    return _spent(detector, period_of(clock_us, "month", ZONE)[0])
 
 
 def _spent(detector: Detector, opened_us: int) -> dict[str, int]:

@@ -15,7 +15,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from schemas import topics
 from schemas.alert import Alert
+from streams.core.detect.detector import Detector
+from streams.state.producer import AckedProducer
+from streams.state.snapshots import SnapshotStore
 from streams.transport.offsets import partitions_of
+from streams.watches import read_watches
 from tests.alerts.receiver import Receiver
 from tests.crash.world import World
 
@@ -80,6 +84,25 @@ class AlertWorld(World):
             await asyncio.gather(*futures)
         finally:
             await producer.stop()
+
+    def last_detector(self) -> tuple[Detector, int]:
+        """Return a detector as the last snapshot left it, and its detection clock."""
+        return asyncio.run(self._last_detector())
+
+    async def _last_detector(self) -> tuple[Detector, int]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            store = SnapshotStore(AckedProducer(self.settings.kafka_client()), self.settings.topic(topics.DETECT_STATE))
+            found = await store.read(consumer)
+        finally:
+            await consumer.stop()
+        assert found is not None
+        manifest, sections = found
+        detector = Detector(self.settings.meter_dimensions, self.settings.meter_allowed_lateness_s)
+        detector.restore(sections, manifest.clock_us)
+        detector.configure(read_watches(self.watches_path))
+        return detector, manifest.clock_us
 
     def alerts(self) -> list[Alert]:
         """Return every transition on the alert topic, in the order of their alerts' decisions."""

@@ -37,8 +37,8 @@ _REPORT: Final = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 _READING: Final = """\
 *Ceiling*: events/s if the listed processes kept every core busy. Where the rate is well below it, threads wait for each
-other: in the metering stage for Python's interpreter lock, shared by the thread that unpacks fetched records, the one
-that absorbs them and the one that encodes the flush. Where the rate is near it, the cores are spent: end to end, mostly
+other: in the metering stage for Python's interpreter lock, shared by the thread that unpacks fetched records, the two
+that absorb them and the one that encodes the flush. Where the rate is near it, the cores are spent: end to end, mostly
 by ClickHouse's inserts and merges, so its own machine is the next step there, and more worker processes for the
 metering stage.
 

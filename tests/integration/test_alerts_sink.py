@@ -13,24 +13,13 @@ from clickhouse_connect.driver.client import Client
 
 from infra.clickhouse.migrate import MigrationSettings, Migrator
 from infra.clickhouse.template import Target
-from infra.embedded.clickhouse import EmbeddedClickHouse
 from schemas.alert import Alert, alert_id
 from schemas.dead_letter import Reason
 from streams.sinks.alerts import Alerts
-from streams.sinks.clickhouse import ClickHouseSettings, open_client
 from tests.unit.notifiers.make import BUDGET, NOON, make_alert
 from tests.unit.sinks.make import records
 
 pytestmark = pytest.mark.clickhouse
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with (
-        EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as server,
-        open_client(ClickHouseSettings(server.url)) as connected,
-    ):
-        yield connected
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,6 @@ Broker = LocalKafka | EmbeddedBroker
 MIB = 1024 * 1024
 READ_TIMEOUT_S = 20.0
 SENT_AT_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
-
-
-@pytest.fixture(scope="module")
-def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    """A running Apache Kafka. Without its jars the test fails, and says `make kafka`: it is never skipped."""
-    with LocalKafka(tmp_path_factory.mktemp("kafka")) as broker:
-        yield broker
-
-
-@pytest.fixture(scope="module")
-def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker(log_path=tmp_path_factory.mktemp("embedded") / "broker.log") as broker:
-        yield broker
-
-
-@pytest.fixture(params=["real_kafka", "embedded_broker"])
-def broker(request: pytest.FixtureRequest) -> Any:
-    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture

@@ -38,18 +38,6 @@ VIEWS = {"calls_v", "spend_1m", "spend_1h", "spend_1d", "dead_letters_v", "alert
 TABLES = {"calls", "rollups_1m", "dead_letters", "alerts", "schema_migrations"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
-    with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: EmbeddedClickHouse) -> Iterator[Client]:
-    with open_client(ClickHouseSettings(server.url)) as connected:
-        yield connected
-
-
 @pytest.fixture
 def target(client: Client) -> Iterator[Target]:
     """A database that does not exist yet."""

@@ -5,140 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import pytest
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError
 
 from infra.embedded.broker import EmbeddedBroker
-from infra.kafka.server import LocalKafka
-from infra.kafka.topics import TopicSpec, ensure_topics
-from schemas import topics
 from schemas.alert import Alert
 from schemas.watch import Notifier
-from streams.agents.notify import NotifyAgent
-from streams.metrics import Metrics
 from streams.notifiers.build import messenger
 from streams.notifiers.webhook import IDEMPOTENCY_KEY
-from streams.settings import Settings
 from streams.sinks.clickhouse import Backoff
-from tests.unit.notifiers.make import Receiver, make_alert, make_notifier, receiver, until
+from tests.integration.notify_world import World, ids, of_groups, told
+from tests.unit.notifiers.make import make_alert, make_notifier, receiver, until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
-PARTITIONS = 2
 LONG_AGO_MS = 2 * 3600 * 1000
-
-
-@pytest.fixture(scope="module")
-def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    with LocalKafka(tmp_path_factory.mktemp("kafka")) as broker:
-        yield broker
-
-
-@pytest.fixture(scope="module")
-def embedded_broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker() as broker:
-        yield broker
-
-
-class World:
-    """A topic of its own, and agents that tell of what is written to it."""
-
-    def __init__(self, bootstrap: str) -> None:
-        prefix = uuid.uuid4().hex[:10]
-        self.metrics = Metrics()
-        self.settings = Settings(
-            kafka_bootstrap_servers=bootstrap,
-            kafka_topic_prefix=f"{prefix}-",
-            kafka_group=prefix,
-            kafka_session_timeout_s=6.0,
-        )
-        self.topic = self.settings.topic(topics.ALERT)
-        self.bootstrap = bootstrap
-
-    async def create(self) -> World:
-        await ensure_topics(self.bootstrap, [TopicSpec(self.topic, PARTITIONS)], replication=1)
-        return self
-
-    def agent(self, *notifiers: Notifier, **settings: Any) -> NotifyAgent:
-        chosen = {"environ": {}, "backoff": Backoff(0.05, 0.2), **settings}
-        return NotifyAgent(self.settings, notifiers, self.metrics, **chosen)
-
-    @asynccontextmanager
-    async def telling(self, *notifiers: Notifier, **settings: Any) -> AsyncIterator[NotifyAgent]:
-        """Yield a running agent whose groups have begun."""
-        agent = self.agent(*notifiers, **settings)
-        task = asyncio.create_task(agent.run())
-        try:
-            for notifier in notifiers:
-                await self.begun(notifier.name)
-            yield agent
-            assert not task.done()
-        finally:
-            await agent.stop()
-            await task
-
-    async def begun(self, name: str) -> None:
-        async with asyncio.timeout(30):
-            while None in (await self.committed(name)).values():  # noqa: ASYNC110 - the broker knows
-                await asyncio.sleep(0.1)
-
-    async def publish(self, *values: Alert | bytes, timestamp_ms: int | None = None) -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, acks="all")
-        await producer.start()
-        try:
-            for value in values:
-                key, raw = (value, value) if isinstance(value, bytes) else (value.alert_id.bytes, wire(value))
-                await producer.send_and_wait(
-                    self.topic, raw, key=key, partition=key[0] % PARTITIONS, timestamp_ms=timestamp_ms
-                )
-        finally:
-            await producer.stop()
-
-    async def committed(self, name: str) -> dict[int, int | None]:
-        group = self.settings.group(f"notify-{name}")
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=group, enable_auto_commit=False)
-        await consumer.start()
-        try:
-            return {n: await consumer.committed(TopicPartition(self.topic, n)) for n in range(PARTITIONS)}
-        finally:
-            await consumer.stop()
-
-    async def committed_records(self, name: str) -> int:
-        return sum(offset or 0 for offset in (await self.committed(name)).values())
-
-    async def settled(self, name: str, records: int) -> None:
-        """Return once a group has so many records behind it."""
-        async with asyncio.timeout(30):
-            while await self.committed_records(name) != records:  # noqa: ASYNC110 - the broker knows
-                await asyncio.sleep(0.1)
-
-    def count(self, metric: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"spendstream_notifications_{metric}_total", labels) or 0.0
-
-
-def wire(alert: Alert) -> bytes:
-    return alert.model_dump_json().encode()
-
-
-def told(hook: Receiver) -> list[list[str]]:
-    """The transition ids of each request."""
-    return [[alert["transition_id"] for alert in json.loads(request.body)["alerts"]] for request in hook.requests]
-
-
-def ids(*alerts: Alert) -> list[str]:
-    return [str(alert.transition_id) for alert in alerts]
-
-
-def of_groups(count: int, **fields: Any) -> list[Alert]:
-    return [make_alert(group={"team": f"team-{number}"}, **fields) for number in range(count)]
 
 
 @pytest.fixture(params=["real_kafka", "embedded_broker"])

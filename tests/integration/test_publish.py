@@ -31,10 +31,9 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 PARTITIONS = 4
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker() as running:
-        yield running
+@pytest.fixture
+def broker(embedded_broker: EmbeddedBroker) -> EmbeddedBroker:
+    return embedded_broker
 
 
 @pytest.fixture

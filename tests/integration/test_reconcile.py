@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -164,16 +164,9 @@ def rollup_values(taken: Taken) -> list[bytes]:
     return [rollup_record(LOG, 0, MeterRules().dimensions, key, totals)[1] for key, totals in taken.rollups]
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
-    with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as running:
-        yield running
+@pytest.fixture
+def broker(embedded_broker: EmbeddedBroker) -> EmbeddedBroker:
+    return embedded_broker
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ from clickhouse_connect.driver.client import Client
 
 from infra.clickhouse.migrate import MigrationSettings, Migrator
 from infra.clickhouse.template import Target
-from infra.embedded.clickhouse import EmbeddedClickHouse
 from streams.sinks.base import Landing
-from streams.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
+from streams.sinks.clickhouse import INSERT_SETTINGS
 from streams.sinks.dead_letters import DeadLetters
 from streams.sinks.ledger import Ledger
 from streams.sinks.rollups import Rollups
@@ -44,15 +43,6 @@ class Database:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in self.client.query(sql.replace("{db}", self.name)).result_rows]
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with (
-        EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as server,
-        open_client(ClickHouseSettings(server.url)) as connected,
-    ):
-        yield connected
 
 
 @pytest.fixture

@@ -84,14 +84,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 -- Every alert as it stands: its last transition.
 CREATE VIEW IF NOT EXISTS {database}.alerts_current {on_cluster} AS
-SELECT
-    alert_id, transition_id, seq, transition, state, watch, rule, facet, severity, group, started_at, at, ends_at,
-    title, measure, unit, observed, expected, limit_value, score, reason, attributed_observed_usd,
-    attributed_expected_usd, factor_changes_usd, factor_words, facts, contributors, excess_by_end_of_hour_usd,
-    excess_by_end_of_month_usd, budget_period_start, budget_period_end, budget_amount_usd, budget_spent_usd,
-    budget_forecast_usd, budget_burn_rate, budget_burn_rate_short, notify, notified_at, notifiers, silenced_by, runbook,
-    inserted_at
-FROM {database}.alerts FINAL
+SELECT *
+FROM {database}.alerts_v
 ORDER BY seq DESC
-LIMIT 1 BY alert_id
-SETTINGS do_not_merge_across_partitions_select_final = 1;
+LIMIT 1 BY alert_id;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.agents.detect import SLICE_US, slices
+from streams.agents.detect_leader import SLICE_US, slices
 from streams.core.clock import US
 from streams.core.detect.reading import RollupRecord
 from tests.unit.detect.rollup_log import BEGAN_US
