@@ -24,7 +24,7 @@ fast-tests: setup ## the tests that need no broker, no ClickHouse and kill nothi
 	$(BIN)/pytest -q -m 'not broker and not clickhouse and not crash'
 
 kafka: setup ## fetch a local Apache Kafka from Maven Central, for the integration tests (idempotent)
-	$(BIN)/python -m infra.kafka.install
+	$(BIN)/python -m tests.kafka.install
 
 format: setup ## format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix --quiet .
@@ -39,10 +39,10 @@ contract: setup ## what may import what
 	$(BIN)/lint-imports
 
 schemas: setup ## regenerate schemas/json from the models
-	$(BIN)/python -m schemas.generate
+	$(BIN)/python -m spendstream.schemas.generate
 
 check-schemas: setup ## fail where schemas/json differs from the models
-	$(BIN)/python -m schemas.generate --check
+	$(BIN)/python -m spendstream.schemas.generate --check
 
 check: lint types contract check-schemas fast-tests ## format, lint, types, import contract, schemas, fast tests
 

@@ -15,9 +15,9 @@ from typing import Any
 import polars as pl
 from pydantic import ValidationError
 
-from schemas.buckets import COST_BUCKETS, PROMPT_PARTS, TOKEN_BUCKETS
-from schemas.usage import UsageEvent
-from streams.core.pricing import PriceBook
+from spendstream.core.pricing import PriceBook
+from spendstream.schemas.buckets import COST_BUCKETS, PROMPT_PARTS, TOKEN_BUCKETS
+from spendstream.schemas.usage import UsageEvent
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE = 60_000_000

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.alert import Alert
-from streams.core.detect.budget import BudgetEvaluator
-from streams.core.money import PUSD
+from spendstream.core.detect.budget import BudgetEvaluator
+from spendstream.core.money import PUSD
+from spendstream.schemas.alert import Alert
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import SPEND_ABOVE, AlertWorld, call
 

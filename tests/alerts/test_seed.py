@@ -16,19 +16,19 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from schemas import topics
-from schemas.watch import BudgetRule, Watch, Watches
-from streams.core.clock import US, epoch_us, from_epoch_us
-from streams.core.detect.budget import BudgetEvaluator, period_of
-from streams.core.detect.detector import Detector
-from streams.core.detect.reading import RollupRecord
-from streams.core.detect.seeding import Spent
-from streams.core.money import PUSD
-from streams.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
-from streams.sinks.base import Landed
-from streams.sinks.rollups import Rollups
-from streams.state.spend_history import SpendHistory
-from streams.transport.offsets import end_offsets, partitions_of
+from spendstream.core.clock import US, epoch_us, from_epoch_us
+from spendstream.core.detect.budget import BudgetEvaluator, period_of
+from spendstream.core.detect.detector import Detector
+from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.detect.seeding import Spent
+from spendstream.core.money import PUSD
+from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
+from spendstream.schemas import topics
+from spendstream.schemas.watch import BudgetRule, Watch, Watches
+from spendstream.sinks.base import Landed
+from spendstream.sinks.rollups import Rollups
+from spendstream.state.spend_history import SpendHistory
+from spendstream.transport.offsets import end_offsets, partitions_of
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import SPEND_ABOVE, AlertWorld, call
 from tests.unit.detect.rollup_log import BEGAN_US, NAMES, RollupLog

@@ -13,13 +13,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from schemas import topics
-from schemas.alert import Alert
-from streams.core.detect.detector import Detector
-from streams.state.producer import AckedProducer
-from streams.state.snapshots import SnapshotStore
-from streams.transport.offsets import partitions_of
-from streams.watches import read_watches
+from spendstream.core.detect.detector import Detector
+from spendstream.schemas import topics
+from spendstream.schemas.alert import Alert
+from spendstream.state.producer import AckedProducer
+from spendstream.state.snapshots import SnapshotStore
+from spendstream.transport.offsets import partitions_of
+from spendstream.watches import read_watches
 from tests.alerts.receiver import Receiver
 from tests.crash.world import World
 

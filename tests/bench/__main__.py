@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from infra.kafka.layout import topic_specs
-from infra.kafka.topics import TopicSpec, ensure_topics
-from schemas import topics
+from spendstream.kafka.layout import topic_specs
+from spendstream.kafka.topics import TopicSpec, ensure_topics
+from spendstream.schemas import topics
 from tests.bench.alert_latency import measure_alert_latency
 from tests.bench.latency import measure_latency
 from tests.bench.load import events, preload

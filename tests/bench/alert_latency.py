@@ -22,8 +22,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from schemas import topics
-from streams.drain import drain
+from spendstream.drain import drain
+from spendstream.schemas import topics
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import AlertWorld, call
 from tests.bench.load import events

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
 
-from schemas import topics
+from spendstream.schemas import topics
 from tests.bench.load import events
 from tests.crash.world import World
 

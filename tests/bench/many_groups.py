@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from schemas.watch import Watches
-from streams.core.clock import MINUTE_US, US
-from streams.core.detect.detector import Detector
-from streams.core.detect.reading import RollupRecord
-from streams.core.rollup.aggregates import AggregateKey
-from streams.core.rollup.measures import COLUMN, COST, MEASURES
-from streams.core.rollup.record import rollup_record
-from streams.state.snapshots import pack
-from streams.watches import DEFAULT_WATCHES
+from spendstream.core.clock import MINUTE_US, US
+from spendstream.core.detect.detector import Detector
+from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.rollup.aggregates import AggregateKey
+from spendstream.core.rollup.measures import COLUMN, COST, MEASURES
+from spendstream.core.rollup.record import rollup_record
+from spendstream.schemas.watch import Watches
+from spendstream.state.snapshots import pack
+from spendstream.watches import DEFAULT_WATCHES
 
 _NAMES = ("team", "feature", "provider", "model")
 _BEGAN_US = 1_767_225_600 * US

@@ -14,17 +14,17 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from schemas.rollup import DEFAULT_DIMENSIONS
-from streams.app import collect_rarely
-from streams.core.batch import RecordBatch
-from streams.core.decode import decode
-from streams.core.ledger import ledger_records, ledger_table
-from streams.core.meter import MeterRules, PartitionMeter, new_marker
-from streams.core.pricing import PriceBook
-from streams.core.progress import write_progress
-from streams.core.rollup.record import rollup_record
-from streams.state.flush import PRICED_MAX_BYTES, PRICED_MAX_ROWS
-from streams.transport.lean_records import read_lean
+from spendstream.app import collect_rarely
+from spendstream.core.batch import RecordBatch
+from spendstream.core.decode import decode
+from spendstream.core.ledger import ledger_records, ledger_table
+from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
+from spendstream.core.pricing import PriceBook
+from spendstream.core.progress import write_progress
+from spendstream.core.rollup.record import rollup_record
+from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
+from spendstream.state.flush import PRICED_MAX_BYTES, PRICED_MAX_ROWS
+from spendstream.transport.lean_records import read_lean
 from tests.bench.load import events
 
 BATCH: Final = 20_000

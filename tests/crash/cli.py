@@ -14,7 +14,7 @@ def run_cli(*arguments: str, env: Mapping[str, str], timeout_s: float = 150) -> 
     """Run a command to its end, in this environment and nothing that the machine has set for another stack."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OF_ANOTHER_STACK)}
     return subprocess.run(
-        [sys.executable, "-m", "streams.cli", *arguments],
+        [sys.executable, "-m", "spendstream.cli", *arguments],
         env={**inherited, **env},
         capture_output=True,
         text=True,

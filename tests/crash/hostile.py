@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from schemas.dead_letter import Reason
+from spendstream.schemas.dead_letter import Reason
 
 MAX_EVENT_BYTES: Final = 1_000_000
 MAX_RECORD_BYTES: Final = 1_048_588 - 100

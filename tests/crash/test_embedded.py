@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.embedded.broker import EmbeddedBroker
+from spendstream.embedded.broker import EmbeddedBroker
 from tests.crash.chaos import kill_a_worker, restart_clickhouse, run_with_chaos
 from tests.crash.workload import Workload
 from tests.crash.world import World

@@ -14,7 +14,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from schemas import topics
+from spendstream.schemas import topics
 from tests.crash.workload import Workload
 from tests.crash.world import World
 from tests.faults.proxy import Fault, FaultProxy

@@ -15,15 +15,15 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from infra.clickhouse.migrate import MigrationSettings, Migrator
-from infra.embedded.clickhouse import EmbeddedClickHouse
-from infra.embedded.process import ManagedProcess
-from infra.kafka.layout import topic_specs
-from infra.kafka.server import LocalKafka
-from infra.kafka.topics import ensure_topics
-from schemas import topics
-from streams.settings import Settings
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.embedded.process import ManagedProcess
+from spendstream.kafka.layout import topic_specs
+from spendstream.kafka.topics import ensure_topics
+from spendstream.schemas import topics
+from spendstream.settings import Settings
 from tests.crash.workload import RATE_CARDS, Record, Workload
+from tests.kafka.server import LocalKafka
 
 _PUSD = 10**12
 
@@ -94,7 +94,7 @@ class World:
     def start_worker(self) -> ManagedProcess:
         self._started += 1
         worker = ManagedProcess(
-            [sys.executable, "-m", "streams.cli", "worker"],
+            [sys.executable, "-m", "spendstream.cli", "worker"],
             log_path=self.folder / f"worker-{self._started}.log",
             env={**os.environ, **self.environment},
         )

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from infra.embedded.broker import EmbeddedBroker
-from infra.embedded.clickhouse import EmbeddedClickHouse
-from infra.kafka.server import LocalKafka
-from streams.sinks.clickhouse import ClickHouseSettings, open_client
+from spendstream.embedded.broker import EmbeddedBroker
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
+from tests.kafka.server import LocalKafka
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from infra.kafka.topics import TopicSpec, ensure_topics
-from schemas import topics
-from schemas.alert import Alert
-from schemas.watch import Notifier
-from streams.agents.notify import NotifyAgent
-from streams.metrics import Metrics
-from streams.settings import Settings
-from streams.sinks.clickhouse import Backoff
+from spendstream.agents.notify import NotifyAgent
+from spendstream.kafka.topics import TopicSpec, ensure_topics
+from spendstream.metrics import Metrics
+from spendstream.schemas import topics
+from spendstream.schemas.alert import Alert
+from spendstream.schemas.watch import Notifier
+from spendstream.settings import Settings
+from spendstream.sinks.clickhouse import Backoff
 from tests.unit.notifiers.make import Receiver, make_alert
 
 PARTITIONS = 2

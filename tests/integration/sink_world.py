@@ -13,13 +13,13 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
-from infra.clickhouse.migrate import MigrationSettings, Migrator
-from infra.clickhouse.template import Target
-from infra.kafka.topics import TopicSpec, ensure_topics
-from streams.sinks.base import Landing, NoMetrics
-from streams.sinks.clickhouse import Backoff, ClickHouseSettings, ClickHouseWriter
-from streams.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
-from streams.transport.offsets import end_offsets
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator
+from spendstream.clickhouse.template import Target
+from spendstream.kafka.topics import TopicSpec, ensure_topics
+from spendstream.sinks.base import Landing, NoMetrics
+from spendstream.sinks.clickhouse import Backoff, ClickHouseSettings, ClickHouseWriter
+from spendstream.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
+from spendstream.transport.offsets import end_offsets
 from tests.unit.sinks.make import ipc, priced_calls
 
 PARTITIONS = 3

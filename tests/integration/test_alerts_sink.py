@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from infra.clickhouse.migrate import MigrationSettings, Migrator
-from infra.clickhouse.template import Target
-from schemas.alert import Alert, alert_id
-from schemas.dead_letter import Reason
-from streams.sinks.alerts import Alerts
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator
+from spendstream.clickhouse.template import Target
+from spendstream.schemas.alert import Alert, alert_id
+from spendstream.schemas.dead_letter import Reason
+from spendstream.sinks.alerts import Alerts
 from tests.unit.notifiers.make import BUDGET, NOON, make_alert
 from tests.unit.sinks.make import records
 

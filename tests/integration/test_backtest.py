@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from infra.clickhouse.migrate import MigrationSettings, Migrator
-from infra.clickhouse.template import Target
-from infra.embedded.clickhouse import EmbeddedClickHouse
-from streams.backtest import BacktestError
-from streams.backtest.history import HistoryFeed
-from streams.cli.root import run
-from streams.core.clock import epoch_us
-from streams.core.money import PUSD
-from streams.core.rollup.measures import COLUMN, COST
-from streams.sinks.clickhouse import ClickHouseSettings, open_client
-from streams.sinks.rollups import Rollups
+from spendstream.backtest import BacktestError
+from spendstream.backtest.history import HistoryFeed
+from spendstream.cli.root import run
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator
+from spendstream.clickhouse.template import Target
+from spendstream.core.clock import epoch_us
+from spendstream.core.money import PUSD
+from spendstream.core.rollup.measures import COLUMN, COST
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
+from spendstream.sinks.rollups import Rollups
 from tests.unit.backtest import series
 from tests.unit.sinks.make import records, rollup_value
 

@@ -15,13 +15,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError
 
-from infra.embedded.broker import EmbeddedBroker
-from infra.kafka import install
-from infra.kafka.ports import LOOPBACK, lasting_port
-from infra.kafka.probe import answers_metadata
-from infra.kafka.server import LocalKafka
-from infra.kafka.topics import TopicNotCreated, TopicReport, TopicSpec, ensure_topics
-from streams.transport.offsets import end_offsets
+from spendstream.embedded.broker import EmbeddedBroker
+from spendstream.kafka.ports import LOOPBACK, lasting_port
+from spendstream.kafka.probe import answers_metadata
+from spendstream.kafka.topics import TopicNotCreated, TopicReport, TopicSpec, ensure_topics
+from spendstream.transport.offsets import end_offsets
+from tests.kafka import install
+from tests.kafka.server import LocalKafka
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 

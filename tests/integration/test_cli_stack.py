@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from schemas import topics
+from spendstream.schemas import topics
 
 pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(180)]
 
@@ -41,7 +41,7 @@ cards:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "streams.cli", *arguments]
+    return [sys.executable, "-m", "spendstream.cli", *arguments]
 
 
 def run(*arguments: str, env: Mapping[str, str] = {}, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -205,7 +205,7 @@ def only_worker(parent: int) -> int:
     """The process id of the worker that a stack started."""
     threads = Path(f"/proc/{parent}/task").glob("*/children")
     children = [int(pid) for each in threads for pid in each.read_text().split()]
-    workers = [pid for pid in children if b"streams.cli\0worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    workers = [pid for pid in children if b"spendstream.cli\0worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     (pid,) = workers
     return pid
 

@@ -14,15 +14,15 @@ import pytest
 from _pytest.mark import ParameterSet
 from clickhouse_connect.driver.client import Client
 
-from infra.clickhouse.migrate import MigrationSettings, Migrator
-from infra.clickhouse.template import Target
-from infra.embedded.clickhouse import EmbeddedClickHouse
-from streams.sinks.alerts import Alerts
-from streams.sinks.base import Landing
-from streams.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
-from streams.sinks.dead_letters import DeadLetters
-from streams.sinks.ledger import Ledger
-from streams.sinks.rollups import Rollups
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator
+from spendstream.clickhouse.template import Target
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.sinks.alerts import Alerts
+from spendstream.sinks.base import Landing
+from spendstream.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
+from spendstream.sinks.dead_letters import DeadLetters
+from spendstream.sinks.ledger import Ledger
+from spendstream.sinks.rollups import Rollups
 from tests.unit.notifiers.make import make_alert
 from tests.unit.sinks.make import dead_letter_value, ipc, priced_calls, records, rollup_value
 

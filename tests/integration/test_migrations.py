@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from infra.clickhouse.migrate import (
+from spendstream.clickhouse.migrate import (
     Migration,
     MigrationChanged,
     MigrationError,
@@ -21,15 +21,15 @@ from infra.clickhouse.migrate import (
     ShardedCluster,
     load_migrations,
 )
-from infra.clickhouse.retention import Retention
-from infra.clickhouse.template import Target, TemplateError, render
-from infra.embedded.clickhouse import EmbeddedClickHouse
-from schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
-from schemas.priced import PRICED_SCHEMA
-from schemas.rollup import DIMENSIONS
-from streams.sinks.clickhouse import ClickHouseSettings, open_client
-from streams.sinks.ledger import Ledger
-from streams.sinks.rollups import Rollups
+from spendstream.clickhouse.retention import Retention
+from spendstream.clickhouse.template import Target, TemplateError, render
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
+from spendstream.schemas.priced import PRICED_SCHEMA
+from spendstream.schemas.rollup import DIMENSIONS
+from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
+from spendstream.sinks.ledger import Ledger
+from spendstream.sinks.rollups import Rollups
 from tests.unit.sinks.make import ipc, priced_calls, records, rollup_value
 
 pytestmark = pytest.mark.clickhouse

@@ -14,12 +14,12 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError
 
-from infra.embedded.broker import EmbeddedBroker
-from schemas.alert import Alert
-from schemas.watch import Notifier
-from streams.notifiers.build import messenger
-from streams.notifiers.webhook import IDEMPOTENCY_KEY
-from streams.sinks.clickhouse import Backoff
+from spendstream.embedded.broker import EmbeddedBroker
+from spendstream.notifiers.build import messenger
+from spendstream.notifiers.webhook import IDEMPOTENCY_KEY
+from spendstream.schemas.alert import Alert
+from spendstream.schemas.watch import Notifier
+from spendstream.sinks.clickhouse import Backoff
 from tests.integration.notify_world import World, ids, of_groups, told
 from tests.unit.notifiers.make import make_alert, make_notifier, receiver, until
 

@@ -14,16 +14,16 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
-from infra.clickhouse.migrate import MigrationSettings, Migrator
-from infra.clickhouse.template import Target
-from infra.embedded.broker import EmbeddedBroker
-from infra.embedded.clickhouse import EmbeddedClickHouse
-from infra.kafka.topics import TopicSpec, ensure_topics
-from schemas.dead_letter import Reason
-from streams.cli.root import run
-from streams.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
-from streams.sinks.dead_letters import DeadLetters
-from streams.transport.offsets import end_offsets
+from spendstream.cli.root import run
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator
+from spendstream.clickhouse.template import Target
+from spendstream.embedded.broker import EmbeddedBroker
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.kafka.topics import TopicSpec, ensure_topics
+from spendstream.schemas.dead_letter import Reason
+from spendstream.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
+from spendstream.sinks.dead_letters import DeadLetters
+from spendstream.transport.offsets import end_offsets
 from tests.unit.sinks.make import dead_letter_value, records
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]

@@ -13,26 +13,26 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
-from infra.clickhouse.migrate import MigrationSettings, Migrator
-from infra.clickhouse.template import Target
-from infra.embedded.broker import EmbeddedBroker
-from infra.embedded.clickhouse import EmbeddedClickHouse
-from infra.kafka.topics import TopicSpec, ensure_topics
-from schemas import topics
-from streams.core.batch import RecordBatch
-from streams.core.clock import epoch_us
-from streams.core.ledger import ledger_records, ledger_table
-from streams.core.meter import MeterRules, PartitionMeter, Taken, new_marker
-from streams.core.pricing import PriceBook
-from streams.core.progress import write_progress
-from streams.core.rollup.record import rollup_record
-from streams.reconcile import Report, reconcile
-from streams.reconcile.compare import Range
-from streams.settings import Settings
-from streams.sinks.base import Landing
-from streams.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
-from streams.sinks.ledger import Ledger
-from streams.sinks.rollups import Rollups
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator
+from spendstream.clickhouse.template import Target
+from spendstream.core.batch import RecordBatch
+from spendstream.core.clock import epoch_us
+from spendstream.core.ledger import ledger_records, ledger_table
+from spendstream.core.meter import MeterRules, PartitionMeter, Taken, new_marker
+from spendstream.core.pricing import PriceBook
+from spendstream.core.progress import write_progress
+from spendstream.core.rollup.record import rollup_record
+from spendstream.embedded.broker import EmbeddedBroker
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.kafka.topics import TopicSpec, ensure_topics
+from spendstream.reconcile import Report, reconcile
+from spendstream.reconcile.compare import Range
+from spendstream.schemas import topics
+from spendstream.settings import Settings
+from spendstream.sinks.base import Landing
+from spendstream.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
+from spendstream.sinks.ledger import Ledger
+from spendstream.sinks.rollups import Rollups
 from tests.unit.sinks.make import records
 
 pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(120)]

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.embedded.broker import EmbeddedBroker
-from infra.kafka.layout import topic_specs
-from infra.kafka.server import LocalKafka
-from infra.kafka.topics import ensure_topics
-from streams.cli.root import run
-from streams.settings import Settings
+from spendstream.cli.root import run
+from spendstream.embedded.broker import EmbeddedBroker
+from spendstream.kafka.layout import topic_specs
+from spendstream.kafka.topics import ensure_topics
+from spendstream.settings import Settings
+from tests.kafka.server import LocalKafka
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from infra.embedded.clickhouse import EmbeddedClickHouse
-from infra.kafka.server import LocalKafka
-from streams.sinks.base import Landing
-from streams.sinks.clickhouse import ClickHouseSettings, open_client
-from streams.sinks.dead_letters import DeadLetters
-from streams.sinks.errors import InsertRejected, NotMigrated
-from streams.sinks.ledger import Ledger
-from streams.sinks.rollups import Rollups
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.sinks.base import Landing
+from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
+from spendstream.sinks.dead_letters import DeadLetters
+from spendstream.sinks.errors import InsertRejected, NotMigrated
+from spendstream.sinks.ledger import Ledger
+from spendstream.sinks.rollups import Rollups
 from tests.faults.proxy import Fault, FaultProxy
 from tests.integration.sink_world import SESSION_S, World, calls_values, count_calls, running
+from tests.kafka.server import LocalKafka
 from tests.unit.sinks.make import dead_letter_value, ipc, priced_calls, rollup_value
 
 pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(120)]

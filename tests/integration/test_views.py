@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from infra.clickhouse.migrate import MigrationSettings, Migrator
-from infra.clickhouse.template import Target
-from streams.sinks.base import Landing
-from streams.sinks.clickhouse import INSERT_SETTINGS
-from streams.sinks.dead_letters import DeadLetters
-from streams.sinks.ledger import Ledger
-from streams.sinks.rollups import Rollups
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator
+from spendstream.clickhouse.template import Target
+from spendstream.sinks.base import Landing
+from spendstream.sinks.clickhouse import INSERT_SETTINGS
+from spendstream.sinks.dead_letters import DeadLetters
+from spendstream.sinks.ledger import Ledger
+from spendstream.sinks.rollups import Rollups
 from tests.unit.sinks.make import NOON, dead_letter_value, ipc, priced_calls, records, rollup_value
 
 pytestmark = pytest.mark.clickhouse

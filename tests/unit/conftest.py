@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streams.core.pricing import PriceBook
+from spendstream.core.pricing import PriceBook
 from tests.unit import log
 
 Cards = Callable[[str], PriceBook]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.core.batch import RecordBatch
+from spendstream.core.batch import RecordBatch
 from tests.reference_meter import LogRecord
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from streams import alerting
-from streams.alerting import Alerting
-from streams.metrics import Metrics
-from streams.settings import Settings
-from streams.watches import WatchesError
+from spendstream import alerting
+from spendstream.alerting import Alerting
+from spendstream.metrics import Metrics
+from spendstream.settings import Settings
+from spendstream.watches import WatchesError
 
 WATCHES = "watches: [{name: %s, rule: {kind: anomaly}}]"
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from streams.cli.root import COMMANDS
-from streams.settings import Settings
+from spendstream.cli.root import COMMANDS
+from spendstream.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text("utf-8"))
@@ -144,9 +144,9 @@ def test_the_image_copies_what_exists_and_is_not_ignored() -> None:
 
 def test_what_the_image_runs_needs_nothing_of_the_embedded_stack() -> None:
     """The image has neither chDB nor the embedded broker: they are an extra."""
-    modules = [f"streams.cli.{entry.module}" for name, entry in COMMANDS.items() if name not in EMBEDDED]
+    modules = [f"spendstream.cli.{entry.module}" for name, entry in COMMANDS.items() if name not in EMBEDDED]
     ended = subprocess.run(
-        [sys.executable, "-c", IMPORT_EACH, "infra.docker.traffic", *modules],
+        [sys.executable, "-c", IMPORT_EACH, "spendstream.demo.traffic", *modules],
         capture_output=True,
         text=True,
         timeout=120,

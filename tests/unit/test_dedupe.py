@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.dedupe import _SPREAD_HI, _SPREAD_LO, GENERATIONS, Ids, IdTable, SeenIds
+from spendstream.core.dedupe import _SPREAD_HI, _SPREAD_LO, GENERATIONS, Ids, IdTable, SeenIds
 
 HORIZON_S = 4
 GENERATION_MS = HORIZON_S * 1000 // GENERATIONS

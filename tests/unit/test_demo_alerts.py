@@ -9,18 +9,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.demo.alert_view import incident_lines, incident_table, transition_lines
-from infra.demo.alerts import AlertLine, caught, unexplained
-from infra.demo.generator import Traffic
-from infra.demo.incidents import Incident
-from infra.demo.live_view import picture
-from infra.demo.programme import STAGES, Playing, Programme
-from infra.demo.publisher import Publisher, PublisherStatus, read_status
-from infra.demo.scenario import AURORA
-from infra.demo.snapshot import Snapshot
-from infra.demo.watches import DEMO, DemoWatches
-from streams.settings import Settings
-from streams.watches.read import read_watches
+from spendstream.demo.alert_view import incident_lines, incident_table, transition_lines
+from spendstream.demo.alerts import AlertLine, caught, unexplained
+from spendstream.demo.generator import Traffic
+from spendstream.demo.incidents import Incident
+from spendstream.demo.live_view import picture
+from spendstream.demo.programme import STAGES, Playing, Programme
+from spendstream.demo.publisher import Publisher, PublisherStatus, read_status
+from spendstream.demo.scenario import AURORA
+from spendstream.demo.snapshot import Snapshot
+from spendstream.demo.watches import DEMO, DemoWatches
+from spendstream.settings import Settings
+from spendstream.watches.read import read_watches
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 LOOP = Incident("runaway_loop", "deep_research", NOW, 120)

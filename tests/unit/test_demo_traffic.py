@@ -12,14 +12,14 @@ import pytest
 from genai_prices import Usage, calc_price
 from pydantic import ValidationError
 
-import infra.demo
-from infra.demo.conversation import CONTEXT_LIMIT
-from infra.demo.generator import Publication, Traffic
-from infra.demo.incidents import BLOWUP_FACTOR, RUNAWAY_FACTOR, Incident, Kind
-from infra.demo.scenario import AURORA, CUSTOMERS, FEATURES, OWN_LLAMA, PUBLICLY_PRICED, Feature, Model
-from schemas.usage import UsageEvent
-from streams.core.decode import decode
-from streams.core.pricing import PriceBook, Unpriced
+import spendstream.demo
+from spendstream.core.decode import decode
+from spendstream.core.pricing import PriceBook, Unpriced
+from spendstream.demo.conversation import CONTEXT_LIMIT
+from spendstream.demo.generator import Publication, Traffic
+from spendstream.demo.incidents import BLOWUP_FACTOR, RUNAWAY_FACTOR, Incident, Kind
+from spendstream.demo.scenario import AURORA, CUSTOMERS, FEATURES, OWN_LLAMA, PUBLICLY_PRICED, Feature, Model
+from spendstream.schemas.usage import UsageEvent
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 DAY = datetime(2026, 11, 1, tzinfo=UTC)
@@ -191,7 +191,7 @@ def test_only_the_preview_that_nobody_wrote_a_card_for_is_unpriced(failing: str 
     outage = [Incident("provider_outage", failing, START, 3_600)] if failing else []
     values = [p.value for p in run(Traffic(5, 1_000, START, outage), 30) if p.kind in ("event", "late")]
     calls = decode(values).calls.with_columns(priced_at_us=pl.coalesce("requested_at_us", "occurred_at_us"))
-    priced = PriceBook.load([Path(infra.demo.__file__).with_name("rates.yaml")]).price(calls)
+    priced = PriceBook.load([Path(spendstream.demo.__file__).with_name("rates.yaml")]).price(calls)
     reasons = zip(calls["model_served"], calls["provider"], priced.unpriced_reason.tolist(), strict=True)
     unpriced = {(model, provider, reason) for model, provider, reason in reasons if reason}
     assert unpriced == {(AURORA.served, AURORA.provider, Unpriced.UNKNOWN_MODEL)}

@@ -10,9 +10,9 @@ from aiokafka import TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import OffsetAndMetadata
 
-import streams.drain
-from streams.drain import DrainReport, PartitionState, TopicsMissing, _Offsets, drain
-from streams.settings import Settings
+import spendstream.drain
+from spendstream.drain import DrainReport, PartitionState, TopicsMissing, _Offsets, drain
+from spendstream.settings import Settings
 
 PARTITIONS = [TopicPartition("t", 0), TopicPartition("t", 1)]
 
@@ -94,7 +94,7 @@ class Connections:
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> type[Connections]:
     kind = type("Connections", (Connections,), {"opened": 0, "topics_missing": 0})
-    monkeypatch.setattr(streams.drain, "_Offsets", kind)
+    monkeypatch.setattr(spendstream.drain, "_Offsets", kind)
     return kind
 
 
@@ -106,7 +106,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *looks: bool | None) -> list[bool |
         found = left.pop(0)
         return None if found is None else DrainReport((), 0.0, found)
 
-    monkeypatch.setattr(streams.drain, "_look", look)
+    monkeypatch.setattr(spendstream.drain, "_look", look)
     return left
 
 
@@ -136,6 +136,6 @@ async def test_topics_that_stay_missing_are_told(
     connections: type[Connections], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connections.topics_missing = 10**6
-    monkeypatch.setattr(streams.drain, "_TOPICS_WITHIN_S", 0.0)
+    monkeypatch.setattr(spendstream.drain, "_TOPICS_WITHIN_S", 0.0)
     with pytest.raises(TopicsMissing):
         await drain(Settings(), 30.0)

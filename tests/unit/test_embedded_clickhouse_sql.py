@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.embedded.clickhouse_sql import (
+from spendstream.embedded.clickhouse_sql import (
     Insert,
     can_stream,
     first_keyword,

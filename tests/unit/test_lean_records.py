@@ -13,9 +13,9 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
-from streams.core.batch import RecordBatch
-from streams.transport.batched import Backlog, FetchedBatch
-from streams.transport.lean_records import LeanTopics, read_lean
+from spendstream.core.batch import RecordBatch
+from spendstream.transport.batched import Backlog, FetchedBatch
+from spendstream.transport.lean_records import LeanTopics, read_lean
 
 PARTITION = 3
 GZIP = 1

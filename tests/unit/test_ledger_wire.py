@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from schemas.buckets import COST_BUCKETS
-from schemas.priced import LATENESS, PRICED_SCHEMA, UNPRICED_REASONS
-from schemas.rate_card import MAX_RATE_USD_PER_MTOK
-from schemas.usage import MAX_TOKENS
-from streams.core.lateness import CORRECTION_CODE, LATE_CODE, ON_TIME_CODE
-from streams.core.ledger import ledger_records, ledger_table
-from streams.core.meter import MeterRules, PartitionMeter, new_marker
-from streams.core.pricing import PriceBook, Unpriced
+from spendstream.core.lateness import CORRECTION_CODE, LATE_CODE, ON_TIME_CODE
+from spendstream.core.ledger import ledger_records, ledger_table
+from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
+from spendstream.core.pricing import PriceBook, Unpriced
+from spendstream.schemas.buckets import COST_BUCKETS
+from spendstream.schemas.priced import LATENESS, PRICED_SCHEMA, UNPRICED_REASONS
+from spendstream.schemas.rate_card import MAX_RATE_USD_PER_MTOK
+from spendstream.schemas.usage import MAX_TOKENS
 from tests.unit.conftest import Cards
 from tests.unit.log import NOON, Log, event_id, make_usage_event
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.embedded.process import ManagedProcess, ProcessFailed, accepts_tcp, free_port
+from spendstream.embedded.process import ManagedProcess, ProcessFailed, accepts_tcp, free_port
 
 IGNORES_SIGTERM = """
 import pathlib, signal, sys, time
@@ -135,7 +135,7 @@ def test_child_survives_the_thread_that_started_it(tmp_path: Path) -> None:
 def test_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys, time, pathlib\n"
-        "from infra.embedded.process import ManagedProcess\n"
+        "from spendstream.embedded.process import ManagedProcess\n"
         "child = ManagedProcess([sys.executable, '-c', 'import time; time.sleep(60)'],"
         " log_path=pathlib.Path(sys.argv[1])).start()\n"
         "print(child.pid, flush=True)\n"

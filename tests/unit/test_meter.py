@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.core.meter import MeterRules
-from streams.core.pricing import PriceBook
+from spendstream.core.meter import MeterRules
+from spendstream.core.pricing import PriceBook
 from tests.reference_meter import LogRecord, Prices, Rules, meter
 from tests.unit.log import LATER, NOON, NOON_MS, Log, cut, encode, make_usage_event
 from tests.unit.world import Chaos, World, assert_same, live

@@ -9,11 +9,11 @@ from typing import Any
 
 from faust.types import TP
 
-from streams.agents.meter import MeterAgent
-from streams.core.meter import MeterRules, PartitionMeter, new_marker
-from streams.core.pricing import PriceBook
-from streams.metrics import Metrics
-from streams.transport.batched import FetchedBatch
+from spendstream.agents.meter import MeterAgent
+from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
+from spendstream.core.pricing import PriceBook
+from spendstream.metrics import Metrics
+from spendstream.transport.batched import FetchedBatch
 from tests.unit.log import Log, as_batch, make_usage_event
 
 TOPIC = "llm.usage.v1"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.priced import USD
-from streams.core.money import PUSD, pusd_from_text, usd_column, usd_text
+from spendstream.core.money import PUSD, pusd_from_text, usd_column, usd_text
+from spendstream.schemas.priced import USD
 
 PICO = st.integers(-(2**63), 2**63 - 1)
 

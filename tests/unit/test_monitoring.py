@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from ruamel.yaml import YAML
 
-from streams.metrics import Metrics
+from spendstream.metrics import Metrics
 
 INFRA = Path(__file__).parents[2] / "infra"
 RULES: list[dict[str, Any]] = [

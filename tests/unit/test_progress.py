@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.progress import Counters
-from streams.core.meter import new_marker
-from streams.core.progress import ProgressRecord, read_progress, write_progress
+from spendstream.core.meter import new_marker
+from spendstream.core.progress import ProgressRecord, read_progress, write_progress
+from spendstream.schemas.progress import Counters
 
 HALF = st.integers(0, 2**64 - 1)
 RUNS = st.lists(st.tuples(st.integers(0, 10**6), st.lists(st.tuples(HALF, HALF), max_size=5)), max_size=5)
@@ -47,7 +47,7 @@ def test_an_id_takes_sixteen_bytes() -> None:
 
 def test_what_was_read_can_be_remembered() -> None:
     """Arrays over a Kafka value are read-only; the table of ids must not mind."""
-    from streams.core.dedupe import SeenIds
+    from spendstream.core.dedupe import SeenIds
 
     read = read_progress(write_progress(record([(1, [(1, 2), (3, 4)])])))
     seen = SeenIds(60)

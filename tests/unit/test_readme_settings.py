@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from streams.cli.root import COMMANDS
-from streams.settings import Settings
+from spendstream.cli.root import COMMANDS
+from spendstream.settings import Settings
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 UNSET = "–"

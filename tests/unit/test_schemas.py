@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas import topics
-from schemas.dead_letter import DeadLetter, Reason
-from schemas.generate import FOLDER, documents
-from schemas.priced import PRICED_SCHEMA, UNPRICED_REASONS
-from schemas.rollup import DEFAULT_DIMENSIONS, DIMENSIONS
-from schemas.usage import UsageEvent
-from streams.core.pricing import Unpriced
+from spendstream.core.pricing import Unpriced
+from spendstream.schemas import topics
+from spendstream.schemas.dead_letter import DeadLetter, Reason
+from spendstream.schemas.generate import FOLDER, documents
+from spendstream.schemas.priced import PRICED_SCHEMA, UNPRICED_REASONS
+from spendstream.schemas.rollup import DEFAULT_DIMENSIONS, DIMENSIONS
+from spendstream.schemas.usage import UsageEvent
 from tests.unit.log import encode, event_id, make_usage_event
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from schemas import topics
-from schemas.rollup import DEFAULT_DIMENSIONS
-from streams.core.meter import MeterRules
-from streams.settings import Settings
+from spendstream.core.meter import MeterRules
+from spendstream.schemas import topics
+from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
+from spendstream.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from infra.kafka.layout import topic_specs
-from schemas import topics
-from streams.settings import Settings
+from spendstream.kafka.layout import topic_specs
+from spendstream.schemas import topics
+from spendstream.settings import Settings
 
 
 @pytest.fixture

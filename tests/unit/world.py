@@ -12,11 +12,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from streams.core.ledger import ledger_records, ledger_table
-from streams.core.meter import MeterRules, PartitionMeter, Rejected, Rerouted, Taken, new_marker, newest_marker, restore
-from streams.core.pricing import PriceBook
-from streams.core.progress import ProgressRecord, read_progress, write_progress
-from streams.core.rollup.record import read_rollup, rollup_record
+from spendstream.core.ledger import ledger_records, ledger_table
+from spendstream.core.meter import (
+    MeterRules,
+    PartitionMeter,
+    Rejected,
+    Rerouted,
+    Taken,
+    new_marker,
+    newest_marker,
+    restore,
+)
+from spendstream.core.pricing import PriceBook
+from spendstream.core.progress import ProgressRecord, read_progress, write_progress
+from spendstream.core.rollup.record import read_rollup, rollup_record
 from tests.reference_meter import EPOCH, LogRecord, Outcome
 from tests.unit.log import LATER, as_batch
 
@@ -80,7 +89,7 @@ class World:
         return first if taken.rollups else None
 
     def flush(self, meter: PartitionMeter, taken: Taken, crash: str | None) -> ProgressRecord:
-        """Write in the order of ``streams.state.flush``, and die where told to."""
+        """Write in the order of ``spendstream.state.flush``, and die where told to."""
         if crash == "priced lost":
             raise Crash
         self.write_calls(taken, 0.5 if crash == "priced half" else 1.0)

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from schemas.watch import AnomalyRule
-from streams.core.clock import MINUTE_US
-from streams.core.detect.finding import Updates
-from streams.core.detect.measures import CALLS, SPEND
-from streams.core.rollup.measures import SUMS
+from spendstream.core.clock import MINUTE_US
+from spendstream.core.detect.finding import Updates
+from spendstream.core.detect.measures import CALLS, SPEND
+from spendstream.core.rollup.measures import SUMS
+from spendstream.schemas.watch import AnomalyRule
 from tests.bench.alerts.drive import Drive
 from tests.bench.alerts.rival import WINDOW
 from tests.bench.alerts.traffic import MONDAY_US

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from schemas.watch import AnomalyRule, Watch
-from streams.core.clock import MINUTE_US, US
-from streams.core.detect.anomaly import AnomalyEvaluator
-from streams.core.detect.finding import Level, Updates
-from streams.core.detect.groups import Groups
-from streams.core.detect.measures import CALLS, SPEND
-from streams.core.rollup.measures import SUMS
+from spendstream.core.clock import MINUTE_US, US
+from spendstream.core.detect.anomaly import AnomalyEvaluator
+from spendstream.core.detect.finding import Level, Updates
+from spendstream.core.detect.groups import Groups
+from spendstream.core.detect.measures import CALLS, SPEND
+from spendstream.core.rollup.measures import SUMS
+from spendstream.schemas.watch import AnomalyRule, Watch
 from tests.bench.alerts.traffic import Series
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from schemas.watch import AnomalyRule
-from streams.core.clock import MINUTE_US
+from spendstream.core.clock import MINUTE_US
+from spendstream.schemas.watch import AnomalyRule
 from tests.bench.alerts import cost, rival, tables
 from tests.bench.alerts.drive import Drive, Raised
 from tests.bench.alerts.incidents import Incident, play_incidents

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.watch import AnomalyRule
-from streams.core.clock import MINUTE_US
+from spendstream.core.clock import MINUTE_US
+from spendstream.schemas.watch import AnomalyRule
 from tests.bench.alerts.drive import Raised
 from tests.bench.alerts.traffic import Series
 

@@ -9,7 +9,7 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from infra.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
 
 
 @pytest.fixture

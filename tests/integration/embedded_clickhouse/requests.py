@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pyarrow as pa
 
-from infra.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
 
 Reply = tuple[int, dict[str, str], bytes]
 

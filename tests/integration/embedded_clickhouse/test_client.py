@@ -13,7 +13,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureError
 
-from infra.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from tests.integration.embedded_clickhouse.requests import arrow_stream, ask
 
 pytestmark = pytest.mark.clickhouse

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from infra.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from tests.integration.embedded_clickhouse.requests import arrow_stream, ask
 
 pytestmark = pytest.mark.clickhouse

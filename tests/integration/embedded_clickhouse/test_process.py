@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from infra.embedded.clickhouse import EmbeddedClickHouse
-from infra.embedded.process import ProcessFailed
+from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.embedded.process import ProcessFailed
 from tests.integration.embedded_clickhouse.requests import arrow_stream, ask
 
 pytestmark = pytest.mark.clickhouse

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from streams.adapters import InconsistentUsage, usage_fields
+from spendstream.adapters import InconsistentUsage, usage_fields
 
 
 def token_sum(fields: dict[str, Any]) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from streams.adapters import InconsistentUsage, MissingUsage, usage_fields
+from spendstream.adapters import InconsistentUsage, MissingUsage, usage_fields
 
 
 def chat(prompt: int, completion: int, **rest: Any) -> dict[str, Any]:

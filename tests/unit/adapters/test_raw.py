@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.rollup import DIMENSIONS
-from streams.adapters.event import as_record, usage_event
-from streams.adapters.raw import MAX_TAGS, OMITTED, usage_tags
-from streams.core.ledger import ledger_table
-from streams.core.meter import MeterRules, PartitionMeter, new_marker
-from streams.core.pricing import PriceBook
+from spendstream.adapters.event import as_record, usage_event
+from spendstream.adapters.raw import MAX_TAGS, OMITTED, usage_tags
+from spendstream.core.ledger import ledger_table
+from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
+from spendstream.core.pricing import PriceBook
+from spendstream.schemas.rollup import DIMENSIONS
 from tests.unit.log import LATER, NOON, Log
 
 CHAT: dict[str, Any] = {

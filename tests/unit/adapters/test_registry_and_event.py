@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.usage import UsageEvent
-from streams.adapters import PROVIDERS, MissingUsage, UnknownProvider, usage_fields
-from streams.adapters.counts import Counts
-from streams.adapters.event import as_record, mint_event_id, usage_event
+from spendstream.adapters import PROVIDERS, MissingUsage, UnknownProvider, usage_fields
+from spendstream.adapters.counts import Counts
+from spendstream.adapters.event import as_record, mint_event_id, usage_event
+from spendstream.schemas.usage import UsageEvent
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 CHAT: dict[str, Any] = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from streams.backtest.rows import Columns, Quantity, Rows, read_rows
-from streams.intake.row import RowError
+from spendstream.backtest.rows import Columns, Quantity, Rows, read_rows
+from spendstream.intake.row import RowError
 
 BEGAN = datetime(2026, 3, 2, tzinfo=UTC)
 SPEND = """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streams.cli.root import run
+from spendstream.cli.root import run
 from tests.unit.backtest import series
 
 FIELDS = {"timestamp", "group", "watch", "facet", "state", "observed", "expected", "score", "title", "reason"}

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.watch import Watches
-from streams.backtest import Backtest, BacktestError
-from streams.backtest.picture import draw
-from streams.backtest.record import Chart, Recorder, Sizes
-from streams.backtest.series import SeriesFeed
-from streams.backtest.spans import LABEL_ROWS, Span, labels, spans, united
-from streams.core.clock import MINUTE_US, epoch_us
+from spendstream.backtest import Backtest, BacktestError
+from spendstream.backtest.picture import draw
+from spendstream.backtest.record import Chart, Recorder, Sizes
+from spendstream.backtest.series import SeriesFeed
+from spendstream.backtest.spans import LABEL_ROWS, Span, labels, spans, united
+from spendstream.core.clock import MINUTE_US, epoch_us
+from spendstream.schemas.watch import Watches
 from tests.unit.backtest import series
 
 BEGAN_US = epoch_us(series.BEGAN)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from streams.backtest import Backtest
-from streams.backtest.rows import Columns, read_rows
-from streams.backtest.series import SeriesFeed
-from streams.core.money import pusd_from_text
-from streams.watches import default_watches
+from spendstream.backtest import Backtest
+from spendstream.backtest.rows import Columns, read_rows
+from spendstream.backtest.series import SeriesFeed
+from spendstream.core.money import pusd_from_text
+from spendstream.watches import default_watches
 
 TRACES = Path(__file__).resolve().parents[4] / "shared" / "data" / "azure-llm-2023"
 

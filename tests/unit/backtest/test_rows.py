@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from streams.backtest import BacktestError
-from streams.backtest.rows import Columns, read_rows
-from streams.core.clock import from_epoch_us
-from streams.core.money import PUSD
-from streams.intake.row import RowError
+from spendstream.backtest import BacktestError
+from spendstream.backtest.rows import Columns, read_rows
+from spendstream.core.clock import from_epoch_us
+from spendstream.core.money import PUSD
+from spendstream.intake.row import RowError
 from tests.unit.backtest import series
 
 HEADER = "at,feature,usd\n"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from schemas.alert import Alert
-from schemas.watch import Watches
-from streams.backtest import Backtest, BacktestError
-from streams.backtest.lanes import Pace
-from streams.backtest.series import SeriesFeed
-from streams.core.clock import MINUTE_US, US
+from spendstream.backtest import Backtest, BacktestError
+from spendstream.backtest.lanes import Pace
+from spendstream.backtest.series import SeriesFeed
+from spendstream.core.clock import MINUTE_US, US
+from spendstream.schemas.alert import Alert
+from spendstream.schemas.watch import Watches
 from tests.unit.backtest import series
 
 ANOMALY = {"name": "spend", "group_by": ["feature"], "rule": {"kind": "anomaly", "measure": "cost"}}

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streams.backtest import BacktestError
-from streams.backtest.series import USUAL_CALLS, SeriesFeed
-from streams.core.clock import MINUTE_US, epoch_us
-from streams.core.rollup.measures import COLUMN, COST
+from spendstream.backtest import BacktestError
+from spendstream.backtest.series import USUAL_CALLS, SeriesFeed
+from spendstream.core.clock import MINUTE_US, epoch_us
+from spendstream.core.rollup.measures import COLUMN, COST
 from tests.unit.backtest import series
 
 BEGAN_US = epoch_us(series.BEGAN)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from streams.cli.console import table, to_json, usd
+from spendstream.cli.console import table, to_json, usd
 
 ID = uuid.UUID("019a0000-0000-7000-a000-000000000001")
 

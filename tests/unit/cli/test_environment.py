@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.cli import environment
+from spendstream.cli import environment
 
 
 @pytest.fixture

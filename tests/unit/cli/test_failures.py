@@ -9,9 +9,9 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from streams.cli import environment
-from streams.cli.failures import explain
-from streams.errors import SpendstreamError
+from spendstream.cli import environment
+from spendstream.cli.failures import explain
+from spendstream.errors import SpendstreamError
 
 
 @pytest.fixture(autouse=True)

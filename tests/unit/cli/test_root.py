@@ -10,13 +10,13 @@ from importlib import metadata
 import pytest
 import structlog
 
-from streams.cli import root
-from streams.errors import SpendstreamError
+from spendstream.cli import root
+from spendstream.errors import SpendstreamError
 
 
 def test_help_lists_every_command_and_imports_none(capsys: pytest.CaptureFixture[str]) -> None:
     script = (
-        "import sys; from streams.cli.root import run; status = run(['--help']); "
+        "import sys; from spendstream.cli.root import run; status = run(['--help']); "
         "heavy = {'faust', 'polars', 'aiokafka', 'pyarrow', 'clickhouse_connect', 'pydantic'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else status)"
     )
@@ -41,7 +41,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def price() -> None:
         raise error
 
-    monkeypatch.setattr(importlib.import_module("streams.cli.price"), "price", price)
+    monkeypatch.setattr(importlib.import_module("spendstream.cli.price"), "price", price)
 
 
 def test_what_can_be_mended_is_one_line_and_status_1(
@@ -72,7 +72,7 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
 def test_what_a_command_logs_is_no_part_of_its_answer(capsys: pytest.CaptureFixture[str]) -> None:
     root.run(["--help"])
     answer = capsys.readouterr().out
-    structlog.get_logger("streams.drain").warning("drain.asks_again")
+    structlog.get_logger("spendstream.drain").warning("drain.asks_again")
     logged = capsys.readouterr()
     assert answer.strip()
     assert logged.out == ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from streams.cli.root import run
+from spendstream.cli.root import run
 
 CARD = """
 cards:

@@ -6,8 +6,8 @@ import io
 import json
 import uuid
 
-from streams.intake import Row, RowError, UsageRow, read_lines, read_usage
-from streams.publish.lines import Outgoing, judge, judge_all
+from spendstream.intake import Row, RowError, UsageRow, read_lines, read_usage
+from spendstream.publish.lines import Outgoing, judge, judge_all
 
 VALID = {
     "event_id": "0192F0C1-7E1C-7D3A-9F51-3C1F9A5B2E77",

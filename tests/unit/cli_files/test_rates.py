@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.cli.root import run
+from spendstream.cli.root import run
 
 CARD = """
 cards:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.alert import Silence
-from streams.cli.root import run
-from streams.cli.silence import about, ended, parse_group, parse_time, state
-from streams.watches import DEFAULT_WATCHES, read_watches
+from spendstream.cli.root import run
+from spendstream.cli.silence import about, ended, parse_group, parse_time, state
+from spendstream.schemas.alert import Silence
+from spendstream.watches import DEFAULT_WATCHES, read_watches
 
 GOOD = """\
 watches:

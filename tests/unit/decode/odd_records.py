@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from schemas.usage import UsageEvent
+from spendstream.schemas.usage import UsageEvent
 from tests.unit.log import event_id, make_usage_event
 
 MAX_BYTES = 20_000

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.core.decode import batch, decode
-from streams.core.decode.columns import CALL_SCHEMA, RAW_SCHEMA
-from streams.core.decode.explain import Rejection, call_row, explain
-from streams.core.decode.fast import read_fast
+from spendstream.core.decode import batch, decode
+from spendstream.core.decode.columns import CALL_SCHEMA, RAW_SCHEMA
+from spendstream.core.decode.explain import Rejection, call_row, explain
+from spendstream.core.decode.fast import read_fast
 from tests.unit.decode.odd_records import FIELDS, MAX_BYTES, is_json, mutated, whole_event
 from tests.unit.log import encode, make_usage_event
 

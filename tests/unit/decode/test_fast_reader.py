@@ -3,7 +3,7 @@
 import json
 import uuid
 
-from streams.core.decode.fast import read_fast
+from spendstream.core.decode.fast import read_fast
 
 
 def _line(number: int) -> bytes:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from schemas.dead_letter import Reason
-from streams.core.decode import batch, decode
+from spendstream.core.decode import batch, decode
+from spendstream.schemas.dead_letter import Reason
 from tests.unit.log import encode, make_usage_event
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from schemas.watch import AnomalyRule, Watch
-from streams.core.clock import MINUTE_US, US
-from streams.core.detect.anomaly import AnomalyEvaluator
-from streams.core.detect.finding import Arrays, Finding, Level, Updates
-from streams.core.detect.groups import Groups
-from streams.core.rollup.measures import COLUMN, SUMS
+from spendstream.core.clock import MINUTE_US, US
+from spendstream.core.detect.anomaly import AnomalyEvaluator
+from spendstream.core.detect.finding import Arrays, Finding, Level, Updates
+from spendstream.core.detect.groups import Groups
+from spendstream.core.rollup.measures import COLUMN, SUMS
+from spendstream.schemas.watch import AnomalyRule, Watch
 
 START_US = 1_772_409_600 * US
 CENT = 10_000_000_000

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.core.detect.attribution import Cube
-from streams.core.rollup.measures import COLUMN, SUMS
+from spendstream.core.detect.attribution import Cube
+from spendstream.core.rollup.measures import COLUMN, SUMS
 
 DIMENSIONS = ("service", "team", "feature", "customer", "provider", "model", "service_tier")
 

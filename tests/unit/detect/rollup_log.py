@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from schemas.rollup import ON_TIME
-from streams.core.clock import MINUTE_US
-from streams.core.detect.reading import RollupRecord
-from streams.core.money import PUSD
-from streams.core.rollup.aggregates import AggregateKey
-from streams.core.rollup.measures import COLUMN, COST, MEASURES
-from streams.core.rollup.record import rollup_record
+from spendstream.core.clock import MINUTE_US
+from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.money import PUSD
+from spendstream.core.rollup.aggregates import AggregateKey
+from spendstream.core.rollup.measures import COLUMN, COST, MEASURES
+from spendstream.core.rollup.record import rollup_record
+from spendstream.schemas.rollup import ON_TIME
 
 NAMES = ("service", "team", "feature", "model")
 Members = tuple[str, ...]

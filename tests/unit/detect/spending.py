@@ -7,12 +7,12 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from schemas.watch import Watch
-from streams.core.clock import epoch_us
-from streams.core.detect.finding import Evaluator, Finding, Updates
-from streams.core.detect.groups import Groups
-from streams.core.money import PUSD
-from streams.core.rollup.measures import COLUMN, COST, SUMS
+from spendstream.core.clock import epoch_us
+from spendstream.core.detect.finding import Evaluator, Finding, Updates
+from spendstream.core.detect.groups import Groups
+from spendstream.core.money import PUSD
+from spendstream.core.rollup.measures import COLUMN, COST, SUMS
+from spendstream.schemas.watch import Watch
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE

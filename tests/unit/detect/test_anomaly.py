@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from streams.core.detect.finding import Level
+from spendstream.core.detect.finding import Level
 from tests.unit.detect.anomaly_world import World, level, minute, settled
 
 

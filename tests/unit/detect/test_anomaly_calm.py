@@ -1,6 +1,6 @@
 """A calm week of a hundred groups: nights, weekends, mornings, heavy-tailed calls, deployments; no incidents."""
 
-from schemas.watch import AnomalyRule
+from spendstream.schemas.watch import AnomalyRule
 from tests.bench.alerts.drive import Drive
 from tests.bench.alerts.incidents import play_incidents
 from tests.bench.alerts.traffic import WEEK, calm, play, services

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from streams.core.detect.anomaly.slopes import Slopes
-from streams.core.detect.finding import Level
+from spendstream.core.detect.anomaly.slopes import Slopes
+from spendstream.core.detect.finding import Level
 from tests.unit.detect.anomaly_world import World, level, minute
 
 _STEEP = range(8, 10)

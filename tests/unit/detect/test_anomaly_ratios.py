@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from streams.core.detect.finding import Level
+from spendstream.core.detect.finding import Level
 from tests.unit.detect.anomaly_world import World, level
 
 

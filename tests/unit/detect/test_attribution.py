@@ -7,10 +7,10 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from schemas.alert import Attribution, Factor
-from streams.core.detect.attribution import Cube, attribute
-from streams.core.detect.attribution.figures import amount, percent
-from streams.core.rollup.measures import SUMS
+from spendstream.core.detect.attribution import Cube, attribute
+from spendstream.core.detect.attribution.figures import amount, percent
+from spendstream.core.rollup.measures import SUMS
+from spendstream.schemas.alert import Attribution, Factor
 from tests.unit.detect.cubes import DIMENSIONS, calls, cube, member
 
 USUAL = {"input": 1_500, "cache_read": 2_400, "output": 300, "reasoning": 700}

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import infra.demo
-from infra.demo.generator import Traffic
-from infra.demo.incidents import Incident, Kind
-from schemas.alert import Attribution, Factor
-from schemas.rollup import ON_TIME
-from streams.core.batch import RecordBatch
-from streams.core.clock import MINUTE_US, epoch_us
-from streams.core.detect.attribution import Cube, Profiles, attribute
-from streams.core.meter import MeterRules, PartitionMeter, new_marker
-from streams.core.pricing import PriceBook
-from streams.core.rollup.measures import SUMS
+import spendstream.demo
+from spendstream.core.batch import RecordBatch
+from spendstream.core.clock import MINUTE_US, epoch_us
+from spendstream.core.detect.attribution import Cube, Profiles, attribute
+from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
+from spendstream.core.pricing import PriceBook
+from spendstream.core.rollup.measures import SUMS
+from spendstream.demo.generator import Traffic
+from spendstream.demo.incidents import Incident, Kind
+from spendstream.schemas.alert import Attribution, Factor
+from spendstream.schemas.rollup import ON_TIME
 
 START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 CALM_MINUTES = 25
@@ -62,7 +62,7 @@ def day(which: int) -> Day:
     kinds = (FIRST, SECOND)[which]
     incidents = [Incident(kind, feature, starts_at, 3_600) for feature, kind in kinds.items()]
     traffic = Traffic(3 + which, RATE_PER_S, START, incidents)
-    book = PriceBook.load([Path(infra.demo.__file__).parent / "rates.yaml"])
+    book = PriceBook.load([Path(spendstream.demo.__file__).parent / "rates.yaml"])
     meter = PartitionMeter(new_marker(0, "log", -1), MeterRules(dimensions=DIMENSIONS), book)
     first = 0
     for step in range(1, (CALM_MINUTES + INCIDENT_MINUTES) * 60 // SLICE_S + 1):

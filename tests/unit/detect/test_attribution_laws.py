@@ -10,11 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streams.core.detect.attribution import Cube, attribute
-from streams.core.detect.attribution.cells import lay_out
-from streams.core.detect.attribution.decompose import decompose, logarithmic_mean
-from streams.core.detect.attribution.rates import FACTORS
-from streams.core.rollup.measures import COLUMN, SUMS
+from spendstream.core.detect.attribution import Cube, attribute
+from spendstream.core.detect.attribution.cells import lay_out
+from spendstream.core.detect.attribution.decompose import decompose, logarithmic_mean
+from spendstream.core.detect.attribution.rates import FACTORS
+from spendstream.core.rollup.measures import COLUMN, SUMS
 from tests.unit.detect.cubes import DIMENSIONS, RATES, calls, member
 
 COUNTS = st.sampled_from((0, 1, 2, 7, 100, 100_000))

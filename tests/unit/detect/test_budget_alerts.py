@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.watch import BudgetRule, Watch
-from streams.core.detect.budget import BudgetEvaluator
-from streams.core.detect.budget.limits import Amounts, burns, threshold_facet
-from streams.core.detect.finding import Level
-from streams.core.detect.groups import Groups
-from streams.core.rollup.measures import COST
+from spendstream.core.detect.budget import BudgetEvaluator
+from spendstream.core.detect.budget.limits import Amounts, burns, threshold_facet
+from spendstream.core.detect.finding import Level
+from spendstream.core.detect.groups import Groups
+from spendstream.core.rollup.measures import COST
+from spendstream.schemas.watch import BudgetRule, Watch
 from tests.unit.detect.spending import DAY, HOUR, MINUTE, at, found, groups, spend, updates
 
 MAY_5 = at("2026-05-05 00:00")

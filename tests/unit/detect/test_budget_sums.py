@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.watch import BudgetRule
-from streams.core.clock import MINUTE_US
-from streams.core.detect.budget import BudgetEvaluator, period_of
-from streams.core.money import PUSD
-from streams.core.rollup.measures import COST
+from spendstream.core.clock import MINUTE_US
+from spendstream.core.detect.budget import BudgetEvaluator, period_of
+from spendstream.core.money import PUSD
+from spendstream.core.rollup.measures import COST
+from spendstream.schemas.watch import BudgetRule
 from tests.unit.detect.spending import DAY, HOUR, MINUTE, at, groups, spend, updates
 
 BERLIN_MARCH = at("2026-03-28 12:00")

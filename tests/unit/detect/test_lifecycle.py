@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from schemas.alert import Alert
-from schemas.watch import AnomalyRule, Watch
-from streams.core.clock import MINUTE_US, US
-from streams.core.detect.finding import Finding, Level
-from streams.core.detect.lifecycle import TOLD_AGAIN_FROM, UPDATE_EVERY_S, Case, Lifecycle, Why
+from spendstream.core.clock import MINUTE_US, US
+from spendstream.core.detect.finding import Finding, Level
+from spendstream.core.detect.lifecycle import TOLD_AGAIN_FROM, UPDATE_EVERY_S, Case, Lifecycle, Why
+from spendstream.schemas.alert import Alert
+from spendstream.schemas.watch import AnomalyRule, Watch
 from tests.unit.detect.rollup_log import BEGAN_US
 
 WATCH = Watch(name="feature-spend", group_by=("team", "feature"), rule=AnomalyRule(kind="anomaly"), renotify=3600)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.core.detect.reading import RollupRecord
-from streams.core.detect.rollups import REWRITTEN_WITHIN_MS, Changes, RollupBook
-from streams.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
-from streams.core.rollup.measures import COLUMN, COST, SUMS
+from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.detect.rollups import REWRITTEN_WITHIN_MS, Changes, RollupBook
+from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
+from spendstream.core.rollup.measures import COLUMN, COST, SUMS
 from tests.unit.detect.rollup_log import NAMES, Members, RollupLog, minute
 
 LATENESS_S = 600

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from schemas.watch import Watches
-from streams.agents.detect_seed import Seeder, Stand
-from streams.core.detect.detector import Detector
-from streams.settings import Settings
-from streams.sinks.clickhouse import Backoff
+from spendstream.agents.detect_seed import Seeder, Stand
+from spendstream.core.detect.detector import Detector
+from spendstream.schemas.watch import Watches
+from spendstream.settings import Settings
+from spendstream.sinks.clickhouse import Backoff
 from tests.unit.detect.rollup_log import NAMES
 from tests.unit.detect.test_seeding import CALLS, budget
 

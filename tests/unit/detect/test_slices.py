@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from streams.agents.detect_leader import SLICE_US, slices
-from streams.core.clock import US
-from streams.core.detect.reading import RollupRecord
+from spendstream.agents.detect_leader import SLICE_US, slices
+from spendstream.core.clock import US
+from spendstream.core.detect.reading import RollupRecord
 from tests.unit.detect.rollup_log import BEGAN_US
 
 

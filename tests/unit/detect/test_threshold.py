@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.watch import ThresholdRule
-from streams.core.detect.finding import CLOSE_AFTER_US, Level
-from streams.core.detect.threshold import ThresholdEvaluator
-from streams.core.rollup.measures import COST
+from spendstream.core.detect.finding import CLOSE_AFTER_US, Level
+from spendstream.core.detect.threshold import ThresholdEvaluator
+from spendstream.core.rollup.measures import COST
+from spendstream.schemas.watch import ThresholdRule
 from tests.unit.detect.spending import DAY, HOUR, MINUTE, at, found, groups, spend, updates
 
 NOON = at("2026-05-05 12:00")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.usage import UsageEvent
-from streams.intake import MappingError, Row, RowError, TableMapping, UsageRow, format_of, read_usage
-from streams.intake.csv import ROW_IDS, row_id
+from spendstream.intake import MappingError, Row, RowError, TableMapping, UsageRow, format_of, read_usage
+from spendstream.intake.csv import ROW_IDS, row_id
+from spendstream.schemas.usage import UsageEvent
 
 MAPS = ["occurred_at=TIMESTAMP", "input_tokens=ContextTokens", "output_tokens=GeneratedTokens"]
 SETS = ["service=azure-trace", "provider=azure", "model_requested=gpt-4"]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from streams.intake import MappingError, RowError, TableMapping, UsageRow, read_usage
-from streams.intake.jsonl import read_jsonl
-from streams.intake.row import check
+from spendstream.intake import MappingError, RowError, TableMapping, UsageRow, read_usage
+from spendstream.intake.jsonl import read_jsonl
+from spendstream.intake.row import check
 
 EVENT: dict[str, Any] = {
     "event_id": "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77",

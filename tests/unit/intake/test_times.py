@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams.intake.times import time_reader
+from spendstream.intake.times import time_reader
 
 
 @pytest.mark.parametrize(

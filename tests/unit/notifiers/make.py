@@ -12,8 +12,17 @@ from typing import Any
 
 from aiohttp import web
 
-from schemas.alert import Alert, Attribution, BudgetStatus, Contributor, Part, Projection, alert_id, transition_id
-from schemas.watch import Notifier
+from spendstream.schemas.alert import (
+    Alert,
+    Attribution,
+    BudgetStatus,
+    Contributor,
+    Part,
+    Projection,
+    alert_id,
+    transition_id,
+)
+from spendstream.schemas.watch import Notifier
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 

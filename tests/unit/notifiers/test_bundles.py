@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.notifiers.bundles import LARGEST, Bundles, Waiting
-from streams.notifiers.progress import Progress
+from spendstream.notifiers.bundles import LARGEST, Bundles, Waiting
+from spendstream.notifiers.progress import Progress
 from tests.unit.notifiers.make import make_alert
 
 

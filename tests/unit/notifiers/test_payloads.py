@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from schemas.alert import Alert
-from streams.notifiers import slack, words
-from streams.notifiers.alertmanager import HOLD_S, Alertmanager, postable
-from streams.notifiers.build import messenger
+from spendstream.notifiers import slack, words
+from spendstream.notifiers.alertmanager import HOLD_S, Alertmanager, postable
+from spendstream.notifiers.build import messenger
+from spendstream.schemas.alert import Alert
 from tests.unit.notifiers.make import BUDGET, NOON, make_alert, make_notifier, receiver
 
 NOW = NOON + timedelta(minutes=20)

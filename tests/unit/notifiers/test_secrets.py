@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import structlog
 
-from schemas.watch import Notifier
-from streams.notifiers.build import messenger
-from streams.notifiers.endpoint import endpoint
-from streams.notifiers.errors import NotConfigured, NotifierError, Refused
-from streams.sinks.threads import in_thread
+from spendstream.notifiers.build import messenger
+from spendstream.notifiers.endpoint import endpoint
+from spendstream.notifiers.errors import NotConfigured, NotifierError, Refused
+from spendstream.schemas.watch import Notifier
+from spendstream.sinks.threads import in_thread
 from tests.unit.notifiers.make import NOON, make_alert, make_notifier, receiver
 
 SECRETS = ("T00000000", "B11111111", "s3cretpath", "s3cretquery", "s3cretkey", "s3crettoken", "s3cretpassword")

@@ -10,10 +10,10 @@ from datetime import timedelta
 
 import pytest
 
-from schemas.alert import Alert
-from streams.notifiers import webhook
-from streams.notifiers.build import messenger
-from streams.notifiers.errors import NotConfigured, Refused, Unreachable
+from spendstream.notifiers import webhook
+from spendstream.notifiers.build import messenger
+from spendstream.notifiers.errors import NotConfigured, Refused, Unreachable
+from spendstream.schemas.alert import Alert
 from tests.unit.notifiers.make import NOON, make_alert, make_notifier, receiver
 
 KEY = "k3y-of-the-hook"

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from schemas.buckets import TOKEN_BUCKETS, tokens_field
-from streams.core.pricing import PriceBook
+from spendstream.core.pricing import PriceBook
+from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
 
 MID_NOVEMBER = datetime(2026, 11, 15, 12, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from streams.core.pricing import PriceBook, PricedColumns
+from spendstream.core.pricing import PriceBook, PricedColumns
 from tests.unit.pricing.conftest import MID_NOVEMBER, call, frame, price_one
 
 BookOf = Callable[[str], PriceBook]
@@ -206,8 +206,8 @@ def test_a_provider_s_own_name_goes_before_its_usual_one(book_of: BookOf) -> Non
 
 
 def test_names_that_events_bring_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.core.pricing.choose.KEPT", 3)
-    monkeypatch.setattr("streams.core.pricing.public.NAMES_KEPT", 3)
+    monkeypatch.setattr("spendstream.core.pricing.choose.KEPT", 3)
+    monkeypatch.setattr("spendstream.core.pricing.public.NAMES_KEPT", 3)
     book = PriceBook()
     for number in range(10):
         book.price(frame(call(f"made-up-{number}", provider="openai"), call("gpt-4o", provider="openai")))

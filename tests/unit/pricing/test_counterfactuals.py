@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from streams.core.pricing import PriceBook
+from spendstream.core.pricing import PriceBook
 from tests.unit.pricing.conftest import CARD, call, frame
 
 BookOf = Callable[[str], PriceBook]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streams.core.pricing import PriceBook, Unpriced
+from spendstream.core.pricing import PriceBook, Unpriced
 from tests.unit.pricing.conftest import CARD, call, frame, price_one
 
 BookOf = Callable[[str], PriceBook]

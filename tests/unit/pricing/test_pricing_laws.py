@@ -14,10 +14,10 @@ from genai_prices.units import _get_registry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.buckets import COST_BUCKETS, INPUT_BUCKETS, TOKEN_BUCKETS, tokens_field
-from streams.core.pricing import PriceBook
-from streams.core.pricing.dimensions import BUCKET_DIMENSIONS, RATE_DIMENSIONS
-from streams.core.pricing.public import CONTEXT
+from spendstream.core.pricing import PriceBook
+from spendstream.core.pricing.dimensions import BUCKET_DIMENSIONS, RATE_DIMENSIONS
+from spendstream.core.pricing.public import CONTEXT
+from spendstream.schemas.buckets import COST_BUCKETS, INPUT_BUCKETS, TOKEN_BUCKETS, tokens_field
 from tests.unit.pricing.conftest import call, frame
 
 SEED = 20261123

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from schemas.rate_card import RateCards
-from streams.core.pricing import PriceBook, RateCardInvalid, RateCardUnreadable
+from spendstream.core.pricing import PriceBook, RateCardInvalid, RateCardUnreadable
+from spendstream.schemas.rate_card import RateCards
 
 HEAD = """\
 cards:

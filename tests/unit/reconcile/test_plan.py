@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.progress import Progress
-from schemas.rollup import DIMENSIONS, ON_TIME, OTHER
-from streams.core.clock import epoch_us
-from streams.reconcile.compare import Range
-from streams.reconcile.measures import COSTS, SUMS
-from streams.reconcile.plan import Row, Window, corrections, dimensions_in_use, is_window_final, version
+from spendstream.core.clock import epoch_us
+from spendstream.reconcile.compare import Range
+from spendstream.reconcile.measures import COSTS, SUMS
+from spendstream.reconcile.plan import Row, Window, corrections, dimensions_in_use, is_window_final, version
+from spendstream.schemas.progress import Progress
+from spendstream.schemas.rollup import DIMENSIONS, ON_TIME, OTHER
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 LATENESS_S = 600

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.dead_letter import DeadLetter, Reason
-from schemas.priced import PRICED_SCHEMA
-from schemas.rollup import CostRollup
+from spendstream.schemas.dead_letter import DeadLetter, Reason
+from spendstream.schemas.priced import PRICED_SCHEMA
+from spendstream.schemas.rollup import CostRollup
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 

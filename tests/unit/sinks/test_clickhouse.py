@@ -11,10 +11,10 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from structlog.testing import capture_logs
 
-from streams.sinks import clickhouse
-from streams.sinks.base import FailureKind, Insert, NoMetrics
-from streams.sinks.clickhouse import Backoff, ClickHouseSettings, ClickHouseWriter
-from streams.sinks.errors import PASSING, InsertRejected, NotMigrated, SinkError, Unavailable, sink_error
+from spendstream.sinks import clickhouse
+from spendstream.sinks.base import FailureKind, Insert, NoMetrics
+from spendstream.sinks.clickhouse import Backoff, ClickHouseSettings, ClickHouseWriter
+from spendstream.sinks.errors import PASSING, InsertRejected, NotMigrated, SinkError, Unavailable, sink_error
 
 INSERT = Insert("calls", ("a",), 3, b"body")
 AT_ONCE = Backoff(first_s=0.0)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from schemas.dead_letter import Reason
-from streams.sinks.base import Undecodable
-from streams.sinks.dead_letters import DeadLetters, undecodable_insert
+from spendstream.schemas.dead_letter import Reason
+from spendstream.sinks.base import Undecodable
+from spendstream.sinks.dead_letters import DeadLetters, undecodable_insert
 from tests.unit.sinks.make import NOON, FakeRecord, dead_letter_value, read_body, records
 
 

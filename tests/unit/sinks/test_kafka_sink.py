@@ -11,11 +11,11 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaConnectionError
 
-from schemas.dead_letter import Reason
-from streams.sinks.base import Insert, Landed, NoMetrics, Record, Undecodable
-from streams.sinks.errors import InsertRejected
-from streams.sinks.gaps import Gaps
-from streams.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
+from spendstream.schemas.dead_letter import Reason
+from spendstream.sinks.base import Insert, Landed, NoMetrics, Record, Undecodable
+from spendstream.sinks.errors import InsertRejected
+from spendstream.sinks.gaps import Gaps
+from spendstream.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
 from tests.unit.sinks.make import FakeRecord
 
 P0, P1 = TopicPartition("topic", 0), TopicPartition("topic", 1)
@@ -261,7 +261,7 @@ async def test_what_is_read_again_after_a_rebalance_is_owed_no_commit() -> None:
 
 
 async def test_a_broker_that_is_away_at_first_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.sinks.kafka_sink._RETRY_S", 0.01)
+    monkeypatch.setattr("spendstream.sinks.kafka_sink._RETRY_S", 0.01)
     world = World()
     world.consumer.starts_to_fail = 3
     world.consumer.put(P0, 5)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from schemas.dead_letter import Reason
-from schemas.priced import PRICED_SCHEMA
-from streams.sinks.ledger import Ledger, read_priced
+from spendstream.schemas.dead_letter import Reason
+from spendstream.schemas.priced import PRICED_SCHEMA
+from spendstream.sinks.ledger import Ledger, read_priced
 from tests.unit.sinks.make import ipc, priced_calls, read_body, records
 
 

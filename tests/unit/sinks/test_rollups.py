@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
-from schemas.dead_letter import Reason
-from schemas.rollup import DIMENSIONS, CostRollup
-from schemas.usage import EARLIEST, LATEST
-from streams.sinks.base import Landed
-from streams.sinks.rollups import Rollups
+from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
+from spendstream.schemas.dead_letter import Reason
+from spendstream.schemas.rollup import DIMENSIONS, CostRollup
+from spendstream.schemas.usage import EARLIEST, LATEST
+from spendstream.sinks.base import Landed
+from spendstream.sinks.rollups import Rollups
 from tests.unit.sinks.make import NOON, make_rollup, read_body, records, rollup_value
 
 pico_dollars = st.integers(0, 10**30)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.rollup import DEFAULT_DIMENSIONS
-from streams.watches import WatchesInvalid, read_watches
+from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
+from spendstream.watches import WatchesInvalid, read_watches
 
 COST = """\
 watches:

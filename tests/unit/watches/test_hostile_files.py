@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.rollup import DEFAULT_DIMENSIONS
-from streams.core.documents import Issue
-from streams.watches import WatchesError, read_watches
+from spendstream.core.documents import Issue
+from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
+from spendstream.watches import WatchesError, read_watches
 
 EXAMPLE = (Path(__file__).parents[3] / "infra" / "watches" / "example.yaml").read_text().splitlines()
 LINES = [line.split(" #")[0] for line in EXAMPLE if line.strip() and not line.lstrip().startswith("#")]

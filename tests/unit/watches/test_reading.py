@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from schemas.rollup import DEFAULT_DIMENSIONS, DIMENSIONS
-from schemas.watch import AnomalyRule, BudgetRule, Watches
-from streams.cli.watches import to_yaml
-from streams.core.detect.measures import is_ratio
-from streams.watches import (
+from spendstream.cli.watches import to_yaml
+from spendstream.core.detect.measures import is_ratio
+from spendstream.demo.watches import DEMO
+from spendstream.schemas.rollup import DEFAULT_DIMENSIONS, DIMENSIONS
+from spendstream.schemas.watch import AnomalyRule, BudgetRule, Watches
+from spendstream.watches import (
     DEFAULT_WATCHES,
     EnvironmentMissing,
     check_dimensions,
@@ -21,7 +22,7 @@ from streams.watches import (
     read_watches,
     require_environment,
 )
-from streams.watches.faults import check_prudence
+from spendstream.watches.faults import check_prudence
 from tests.unit.watches.documents import COST, write
 
 FOLDER = Path(__file__).parents[3] / "infra" / "watches"
@@ -87,7 +88,7 @@ def test_an_unpriced_model_is_one_alert_for_a_week() -> None:
 
 
 def test_the_demo_has_the_built_in_watches_at_a_demos_pace() -> None:
-    demo = read_watches(FOLDER / "demo.yaml", DEFAULT_DIMENSIONS).model_dump()
+    demo = read_watches(DEMO, DEFAULT_DIMENSIONS).model_dump()
     built_in = DEFAULT_WATCHES.model_dump()
     for watch in built_in["watches"]:
         if watch["rule"]["kind"] == "anomaly":

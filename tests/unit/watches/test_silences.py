@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from schemas.alert import Silence
-from schemas.watch import Maintenance
-from streams.core.detect.silences import Silences
-from streams.watches.silence_topic import decode, encode
+from spendstream.core.detect.silences import Silences
+from spendstream.schemas.alert import Silence
+from spendstream.schemas.watch import Maintenance
+from spendstream.watches.silence_topic import decode, encode
 
 TEN = datetime(2026, 3, 1, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)

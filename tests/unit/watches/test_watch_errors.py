@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.watches import WatchesInvalid, WatchesUnreadable, read_watches
+from spendstream.watches import WatchesInvalid, WatchesUnreadable, read_watches
 from tests.unit.watches.documents import COST, found_in, write
 
 BUDGET = "kind: budget, amount_usd: 1"

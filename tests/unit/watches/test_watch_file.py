@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.rollup import DEFAULT_DIMENSIONS
-from schemas.watch import Watches
-from streams.watches import WatchesInvalid, WatchFile
+from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
+from spendstream.schemas.watch import Watches
+from spendstream.watches import WatchesInvalid, WatchFile
 from tests.unit.watches.documents import COST, write
 
 OTHER = COST.replace("name: cost", "name: other")

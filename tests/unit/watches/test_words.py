@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from schemas.watch import Rule
-from streams.watches import rule_in_words
-from streams.watches.words import duration_in_words, scope_in_words
+from spendstream.schemas.watch import Rule
+from spendstream.watches import rule_in_words
+from spendstream.watches.words import duration_in_words, scope_in_words
 
 RULE: TypeAdapter[Any] = TypeAdapter(Rule)
 

@@ -1,1 +1,0 @@
-"""The worker's image, and what runs beside it under Docker Compose."""

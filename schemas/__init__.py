@@ -1,5 +1,0 @@
-"""What crosses a wire: topics, events, priced calls, rollups, dead letters, rate cards.
-
-Models are frozen and strict; they are the contract. Faster decoders exist in ``streams.core``,
-and a property test holds them to the verdicts of these models.
-"""

@@ -1,5 +1,0 @@
-"""Decode: records into calls. A fast reader with a proof, a strict reader for the rest, an explainer for what fails."""
-
-from streams.core.decode.batch import Decoded, decode
-
-__all__ = ["Decoded", "decode"]

@@ -1,0 +1,54 @@
+"""Bedrock Converse's usage: ``inputTokens`` excludes cache reads and writes; ``totalTokens`` has everything."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from spendstream.adapters.counts import Counts, InconsistentUsage, Part, split_cache_writes
+from spendstream.adapters.shape import Body, Shape
+
+
+def buckets(usage: Counts, body: Body) -> dict[str, int]:
+    """Return disjoint buckets of a Converse call's usage, for ``converse`` and for ``converse_stream``'s metadata.
+
+    Raises: InconsistentUsage, when the lifetimes exceed what was written, or the total fits no reading.
+    """
+    made = {
+        "input_tokens": usage.count("inputTokens"),
+        "cache_read_tokens": usage.count("cacheReadInputTokens"),
+        **split_cache_writes(usage, usage.part("cacheWriteInputTokens"), _written(usage, "5m"), _written(usage, "1h")),
+        "output_tokens": usage.count("outputTokens"),
+    }
+    _check_total(usage, made)
+    return made
+
+
+def _written(usage: Counts, lifetime: str) -> Part:
+    entries = (entry for entry in usage.each("cacheDetails") if entry.raw.get("ttl") == lifetime)
+    return Part(f"cacheDetails.{lifetime}", sum(entry.count("inputTokens") for entry in entries))
+
+
+def _check_total(usage: Counts, made: dict[str, int]) -> None:
+    total, uncached = usage.count("totalTokens"), made["input_tokens"] + made["output_tokens"]
+    # Some models' totals leave the cache out, though it is billed.
+    if usage.states("totalTokens") and total not in (sum(made.values()), uncached):
+        raise InconsistentUsage(
+            usage.provider,
+            "totalTokens",
+            f"{total} is neither input + output ({uncached}) nor that and the cache ({sum(made.values())})",
+        )
+
+
+def _tier(usage: Body, body: Body) -> object:
+    said = body.get("serviceTier")
+    return said.get("type") if isinstance(said, Mapping) else said
+
+
+BEDROCK: Final = Shape(
+    name="bedrock",
+    marks=frozenset({"inputTokens", "outputTokens"}),
+    held_at=(("usage",), ("metadata", "usage")),
+    buckets=buckets,
+    tier=_tier,
+    model_at=("modelId",),  # Converse names no model: boto3 callers may put it beside
+    id_at=("requestId",),
+)

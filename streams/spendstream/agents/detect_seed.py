@@ -1,0 +1,202 @@
+"""Seeds budgets from ClickHouse beside the detector, which goes on: see ``spendstream.core.detect.seeding``.
+
+In order, and the order is what makes it exact: cut between two steps; wait until the sink has landed what the detector
+had read by then; read history; wait until the detector has read what may be in it; finish between two steps. A round
+that takes too long, or that ClickHouse doesn't answer, is abandoned and begun anew.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from spendstream.core.clock import MINUTE_US
+from spendstream.core.detect.detector import Detector
+from spendstream.core.detect.seeding import History, Seeding
+from spendstream.schemas import topics
+from spendstream.settings import Settings
+from spendstream.sinks.clickhouse import Backoff, ClickHouseSettings, open_client
+from spendstream.sinks.threads import in_thread
+from spendstream.state.spend_history import SpendHistory
+from spendstream.transport.offsets import end_offsets
+
+log = structlog.get_logger(__name__)
+
+LANDED_WITHIN_S: Final = 120.0
+READ_WITHIN_S: Final = 600.0
+CAUGHT_UP_WITHIN_S: Final = 120.0
+NEAR_S: Final = 30.0
+"""No round begins while the detector is further behind: it would wait, and remember all that is born meanwhile."""
+
+AHEAD_US: Final = 86_400_000_000
+"""History is read to so far after the clock: whatever minutes a producer's clock made up."""
+
+_POLL_S: Final = 0.2
+_SINK: Final = "sink-rollups"
+
+
+class NotNow(Exception):
+    """A round can't go on; the next one may."""
+
+
+@dataclass(frozen=True)
+class Stand:
+    """How far the detector is, by rollup partition. ``positions``: the next offset; all before was absorbed, but for
+    what Kafka had deleted before ``begins``."""
+
+    positions: Mapping[int, int]
+    begins: Mapping[int, int]
+    clock_us: int
+    behind_s: float
+
+
+class Seeder:
+    """Keeps the budgets of one detector seeded.
+
+    ``between_steps``: held by the detector's loop while it reads and judges, so that positions and book agree.
+    ``in_writer``: runs a function in the detector's thread. ``stand``: how far the detector is, between steps.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        detector: Detector,
+        between_steps: asyncio.Lock,
+        in_writer: Callable[..., Awaitable[Any]],
+        stand: Callable[[], Stand],
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._settings = settings
+        self._detector = detector
+        self._between_steps = between_steps
+        self._in_writer = in_writer
+        self._stand = stand
+        self._backoff = backoff or Backoff(first_s=0.5, longest_s=30.0)
+        self._topic = settings.topic(topics.ROLLUP)
+
+    async def run(self) -> None:
+        """Seed what is not seeded, until cancelled."""
+        attempt = 0
+        while True:
+            await asyncio.sleep(_POLL_S)
+            if not self._detector.unseeded() or self._stand().behind_s > NEAR_S:
+                continue
+            try:
+                await self._round()
+                attempt = 0
+            except (NotNow, ClickHouseError, KafkaError, OSError, TimeoutError) as error:
+                attempt += 1
+                self._say_why(attempt, error)
+            except Exception:  # whatever it is, detection goes on, and budgets with what they know
+                attempt += 1
+                log.exception("detect.seed_failed", watches=self._detector.unseeded(), attempt=attempt)
+            if attempt:
+                await asyncio.sleep(self._backoff.pause_s(attempt))
+
+    def _say_why(self, attempt: int, error: Exception) -> None:
+        words = " ".join((str(error) or repr(error)).split())
+        log.warning("detect.seed_waits", watches=self._detector.unseeded(), attempt=attempt, error=words)
+
+    async def _round(self) -> None:
+        """One round. Raises what it can't go on after; the detector is then as if it had not been."""
+        await self._answers()  # no cut before: while one is open, the budgets are kept twice
+        await self._landed(self._stand())
+        started = time.monotonic()
+        async with self._between_steps:
+            stand = self._stand()
+            seeding: Seeding | None = await self._in_writer(self._detector.begin_seeding, stand.clock_us)
+        if seeding is None:
+            return
+        log.info("detect.seeding", watches=seeding.watches, known=len(seeding.cut.keys))
+        is_over = False
+        try:
+            await self._landed(stand)
+            history = await self._read(seeding, stand.clock_us + AHEAD_US)
+            is_over = await self._finish(seeding, history, await self._ends(stand.positions))
+        finally:
+            if not is_over:
+                with suppress(RuntimeError):  # the writer is gone, and the detector with it
+                    await asyncio.shield(asyncio.ensure_future(self._in_writer(seeding.abandon)))
+        log.info(
+            "detect.seeded", watches=seeding.watches, summed=len(history.summed), one_by_one=len(history.singles),
+            seconds=round(time.monotonic() - started, 3),
+        )  # fmt: skip
+
+    async def _finish(self, seeding: Seeding, history: History, ends: Mapping[int, int]) -> bool:
+        """Let the successors take over once the detector has read to ``ends``. Raises: NotNow, TimeoutError."""
+        async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
+            while True:
+                async with self._between_steps:
+                    stand = self._stand()
+                    if all(stand.positions.get(partition, 0) >= end for partition, end in ends.items()):
+                        if not await self._in_writer(seeding.finish, history, stand.clock_us):
+                            raise NotNow("an aggregate of old was born meanwhile")
+                        return True
+                await asyncio.sleep(_POLL_S)
+
+    async def _landed(self, stand: Stand) -> None:
+        """Wait until the sink of rollups has landed what the detector has read. Raises: NotNow, KafkaError."""
+        admin: Any = AIOKafkaAdminClient(**self._settings.kafka_client())
+        deadline = time.monotonic() + LANDED_WITHIN_S
+        await admin.start()
+        try:
+            while (missing := await self._missing(admin, stand)) > 0:
+                if time.monotonic() > deadline:
+                    raise NotNow(f"the sink of rollups has yet to land {missing} records")
+                await asyncio.sleep(_POLL_S)
+        finally:
+            await admin.close()
+
+    async def _missing(self, admin: Any, stand: Stand) -> int:
+        """Return how many of the records that the detector has read have not been landed."""
+        read = {p: at for p, at in stand.positions.items() if at > stand.begins.get(p, 0)}
+        if not read:
+            return 0
+        partitions = [TopicPartition(self._topic, partition) for partition in read]
+        answer = await admin.list_consumer_group_offsets(self._settings.group(_SINK), partitions=partitions)
+        landed = {each.partition: found.offset for each, found in answer.items()}
+        begun = {partition: max(stand.begins.get(partition, 0), landed.get(partition, 0)) for partition in read}
+        return sum(max(0, at - begun[partition]) for partition, at in read.items())
+
+    async def _ends(self, positions: Mapping[int, int]) -> dict[int, int]:
+        kafka = self._settings.kafka_client()
+        bootstrap = kafka.pop("bootstrap_servers")
+        partitions = [TopicPartition(self._topic, partition) for partition in positions]
+        ends = await end_offsets(bootstrap, partitions, security=kafka)
+        return {each.partition: end for each, end in ends.items()}
+
+    async def _answers(self) -> None:
+        def ask() -> None:
+            with open_client(self._clickhouse()) as client:
+                client.query(f"SELECT 1 FROM `{self._settings.clickhouse_database}`.rollups_1m LIMIT 1")
+
+        async with asyncio.timeout(READ_WITHIN_S):
+            await in_thread(ask, "seed-ask")
+
+    async def _read(self, seeding: Seeding, until_us: int) -> History:
+        until_us -= until_us % MINUTE_US
+
+        def read() -> History:
+            with open_client(self._clickhouse()) as client:
+                if self._settings.clickhouse_cluster:  # a quorum acknowledged the rows, perhaps without this replica
+                    client.command(f"SYSTEM SYNC REPLICA `{self._settings.clickhouse_database}`.rollups_1m")
+                return SpendHistory(client, self._settings.clickhouse_database).read(seeding, until_us)
+
+        async with asyncio.timeout(READ_WITHIN_S):
+            return await in_thread(read, "seed-read")
+
+    def _clickhouse(self) -> ClickHouseSettings:
+        return ClickHouseSettings(
+            url=self._settings.clickhouse_url,
+            user=self._settings.clickhouse_user,
+            password=self._settings.clickhouse_password,
+            database=self._settings.clickhouse_database,
+        )

@@ -1,0 +1,228 @@
+"""The metering agent: fetch batches in, durable totals out. A thin loop around ``spendstream.core.meter``."""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from aiokafka.errors import IllegalStateError
+from faust.types import TP, AppT, EventT, StreamT
+
+from spendstream.core.batch import RecordBatch
+from spendstream.core.meter import PartitionMeter
+from spendstream.metrics import Metrics
+from spendstream.schemas.progress import Counters
+from spendstream.state.flush import Flusher
+from spendstream.state.recovery import Recovery
+from spendstream.transport.batched import FetchedBatch
+
+log = structlog.get_logger(__name__)
+
+MAX_PENDING_CALLS: Final = 200_000
+"""Calls taken in and not yet durable, per partition: beyond it the agent waits for the flush."""
+
+MAX_BATCH_RECORDS: Final = 30_000
+"""Fetches are absorbed together up to about so many records."""
+
+_SEEK_AGAIN_S: Final = 2.0
+
+
+@dataclass
+class _Lease:
+    """A partition while it is ours: its meter, the batches to absorb, and the events that wait for their flush."""
+
+    meter: PartitionMeter
+    generation: int
+    expected_offset: int
+    inbox: deque[EventT] = field(default_factory=deque)
+    absorber: "asyncio.Task[None] | None" = None
+    unacked: list[EventT] = field(default_factory=list)
+    absorbing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reported: Counters = field(default_factory=Counters)
+    gap: "_Gap | None" = None
+
+
+def _absorb_fetches(meter: PartitionMeter, fetches: Sequence[FetchedBatch]) -> int:
+    batch = RecordBatch.joined([batch for fetch in fetches for batch in fetch.take()])
+    meter.absorb(batch, datetime.now(UTC))
+    return len(batch.values)
+
+
+@dataclass
+class _Gap:
+    """A hole in front of a batch: records that were fetched and dropped on the way, or that are no longer there."""
+
+    first_offset: int
+    sought_at: float
+
+
+class MeterAgent:
+    """Holds the meters of the assigned partitions. CPU threads absorb and encode; the event loop does the I/O."""
+
+    def __init__(
+        self,
+        app: AppT,
+        topic: str,
+        recovery: Recovery,
+        flusher: Flusher,
+        executor: ThreadPoolExecutor,
+        metrics: Metrics,
+    ) -> None:
+        self._app = app
+        self._topic = topic
+        self._recovery = recovery
+        self._flusher = flusher
+        self._executor = executor
+        self._metrics = metrics
+        self._leases: dict[int, _Lease] = {}
+        self._recoveries: dict[tuple[int, int], asyncio.Task[PartitionMeter]] = {}
+
+    async def run(self, stream: StreamT[Any]) -> AsyncIterator[None]:
+        """Absorb batches as they come. An event is acked by the flush that makes it durable."""
+        async for event in stream.noack().events():
+            try:
+                await self._receive(event)
+            except Exception as error:
+                await self._fail(error)
+            yield
+
+    async def _fail(self, error: Exception) -> None:
+        """Crash the worker: a meter that failed half-way must not be flushed. A restart replays from the marker."""
+        self._leases.clear()
+        log.error("meter.crashed", error=repr(error), exc_info=error)
+        await self._app.crash(error)
+
+    async def _receive(self, event: EventT) -> None:
+        """Put a batch into its partition's inbox, if it joins what came before."""
+        if event.message.generation_id != self._app.consumer_generation_id:
+            return  # fetched under an assignment that is over; its partition is read again from what is durable
+        lease = await self._lease(event.message.partition, event.message.generation_id)
+        records: FetchedBatch = event.message.value
+        if not await self._follows(lease, records.first_offset, event.message.tp):
+            records.take()
+            return
+        lease.expected_offset = records.last_offset + 1
+        lease.inbox.append(event)
+        if lease.absorber is None or lease.absorber.done():
+            lease.absorber = asyncio.create_task(self._absorb_inbox(lease))
+
+    async def _absorb_inbox(self, lease: _Lease) -> None:
+        """Absorb what has come, in as few batches as may be: a batch has a price of its own, whatever it holds."""
+        try:
+            while lease.inbox:
+                while lease.meter.pending_calls > MAX_PENDING_CALLS:
+                    await self._flush(lease)
+                async with lease.absorbing:
+                    await self._absorb(lease)
+        except Exception as error:
+            await self._fail(error)
+
+    async def _absorb(self, lease: _Lease) -> None:
+        events, count = [lease.inbox.popleft()], 0
+        while lease.inbox and (count := count + len(events[-1].message.value)) < MAX_BATCH_RECORDS:
+            events.append(lease.inbox.popleft())
+        fetches = [event.message.value for event in events]
+        started = time.perf_counter()
+        records = await asyncio.get_running_loop().run_in_executor(
+            self._executor, _absorb_fetches, lease.meter, fetches
+        )
+        lease.unacked.extend(events)
+        self._metrics.batch_absorbed(records, time.perf_counter() - started)
+
+    def assigned(self, partitions: set[TP]) -> None:
+        """Begin to recover the partitions that became ours, all at once."""
+        generation = self._app.consumer_generation_id
+        self._recoveries = {
+            (tp.partition, generation): asyncio.create_task(self._recovery.recover(tp.partition))
+            for tp in partitions
+            if tp.topic == self._topic
+        }
+
+    async def _lease(self, partition: int, generation: int) -> _Lease:
+        lease = self._leases.get(partition)
+        if lease is None or lease.generation != generation:
+            # another worker may have metered on in between: what is published counts, not what we remember
+            begun = self._recoveries.pop((partition, generation), None)
+            meter = await (begun or self._recovery.recover(partition))
+            lease = self._leases[partition] = _Lease(
+                meter, generation, expected_offset=meter.through_offset + 1, reported=meter.counters
+            )
+        return lease
+
+    async def _follows(self, lease: _Lease, first_offset: int, tp: TP) -> bool:
+        """Whether a batch joins what came before. If not, fetch again from there: a rebalance may drop batches.
+
+        When the same hole comes back after that, the records are gone for good (compacted, expired, or a
+        transaction's own), and the batch follows.
+        """
+        expected, gap = lease.expected_offset, lease.gap
+        if first_offset <= expected or (gap is not None and first_offset == gap.first_offset):
+            lease.gap = None
+            return True
+        if gap is None or time.monotonic() - gap.sought_at > _SEEK_AGAIN_S:
+            log.info("meter.reads_again", partition=tp.partition, offset=expected, instead_of=first_offset)
+            lease.gap = _Gap(first_offset, time.monotonic())
+            with contextlib.suppress(IllegalStateError):  # the partition was taken from us in this moment
+                await self._app.consumer.seek(tp, expected)
+        return False
+
+    def revoked(self, partitions: set[TP]) -> None:
+        """Let go of partitions that are no longer ours; their next owner replays from the last marker."""
+        for tp in partitions:
+            self._leases.pop(tp.partition, None)
+        for recovery in self._recoveries.values():
+            recovery.cancel()
+        self._recoveries.clear()
+
+    async def flush_all(self) -> None:
+        """Flush every partition that has something to flush."""
+        try:
+            await asyncio.gather(*(self._flush(lease) for lease in list(self._leases.values())))
+        except Exception as error:
+            await self._fail(error)
+
+    async def _flush(self, lease: _Lease) -> None:
+        async with lease.flushing:
+            async with lease.absorbing:
+                events, lease.unacked = lease.unacked, []
+                if not lease.meter.has_pending:
+                    # Read again after a crash between marker and commit: durable before, but no flush would commit it.
+                    self._ack(lease, events)
+                    return
+                taken = lease.meter.take()
+            started = time.perf_counter()
+
+            async def commit() -> None:
+                self._ack(lease, events)
+
+            await self._flusher.flush(lease.meter, taken, lease.absorbing, commit)
+            async with lease.absorbing:
+                self._report(lease, len(taken.rollups), time.perf_counter() - started)
+
+    def _ack(self, lease: _Lease, events: Sequence[EventT]) -> None:
+        if self._leases.get(lease.meter.marker.partition) is lease:
+            for event in events:
+                event.ack()
+
+    def _report(self, lease: _Lease, rollups: int, seconds: float) -> None:
+        meter = lease.meter
+        counters = meter.marker.counters
+        self._metrics.flushed(meter.marker.partition, lease.reported, counters, rollups, seconds)
+        highwater = self._app.consumer.highwater(TP(self._topic, meter.marker.partition))
+        if highwater is not None:
+            self._metrics.lag(self._topic, meter.marker.partition, max(0, highwater - meter.marker.through_offset - 1))
+        self._metrics.state(
+            meter.marker.partition,
+            watermark_us=meter.watermark_us,
+            aggregates=len(meter.aggregates),
+            ids=meter.seen.count,
+            other_calls=meter.aggregates.other_calls(),
+        )
+        lease.reported = counters

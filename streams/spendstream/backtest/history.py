@@ -1,0 +1,95 @@
+"""The rollups of ClickHouse as steps of a minute, read an hour at a time."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from spendstream.backtest.errors import BacktestError
+from spendstream.backtest.feed import MINUTE_S, Part, Step
+from spendstream.core.clock import MINUTE_US, US, from_epoch_us
+from spendstream.core.detect.groups import Values
+from spendstream.core.detect.measures import DEFINITIONS
+from spendstream.core.money import PUSD
+from spendstream.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS, SUMS
+from spendstream.schemas.buckets import COST_BUCKETS, cost_column
+from spendstream.schemas.watch import Measure
+
+CHUNK_US: Final = 60 * MINUTE_US
+
+_MONEY: Final = {
+    COST: "cost_usd",
+    **dict(zip(BUCKET_COSTS, map(cost_column, COST_BUCKETS), strict=True)),
+    **{name: f"cost_{name.removesuffix('_pusd')}_usd" for name in COUNTERFACTUALS},
+}
+# accurateCast: what is beyond 64 bits is refused, not wrapped.
+_PUSD: Final = f"accurateCast(sum(r.{{column}}) * toDecimal128({PUSD}, 0), 'Int64')"
+
+
+class HistoryFeed:
+    """What was metered from ``start_us`` to ``end_us``, whole minutes. See ``spendstream.backtest.feed.Feed``.
+
+    ``client``: of clickhouse-connect. ``dimensions``: what is kept apart; the others are summed over.
+    Raises: BacktestError, where nothing was metered; clickhouse-connect's errors.
+    """
+
+    has_reasons = True
+    step_us = MINUTE_US
+    measures: frozenset[Measure] = frozenset(DEFINITIONS)
+
+    def __init__(self, client: Any, database: str, dimensions: Sequence[str], start_us: int, end_us: int) -> None:
+        self.dimensions = tuple(dimensions)
+        self.start_us = start_us - start_us % MINUTE_US
+        self.end_us = end_us - end_us % MINUTE_US
+        self._client = client
+        self._table = f"`{database}`.rollups_1m"
+        self._has_any()
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the minutes in which something was metered. Holds the totals of one hour."""
+        for open_us in range(self.start_us, self.end_us, CHUNK_US):
+            yield from self._hour(open_us, min(open_us + CHUNK_US, self.end_us))
+
+    def _hour(self, open_us: int, close_us: int) -> Iterator[Step]:
+        table = self._client.query_arrow(self._select(open_us, close_us))
+        minutes = _ints(table, "minute_s") * US
+        members = list(zip(*(table[name].to_pylist() for name in self.dimensions), strict=True))
+        members = members or [()] * table.num_rows
+        sums = np.stack([_ints(table, f"sum_{name}") for name in SUMS], axis=1)
+        for minute_us in np.unique(minutes).tolist():
+            mine = np.flatnonzero(minutes == minute_us)
+            named: list[Values] = [members[at] for at in mine.tolist()]
+            yield Step(minute_us, (Part(MINUTE_S, named, sums[mine]),))
+
+    def _select(self, open_us: int, close_us: int) -> str:
+        keys = [f"toString(r.{name}) AS {name}" for name in self.dimensions]
+        sums = [f"{_sum(name)} AS sum_{name}" for name in SUMS]
+        by = ", ".join(("minute_s", *self.dimensions))
+        return (
+            f"SELECT {', '.join(['toInt64(toUnixTimestamp(r.minute)) AS minute_s', *keys, *sums])} "
+            f"FROM {self._table} AS r FINAL WHERE {_within(open_us, close_us)} GROUP BY {by} ORDER BY {by} "
+            "SETTINGS do_not_merge_across_partitions_select_final = 1"
+        )
+
+    def _has_any(self) -> None:
+        if self.start_us >= self.end_us:
+            raise BacktestError("--from must be at least a minute before --to")
+        sql = f"SELECT count() FROM {self._table} AS r WHERE {_within(self.start_us, self.end_us)}"
+        if not self._client.query(sql).result_rows[0][0]:
+            first, last = from_epoch_us(self.start_us), from_epoch_us(self.end_us)
+            raise BacktestError(f"nothing was metered from {first:%Y-%m-%d %H:%M}Z to {last:%Y-%m-%d %H:%M}Z")
+
+
+def _sum(name: str) -> str:
+    return _PUSD.format(column=_MONEY[name]) if name in _MONEY else f"toInt64(sum(r.{name}))"
+
+
+def _within(open_us: int, close_us: int) -> str:
+    return f"r.minute >= toDateTime({open_us // US}, 'UTC') AND r.minute < toDateTime({close_us // US}, 'UTC')"
+
+
+def _ints(table: pa.Table, name: str) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = table[name].to_numpy().astype(np.int64)
+    return found

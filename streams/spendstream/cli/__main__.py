@@ -1,0 +1,5 @@
+"""``python -m spendstream.cli``: the same as ``spendstream``."""
+
+from spendstream.cli import main
+
+main()

@@ -1,0 +1,140 @@
+"""Options that every command which reads a file of usage has, and how they become rows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, BinaryIO, Final, NoReturn, cast
+
+import typer
+
+from spendstream.intake import Line, MappingError, Row, RowError, TableMapping, read_lines
+from spendstream.intake.row import check
+
+USAGE_EXIT: Final = 2
+INVALID_EXIT: Final = 1
+SHOWN_ERRORS: Final = 20
+
+
+class FileFormat(StrEnum):
+    """What a file holds."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+FileArgument = Annotated[str, typer.Argument(metavar="FILE|-", help="A file of usage, or - for standard input.")]
+FormatOption = Annotated[
+    FileFormat | None, typer.Option("--format", help="Default: by the file's ending, csv where columns are mapped.")
+]
+MapOption = Annotated[
+    list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Which column of a CSV is which field.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field that is the same in every row.")
+]
+NamespaceOption = Annotated[
+    str | None, typer.Option("--id-namespace", help="Mint ids of rows without one from this. Default: the file's name.")
+]
+TimeFormatOption = Annotated[
+    str, typer.Option("--time-format", help="iso, epoch-s, epoch-ms, epoch-us, or a pattern as '%d/%m/%Y %H:%M'.")
+]
+DelimiterOption = Annotated[str | None, typer.Option("--delimiter", help="Of a CSV. Default: a comma; a tab for .tsv.")]
+AssumeUtcOption = Annotated[
+    bool, typer.Option("--assume-utc/--no-assume-utc", help="Read times without a zone as UTC, or refuse them.")
+]
+
+
+@dataclass(frozen=True)
+class Intake:
+    """A file of usage and how to read it."""
+
+    file: str
+    file_format: FileFormat | None
+    maps: list[str] | None
+    sets: list[str] | None
+    id_namespace: str | None
+    time_format: str
+    delimiter: str | None
+    assume_utc: bool
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The file's size; None for standard input."""
+        return None if self.file == "-" else Path(self.file).stat().st_size
+
+    @contextmanager
+    def open(self) -> Iterator[Counted]:
+        """Open the file. Exits with status 2 where there is none."""
+        if self.file == "-":
+            yield Counted(sys.stdin.buffer)
+            return
+        path = Path(self.file)
+        if not path.is_file():
+            refuse(f"{self.file} is not a file")
+        with path.open("rb") as opened:
+            yield Counted(opened)
+
+    def rows(self, source: Counted) -> Iterator[Row]:
+        """Return the file's rows, judged one by one. Exits with status 2 where the mapping doesn't fit."""
+        return map(check, self.lines(source))
+
+    def lines(self, source: Counted) -> Iterator[Line | RowError]:
+        """Return the file's rows, not judged yet. Exits with status 2 where the mapping doesn't fit."""
+        try:
+            if self.delimiter is not None and len(self.delimiter) != 1:
+                raise MappingError(f"A delimiter is one character, not {self.delimiter!r}")
+            mapping = TableMapping.from_pairs(
+                self.maps or (), self.sets or (), time_format=self.time_format, assume_utc=self.assume_utc
+            )
+            return read_lines(
+                cast(BinaryIO, source),
+                self.file,
+                mapping,
+                file_format=None if self.file_format is None else self.file_format.value,
+                id_namespace=self.id_namespace,
+                delimiter=self.delimiter,
+            )
+        except ValueError as error:  # MappingError, or a time format that is none
+            refuse(str(error))
+
+
+class Counted:
+    """A binary source that counts the bytes that were read."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self.bytes_read = 0
+
+    def readline(self, limit: int = -1) -> bytes:
+        """Read a line of at most so many bytes."""
+        line = self._source.readline(limit)
+        self.bytes_read += len(line)
+        return line
+
+
+class RowErrors:
+    """Reports invalid rows on stderr: the first ones by line, then a count."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, error: RowError) -> None:
+        self.count += 1
+        if self.count <= SHOWN_ERRORS:
+            typer.echo(str(error), err=True)
+
+    def close(self) -> None:
+        """Tell how many were not shown."""
+        if self.count > SHOWN_ERRORS:
+            typer.echo(f"and {self.count - SHOWN_ERRORS:,} more invalid rows", err=True)
+
+
+def refuse(message: str) -> NoReturn:
+    """Say on stderr what was asked wrongly, and exit with status 2."""
+    typer.echo(message, err=True)
+    raise typer.Exit(USAGE_EXIT)

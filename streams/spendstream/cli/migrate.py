@@ -1,0 +1,47 @@
+"""``spendstream migrate``: ClickHouse's tables and views, up to date or undone."""
+
+from typing import Annotated
+
+import typer
+
+from spendstream.cli.console import out, table
+from spendstream.cli.environment import load_settings
+from spendstream.clickhouse.layout import migration_settings
+from spendstream.clickhouse.migrate import Migration, MigrationStatus, Migrator
+from spendstream.sinks.clickhouse import open_client
+from spendstream.worker import clickhouse_settings
+
+
+def migrate(
+    status: Annotated[bool, typer.Option("--status", help="Show what is applied; change nothing.")] = False,
+    down_to: Annotated[
+        int | None, typer.Option(min=0, help="Undo every migration above this number, with its data.")
+    ] = None,
+) -> None:
+    """Apply the migrations that are missing, and the retention that is set.
+
+    Exit status of --status: 1 where a migration is missing or does not fit.
+    """
+    settings = load_settings()
+    with open_client(clickhouse_settings(settings)) as client:
+        migrator = Migrator(client, migration_settings(settings))
+        if status:
+            _show_status(migrator.status())
+        elif down_to is not None:
+            _show_done("undone", migrator.down(down_to))
+        else:
+            _show_done("applied", migrator.up())
+
+
+def _show_done(what: str, migrations: list[Migration]) -> None:
+    for migration in migrations:
+        out.print(f"{what} {migration.number:04} {migration.name}")
+    if not migrations:
+        out.print("nothing to do: everything is as it should be")
+
+
+def _show_status(statuses: list[MigrationStatus]) -> None:
+    rows = [(f"{s.number:04}", s.name, "applied" if s.is_applied else "missing", s.problem) for s in statuses]
+    out.print(table(("number", "name", "state", "problem"), rows))
+    if any(s.problem or not s.is_applied for s in statuses):
+        raise typer.Exit(1)

@@ -1,0 +1,122 @@
+"""`spendstream price`: what a file of usage costs, without a broker."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from spendstream.cli.environment import load_settings
+from spendstream.cli.intake_options import (
+    INVALID_EXIT,
+    AssumeUtcOption,
+    DelimiterOption,
+    FileArgument,
+    FormatOption,
+    Intake,
+    MapOption,
+    NamespaceOption,
+    RowErrors,
+    SetOption,
+    TimeFormatOption,
+    refuse,
+)
+from spendstream.core.money import usd_text
+from spendstream.core.pricing import PriceBook, RateCardError
+from spendstream.intake import RowError
+from spendstream.quote import Totals, quote_rows
+from spendstream.schemas.buckets import COST_BUCKETS
+
+RatesOption = Annotated[
+    list[Path] | None, typer.Option("--rates", metavar="FILE", help="Own rate cards, beside those of RATE_CARDS.")
+]
+
+
+def price(
+    file: FileArgument,
+    file_format: FormatOption = None,
+    maps: MapOption = None,
+    sets: SetOption = None,
+    id_namespace: NamespaceOption = None,
+    time_format: TimeFormatOption = "iso",
+    delimiter: DelimiterOption = None,
+    assume_utc: AssumeUtcOption = True,
+    rates: RatesOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a call, one a line.")] = False,
+) -> None:
+    """Price usage events: what each call costs, or a table of all. Needs no broker.
+
+    Exit status: 0 all rows are events; 1 some were invalid, the others are priced; 2 wrong usage.
+    """
+    intake = Intake(file, file_format, maps, sets, id_namespace, time_format, delimiter, assume_utc)
+    book = load_book(rates)
+    errors, totals = RowErrors(), Totals()
+    with intake.open() as source:
+        for quote in quote_rows(intake.rows(source), book):
+            if isinstance(quote, RowError):
+                errors(quote)
+            elif as_json:
+                sys.stdout.write(json.dumps(quote.record(), ensure_ascii=False) + "\n")
+            else:
+                totals.add(quote)
+    errors.close()
+    if not as_json:
+        _show(totals)
+    if errors.count:
+        raise typer.Exit(INVALID_EXIT)
+
+
+def load_book(rates: list[Path] | None) -> PriceBook:
+    """Return the price book with the cards of the settings and these. Exits with status 2 where one is invalid."""
+    try:
+        return PriceBook.load((*load_settings().rate_card_paths, *(rates or ())))
+    except RateCardError as error:
+        refuse(str(error))
+
+
+def _show(totals: Totals) -> None:
+    console = Console()
+    console.print(_models(totals))
+    if totals.pusd_by_bucket:
+        console.print(_buckets(totals))
+    if totals.saved_by_cache_pusd:
+        console.print(f"Without a cache: {_usd(totals.cost_pusd + totals.saved_by_cache_pusd)}")
+    if totals.unpriced_calls:
+        console.print(
+            f"{totals.unpriced_calls:,} calls have no price, and are not in the total: see `spendstream rates show`"
+        )
+
+
+def _models(totals: Totals) -> Table:
+    table = Table("provider", "model", "rates", show_footer=True)
+    table.columns[0].footer = "total"
+    table.add_column("calls", f"{totals.calls:,}", justify="right")
+    table.add_column("unpriced", f"{totals.unpriced_calls:,}", justify="right")
+    table.add_column("tokens", f"{sum(totals.tokens_by_bucket.values()):,}", justify="right")
+    table.add_column("cost", _usd(totals.cost_pusd), justify="right")
+    for (provider, model), total in sorted(totals.models.items(), key=lambda item: -item[1].cost_pusd):
+        cost = _usd(total.cost_pusd) if total.calls > total.unpriced_calls else "no price"
+        unpriced = f"{total.unpriced_calls:,}" if total.unpriced_calls else ""
+        sources = ", ".join(sorted(total.sources))
+        table.add_row(provider, model, sources, f"{total.calls:,}", unpriced, f"{total.tokens:,}", cost)
+    return table
+
+
+def _buckets(totals: Totals) -> Table:
+    table = Table("bucket")
+    table.add_column("tokens", justify="right")
+    table.add_column("cost", justify="right")
+    for bucket in COST_BUCKETS:
+        tokens, cost = totals.tokens_by_bucket[bucket], totals.pusd_by_bucket[bucket]
+        if tokens or cost:
+            table.add_row(bucket, f"{tokens:,}" if tokens else "", _usd(cost))
+    return table
+
+
+def _usd(pusd: int) -> str:
+    return f"${usd_text(pusd)}"

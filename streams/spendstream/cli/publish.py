@@ -1,0 +1,107 @@
+"""`spendstream publish`: a file of usage into Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from spendstream.cli.environment import load_settings
+from spendstream.cli.intake_options import (
+    INVALID_EXIT,
+    AssumeUtcOption,
+    Counted,
+    DelimiterOption,
+    FileArgument,
+    FormatOption,
+    Intake,
+    MapOption,
+    NamespaceOption,
+    RowErrors,
+    SetOption,
+    TimeFormatOption,
+)
+from spendstream.intake import Line, RowError
+from spendstream.publish import PublishSettings, Summary, judge_all
+from spendstream.publish import publish as publish_rows
+from spendstream.schemas import topics
+
+
+def publish(
+    file: FileArgument,
+    file_format: FormatOption = None,
+    maps: MapOption = None,
+    sets: SetOption = None,
+    id_namespace: NamespaceOption = None,
+    time_format: TimeFormatOption = "iso",
+    delimiter: DelimiterOption = None,
+    assume_utc: AssumeUtcOption = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the rows, publish nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as a JSON object.")] = False,
+) -> None:
+    """Publish usage events: JSON lines, or a CSV whose columns are mapped.
+
+    Exit status: 0 all rows are published; 1 some were invalid, the others are published; 2 wrong usage.
+    """
+    intake = Intake(file, file_format, maps, sets, id_namespace, time_format, delimiter, assume_utc)
+    errors = RowErrors()
+    with intake.open() as source, _progress(source, intake.size_bytes) as on_progress:
+        if dry_run:
+            summary = _check(intake.lines(source), errors, on_progress)
+        else:
+            summary = _publish(intake.lines(source), errors, on_progress)
+    errors.close()
+    _report(summary, dry_run=dry_run, as_json=as_json)
+    if summary.invalid:
+        raise typer.Exit(INVALID_EXIT)
+
+
+def _publish(rows: Iterator[Line | RowError], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:
+    settings = load_settings()
+    target = PublishSettings(settings.topic(topics.USAGE), settings.kafka_client())
+    return asyncio.run(publish_rows(rows, target, on_error=errors, on_progress=on_progress))
+
+
+def _check(rows: Iterator[Line | RowError], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:
+    started = time.monotonic()
+    valid = 0
+    for number, row in enumerate(judge_all(rows), start=1):
+        if isinstance(row, RowError):
+            errors(row)
+        else:
+            valid += 1
+        if number % 1000 == 0:
+            on_progress(number)
+    return Summary(valid, errors.count, time.monotonic() - started)
+
+
+@contextmanager
+def _progress(source: Counted, size_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how far reading is, on a terminal only; of standard input the rows alone are known."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    columns: list[Any] = [TextColumn("{task.fields[rows]:,} rows"), BarColumn(), TimeElapsedColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=size_bytes, rows=0)
+        yield lambda rows: bar.update(task, completed=source.bytes_read, rows=rows)
+
+
+def _report(summary: Summary, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        count = {"valid": summary.published, "published": 0} if dry_run else {"published": summary.published}
+        typer.echo(
+            json.dumps({**count, "invalid": summary.invalid, "seconds": round(summary.seconds, 3), "dry_run": dry_run})
+        )
+        return
+    done = "valid, none published (dry run)" if dry_run else "published"
+    speed = f", {summary.published / summary.seconds:,.0f}/s" if summary.seconds >= 0.1 and not dry_run else ""
+    typer.echo(f"{summary.published:,} {done}, {summary.invalid:,} invalid, {summary.seconds:.1f} s{speed}")

@@ -1,0 +1,198 @@
+"""`spendstream rates`: which price holds for a model on a date, and from where; and whether own cards are right."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from spendstream.cli.console import echo_json, err, out, table
+from spendstream.cli.intake_options import refuse
+from spendstream.cli.price import RatesOption, load_book
+from spendstream.core.pricing import CardRef, Explanation, PriceBook, RateCardError
+from spendstream.core.pricing.rate_set import SERVICE_TIERS
+from spendstream.schemas.usage import ServiceTier
+
+NOT_FOUND_EXIT: Final = 1
+
+rates_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Which price holds for a model on a date, and from where."
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
+
+
+@rates_app.command("list")
+def list_cards(
+    pattern: Annotated[str, typer.Argument(help="Part of a provider's or a model's name.")] = "",
+    source: Annotated[str | None, typer.Option("--source", help="contract, custom or genai-prices.")] = None,
+    rates: RatesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the cards, own ones first: one line a date and service tier."""
+    cards = [
+        card
+        for card in load_book(rates).cards()
+        if pattern.lower() in f"{card.provider}/{card.model}".lower() and source in (None, card.source)
+    ]
+    if as_json:
+        for card in cards:
+            echo_json(_card(card))
+        return
+    columns = ("provider", "model", "tier", "from", "rates", "id", "reference")
+    out.print(
+        table(
+            columns,
+            [(c.provider, c.model, c.tier_applied, _day(c.valid_from), c.source, c.id, c.reference) for c in cards],
+        )
+    )
+    err.print(f"{len(cards):,} cards")
+
+
+@rates_app.command("show")
+def show(
+    provider: Annotated[str, typer.Argument(help="As events name it: openai.")],
+    model: Annotated[str, typer.Argument(help="As events name it: gpt-4o.")],
+    at: Annotated[str | None, typer.Option("--at", metavar="DATE", help="A day or a time; UTC. Default: now.")] = None,
+    tier: Annotated[str, typer.Option("--tier", help="standard, batch, flex or priority.")] = "standard",
+    region: Annotated[str, typer.Option("--region")] = "",
+    deployment: Annotated[str, typer.Option("--deployment", help="A self-hosted configuration.")] = "",
+    input_tokens: Annotated[int, typer.Option("--input-tokens", min=0, help="Whole input of a call: its tier.")] = 0,
+    rates: RatesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the rates of a model on a date, and where they are from. Exit status 1: no card prices it."""
+    if tier not in SERVICE_TIERS:
+        refuse(f"{tier!r} is no service tier; choose among {', '.join(SERVICE_TIERS)}")
+    when = _time(at)
+    found = explain(load_book(rates), provider, model, when, tier, region, deployment, input_tokens)
+    if as_json:
+        echo_json({"provider": provider, "model": model, "at": when, "service_tier": tier, **record(found)})
+    else:
+        _show(found, f"{provider} {model}, {tier}, {when:%Y-%m-%d %H:%M} UTC")
+    if found.card is None:
+        raise typer.Exit(NOT_FOUND_EXIT)
+
+
+@rates_app.command("check")
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Rate cards, or folders of them.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Validate own rate cards. Exit status 1: something is to mend, told as file:line:column."""
+    try:
+        cards = PriceBook.load(files).cards()
+    except RateCardError as error:
+        for issue in error.issues:
+            if as_json:
+                echo_json(
+                    {
+                        "file": str(issue.file),
+                        "line": issue.line,
+                        "column": issue.column,
+                        "message": issue.message,
+                    }
+                )
+            else:
+                typer.echo(str(issue), err=True)
+        if as_json:
+            echo_json({"ok": False, "issues": len(error.issues)})
+        raise typer.Exit(NOT_FOUND_EXIT) from None
+    own = [card for card in cards if card.source != "genai-prices"]
+    if as_json:
+        echo_json({"ok": True, "issues": 0, "rates": len(own)})
+    else:
+        out.print(f"All right: {len(own)} rates in {len(files)} file{'s' if len(files) > 1 else ''}")
+
+
+def explain(
+    book: PriceBook,
+    provider: str,
+    model: str,
+    at: datetime,
+    tier: ServiceTier | str,
+    region: str,
+    deployment: str,
+    input_tokens: int,
+) -> Explanation:
+    """Return which rates hold."""
+    return book.explain(
+        provider,
+        model,
+        at=at,
+        service_tier=tier,
+        region=region,
+        deployment=deployment,
+        total_input_tokens=input_tokens,
+    )
+
+
+def record(found: Explanation) -> dict[str, Any]:
+    """Return an explanation as JSON values; rates are decimal text in USD."""
+    return {
+        "card": None if found.card is None else _card(found.card),
+        "valid_from": found.valid_from,
+        "valid_until": found.valid_until,
+        "usd_per_mtok": found.usd_per_mtok,
+        "priced_as": found.priced_as,
+        "above_input_tokens": found.above_input_tokens,
+        "tiers": found.tiers,
+        "usd_per_request": found.usd_per_request,
+        "usd_per_web_search": found.usd_per_web_search,
+        "usd_per_gpu_hour": found.usd_per_gpu_hour,
+        "notes": found.notes,
+    }
+
+
+def _card(card: CardRef) -> dict[str, Any]:
+    return {
+        "id": card.id,
+        "source": card.source,
+        "provider": card.provider,
+        "model": card.model,
+        "service_tier": card.tier_applied,
+        "valid_from": card.valid_from,
+        "reference": card.reference,
+    }
+
+
+def _show(found: Explanation, title: str) -> None:
+    if found.card is None:
+        out.print(f"{title}: no card prices it. Its calls are counted as unpriced; add a card with RATE_CARDS.")
+        return
+    card = found.card
+    out.print(title)
+    out.print(f"from {card.source}, card {card.id}: {card.provider} {card.model}, {card.reference or 'no reference'}")
+    out.print(f"valid from {_day(found.valid_from)} until {_day(found.valid_until)}")
+    lines: list[tuple[str, Decimal, str]] = [
+        (bucket, rate, f"as {found.priced_as[bucket]}" if bucket in found.priced_as else "")
+        for bucket, rate in found.usd_per_mtok.items()
+    ]
+    if lines:
+        out.print(table(("bucket", "USD per million tokens", ""), lines))
+    fees = {"request": found.usd_per_request, "web search": found.usd_per_web_search}
+    fees["GPU-hour, all GPUs"] = found.usd_per_gpu_hour
+    for name, fee in fees.items():
+        if fee is not None:
+            out.print(f"${fee:f} per {name}")
+    if found.tiers:
+        out.print(f"other rates above {', '.join(f'{size:,}' for size in found.tiers)} input tokens: --input-tokens")
+    for note in found.notes:
+        out.print(note)
+
+
+def _time(text: str | None) -> datetime:
+    if text is None:
+        return datetime.now(UTC)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        refuse(f"{text!r} is no date such as 2026-01-31")
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _day(at: datetime | None) -> str:
+    return "–" if at is None else f"{at:%Y-%m-%d}"

@@ -1,0 +1,56 @@
+"""``spendstream topics``: the Kafka topics as they should be."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from spendstream.cli.console import out, table
+from spendstream.cli.environment import load_settings
+from spendstream.cli.logs import silence_libraries
+from spendstream.kafka.layout import topic_specs
+from spendstream.kafka.topics import TopicReport, TopicSpec, ensure_topics
+from spendstream.settings import Settings
+
+
+def topics(
+    check: Annotated[bool, typer.Option("--check", help="Create nothing; exit 1 where a topic is missing.")] = False,
+) -> None:
+    """Create the topics that are missing, and compare the others with what they should be. None is altered."""
+    silence_libraries()
+    settings = load_settings()
+    specs = topic_specs(settings)
+    reports = asyncio.run(check_topics(settings, specs) if check else create_topics(settings, specs))
+    by_name = {report.name: report for report in reports}
+    out.print(
+        table(("topic", "partitions", "state"), [(s.name, s.partitions, _state(by_name.get(s.name))) for s in specs])
+    )
+    if len(by_name) < len(specs):
+        raise typer.Exit(1)
+
+
+async def create_topics(settings: Settings, specs: list[TopicSpec]) -> list[TopicReport]:
+    """Create what is missing; report on every topic."""
+    security = settings.kafka_client()
+    servers = ",".join(security.pop("bootstrap_servers"))
+    return await ensure_topics(servers, specs, replication=settings.kafka_replication, security=security)
+
+
+async def check_topics(settings: Settings, specs: list[TopicSpec]) -> list[TopicReport]:
+    """Report on the topics that exist; create none."""
+    admin = AIOKafkaAdminClient(**settings.kafka_client())
+    try:
+        await admin.start()
+        existing = set(await admin.list_topics())
+    finally:
+        await admin.close()
+    return await create_topics(settings, [spec for spec in specs if spec.name in existing])
+
+
+def _state(report: TopicReport | None) -> str:
+    if report is None:
+        return "missing"
+    if report.created:
+        return "created" if report.as_specified else f"created without its settings: {report.configs_refused}"
+    return "as it should be" if report.as_specified else "; ".join(report.differences)

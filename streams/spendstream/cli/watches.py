@@ -1,0 +1,152 @@
+"""`spendstream watches`: whether a watches file is right, what it says, and what holds without one."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from spendstream.cli.console import echo_json, err, out, table
+from spendstream.cli.environment import load_settings
+from spendstream.core.documents import Issue
+from spendstream.schemas.watch import Watch, Watches
+from spendstream.settings import Settings
+from spendstream.watches import WatchesError, check_environment, default_watches, read_watches, rule_in_words
+from spendstream.watches.faults import check_prudence
+from spendstream.watches.read import read_document
+from spendstream.watches.words import duration_in_words, scope_in_words
+
+INVALID_EXIT: Final = 1
+_DURATIONS: Final = (
+    *("min_history", "no_data_after", "adopt_after", "long", "short", "window", "lasting", "renotify"),
+    *("timeout", "give_up_after"),
+)
+
+watches_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What is worth an alert, and who is told.")
+
+FileArgument = Annotated[
+    Path | None, typer.Argument(metavar="[FILE]", help="A watches file. Default: WATCHES, else the built-in watches.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
+
+
+@watches_app.command("check")
+def check(file: FileArgument = None, as_json: JsonOption = False) -> None:
+    """Validate a watches file. Exit status 1: something is to mend, told as file:line:column."""
+    settings = load_settings()
+    path = file or settings.watches_path
+    if path is None:
+        _accept(default_watches(settings.meter_dimensions), [], "the built-in watches", as_json)
+        return
+    try:
+        document = read_document(path, settings.meter_dimensions)
+    except WatchesError as error:
+        for issue in error.issues:
+            _tell(issue, "error", as_json)
+        if as_json:
+            echo_json({"ok": False, "issues": len(error.issues)})
+        raise typer.Exit(INVALID_EXIT) from None
+    faults = [*check_environment(document.watches, os.environ), *check_prudence(document.watches)]
+    _accept(document.watches, sorted(map(document.issue, faults)), str(path), as_json)
+
+
+@watches_app.command("list")
+def list_watches(file: FileArgument = None, as_json: JsonOption = False) -> None:
+    """List watches with their rules in words."""
+    watches = _load(file, load_settings())
+    if as_json:
+        for watch in watches.watches:
+            echo_json(_record(watch, watches))
+        return
+    columns = ("watch", "rule", "scope", "each", "severity", "tells")
+    rows = [
+        (
+            watch.name,
+            rule_in_words(watch.rule),
+            scope_in_words({str(name): values for name, values in watch.scope.items()}),
+            ", ".join(watch.group_by) or "the whole",
+            watch.severity,
+            ", ".join(_told(watch, watches)) or "nobody",
+        )
+        for watch in watches.watches
+    ]
+    out.print(table(columns, rows))
+    err.print(f"{len(rows)} watches")
+
+
+@watches_app.command("show-defaults")
+def show_defaults() -> None:
+    """Print the built-in watches as YAML: a file to begin with."""
+    out.out(to_yaml(default_watches(load_settings().meter_dimensions)), end="", highlight=False)
+
+
+def to_yaml(watches: Watches) -> str:
+    """Return watches as a file that reads as the same; what is the default anyway is left out."""
+    from ruamel.yaml import YAML
+
+    text = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.width = 120
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.dump({"version": watches.version, **_with_units(watches.model_dump(mode="json", exclude_unset=True))}, text)
+    return text.getvalue()
+
+
+def _with_units(value: Any, name: str = "") -> Any:
+    """Return durations as a person writes them, ``6h``."""
+    if isinstance(value, dict):
+        return {key: _with_units(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_units(item) for item in value]
+    return duration_in_words(value) if name in _DURATIONS and value is not None else value
+
+
+def _load(file: Path | None, settings: Settings) -> Watches:
+    path = file or settings.watches_path
+    if path is None:
+        return default_watches(settings.meter_dimensions)
+    return read_watches(path, settings.meter_dimensions)
+
+
+def _accept(watches: Watches, warnings: list[Issue], origin: str, as_json: bool) -> None:
+    for warning in warnings:
+        _tell(warning, "warning", as_json)
+    if as_json:
+        told = {"watches": len(watches.watches), "notifiers": len(watches.notifiers)}
+        echo_json({"ok": True, "issues": 0, "warnings": len(warnings), **told})
+        return
+    out.print(f"All right: {origin}, {len(watches.watches)} watches, {len(watches.notifiers)} notifiers", markup=False)
+    if not watches.notifiers:
+        err.print("nobody is told: without notifiers, alerts go to their topic and to ClickHouse alone")
+
+
+def _tell(issue: Issue, level: str, as_json: bool) -> None:
+    if not as_json:
+        place = f"{issue.file}:{issue.line}:{issue.column}: "
+        typer.echo(place + ("warning: " if level == "warning" else "") + issue.message, err=True)
+        return
+    where = {"file": str(issue.file), "line": issue.line, "column": issue.column}
+    echo_json({"level": level, **where, "message": issue.message})
+
+
+def _told(watch: Watch, watches: Watches) -> tuple[str, ...]:
+    """Return the names of those whom a watch tells."""
+    return watch.notify if watch.notify is not None else tuple(notifier.name for notifier in watches.notifiers)
+
+
+def _record(watch: Watch, watches: Watches) -> dict[str, Any]:
+    return {
+        "name": watch.name,
+        "description": watch.description,
+        "kind": watch.rule.kind,
+        "rule": rule_in_words(watch.rule),
+        "scope": watch.scope,
+        "group_by": watch.group_by,
+        "severity": watch.severity,
+        "notifiers": _told(watch, watches),
+        "runbook": watch.runbook,
+    }

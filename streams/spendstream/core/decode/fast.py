@@ -1,0 +1,184 @@
+"""The fast reader: a whole batch of JSON records into columns, with a proof for each row that it was read exactly.
+
+polars' reader is lenient where the contract is strict: a number under a text field becomes text, a repeated
+key or a wrong type becomes null. So the bytes themselves are counted: a row is *certain* only if its keys
+and its text values are as many as the columns hold, and it spells out no null: of a key given twice polars takes
+the first, the contract the last. What is not certain goes to the strict reader.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from spendstream.core.decode.columns import RAW_SCHEMA
+
+_QUOTE, _COLON, _SPACE, _OPEN, _CLOSE, _NEWLINE = b'": {}\n'
+_BLOCK_BYTES = 128 * 1024
+_SMALLEST_HALF = 256
+_PLACEHOLDER = b"{}"
+_SAMPLE = 64
+_FEW_LEFT = 0.02
+_KEY = re.compile(rb'"([a-z0-9_]+)" ?:')
+
+
+@dataclass(frozen=True)
+class FastRead:
+    """``frame``: one row a record, ``RAW_SCHEMA``; ``certain``: rows that hold exactly what the record says."""
+
+    frame: pl.DataFrame
+    certain: NDArray[np.bool_]
+
+
+def read_fast(values: list[bytes]) -> FastRead:
+    """Read JSON records into columns. Never raises: what it can't prove is left uncertain."""
+    joined = b"\n".join(values)
+    framed = _framed(values, joined)
+    lines = values
+    if not framed.all():
+        lines = [v if ok else _PLACEHOLDER for v, ok in zip(values, framed, strict=True)]
+        joined = b"\n".join(lines)
+    # absent columns cost as much as present ones: read those of a sample, and all only where that falls short
+    read = _read(joined, lines, _fields_in(lines[:: max(1, len(lines) // _SAMPLE)]))
+    if read is not None and np.count_nonzero(framed & ~read.certain) > _FEW_LEFT * len(lines):
+        read = _read(joined, lines, RAW_SCHEMA)
+    if read is None:
+        halves = _in_halves(lines)
+        return FastRead(halves.frame, framed & halves.certain)
+    absent = [pl.lit(None, dtype=kind).alias(field) for field, kind in RAW_SCHEMA.items() if field not in read.frame]
+    return FastRead(read.frame.with_columns(absent), framed & read.certain)
+
+
+def _in_halves(lines: list[bytes]) -> FastRead:
+    """Read around what polars refuses a whole batch for, such as one line of broken JSON."""
+    if len(lines) <= _SMALLEST_HALF:
+        empty = pl.DataFrame(schema=RAW_SCHEMA).clear(len(lines))
+        return FastRead(empty, np.zeros(len(lines), dtype=np.bool_))
+    middle = len(lines) // 2
+    first, second = read_fast(lines[:middle]), read_fast(lines[middle:])
+    frames = [half.frame.select(list(RAW_SCHEMA)) for half in (first, second)]
+    return FastRead(pl.concat(frames), np.concatenate((first.certain, second.certain)))
+
+
+def _fields_in(sample: list[bytes]) -> dict[str, pl.DataType]:
+    """Return the fields that these records have, and perhaps some that only their texts mention."""
+    found = set(_KEY.findall(b"\n".join(sample)))
+    return {field: kind for field, kind in RAW_SCHEMA.items() if field.encode() in found}
+
+
+def _read(joined: bytes, lines: list[bytes], fields: dict[str, pl.DataType]) -> FastRead | None:
+    if not fields:
+        return None
+    try:
+        frame = pl.read_ndjson(joined, schema=fields, ignore_errors=True)
+    except (pl.exceptions.PolarsError, UnicodeDecodeError):
+        return None
+    return FastRead(frame, _proven(joined, lines, frame)) if frame.height == len(lines) else None
+
+
+def _framed(values: list[bytes], joined: bytes) -> NDArray[np.bool_]:
+    lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
+    data = np.frombuffer(joined, dtype=np.uint8)
+    newlines = sum(np.count_nonzero(block == _NEWLINE) for block in _blocks(data))
+    if newlines == len(values) - 1 and lengths.min() > 0:
+        ends = np.cumsum(lengths + 1) - 1
+        framed: NDArray[np.bool_] = (data[ends - lengths] == _OPEN) & (data[ends - 1] == _CLOSE)
+        return framed
+    return np.fromiter((_is_one_line_object(value) for value in values), dtype=np.bool_, count=len(values))
+
+
+def _blocks(data: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Cut bytes so that what is made of a block stays in the processor's cache."""
+    return (data[start : start + _BLOCK_BYTES] for start in range(0, len(data), _BLOCK_BYTES))
+
+
+def _is_one_line_object(value: bytes) -> bool:
+    return value[:1] == b"{" and value[-1:] == b"}" and b"\n" not in value
+
+
+def _proven(joined: bytes, lines: list[bytes], frame: pl.DataFrame) -> NDArray[np.bool_]:
+    """Hold the bytes against the columns: keys = cells, text values = text cells.
+
+    Without a backslash no string holds a quote, so a quote before a colon ends a key (or opens a text that
+    begins with a colon, which breaks the equality and costs only time). Tabs and returns would hide a colon.
+    """
+    text_cells = [field for field, kind in frame.schema.items() if kind == pl.String()]
+    if b"\\" in joined or b"\t" in joined or b"\r" in joined:
+        clean = np.fromiter((not _hides_structure(line) for line in lines), dtype=np.bool_, count=len(lines))
+    else:
+        clean = np.ones(len(lines), dtype=np.bool_)
+    nulls = dict(zip(frame.columns, frame.null_count().row(0), strict=True))
+    cells = frame.height * frame.width - sum(nulls.values())
+    texts = frame.height * len(text_cells) - sum(nulls[field] for field in text_cells)
+    # a row's keys are never fewer than its cells unless they are hidden: then equal sums are equal rows
+    if clean.all() and (cells, texts, 0) == _counted(joined):
+        return clean
+    found = _structure(joined)
+    ends = np.cumsum(np.fromiter((len(line) + 1 for line in lines), dtype=np.int64, count=len(lines)))
+    keys, text_values, hidden = (_per_row(at, ends) for at in found)
+    filled = frame.select(pl.sum_horizontal(pl.all().is_not_null())).to_series().to_numpy()
+    filled_text = frame.select(pl.sum_horizontal(pl.lit(0), pl.col(text_cells).is_not_null())).to_series().to_numpy()
+    proven: NDArray[np.bool_] = clean & (keys == filled) & (text_values == filled_text) & (hidden == 0)
+    return proven
+
+
+def _hides_structure(line: bytes) -> bool:
+    return b"\\" in line or b"\t" in line or b"\r" in line
+
+
+def _counted(joined: bytes) -> tuple[int, int, int]:
+    """Return how many keys, keys of a text and hidden keys there are: see ``_Structure``.
+
+    In blocks that stay in the processor's cache; a block looks three bytes into the next.
+    """
+    data = np.frombuffer(joined, dtype=np.uint8)
+    keys = texts = hidden = 0
+    for start in range(0, len(joined), _BLOCK_BYTES):
+        block = data[max(0, start - 1) : start + _BLOCK_BYTES + 3]
+        if start + _BLOCK_BYTES + 3 > len(joined):
+            missing = min(3, start + _BLOCK_BYTES + 3 - len(joined))
+            block = np.concatenate((block, np.full(missing, _SPACE, dtype=np.uint8)))
+        n = len(block) - 3
+        quote, space = block == _QUOTE, block == _SPACE
+        # whether a colon at i ends a key lies in i - 1: the first byte is only looked back to
+        colon = block[1:n] == _COLON
+        key = colon & quote[: n - 1]
+        spaced = key & space[2 : n + 1]
+        keys += int(np.count_nonzero(key))
+        texts += int(np.count_nonzero(key & quote[2 : n + 1]))
+        hidden += int(np.count_nonzero(colon & space[: n - 1]))
+        if spaced.any():
+            texts += int(np.count_nonzero(spaced & quote[3 : n + 2]))
+            hidden += int(np.count_nonzero(spaced & space[3 : n + 2]))
+    return keys, texts, hidden
+
+
+class _Structure(NamedTuple):
+    """Where in the bytes: keys, keys of a text, and keys whose value stands too far off to tell."""
+
+    keys: NDArray[np.int64]
+    texts: NDArray[np.int64]
+    hidden: NDArray[np.int64]
+
+
+def _structure(joined: bytes) -> _Structure:
+    padded = np.frombuffer(b" " + joined + b"   ", dtype=np.uint8)
+    colons = np.flatnonzero(padded == _COLON)
+    before = padded[colons - 1]
+    keys = colons[before == _QUOTE]
+    value = padded[keys + 1]
+    spaced = value == _SPACE
+    value = np.where(spaced, padded[keys + 2], value)
+    return _Structure(
+        keys=keys,
+        texts=keys[value == _QUOTE],
+        hidden=np.concatenate((colons[before == _SPACE], keys[value == _SPACE])),
+    )
+
+
+def _per_row(at: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.bincount(np.searchsorted(ends, at - 1, side="right"), minlength=ends.size)

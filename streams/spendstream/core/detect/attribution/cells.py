@@ -1,0 +1,89 @@
+"""Both sides of a change, laid out alike: strata of like work, the models within, the service tiers within those.
+
+A stratum is what the calls are for: the dimensions that neither choose the price nor name a caller. Calls move between
+features without any of them becoming dearer; that is more of one work and less of another, and no other mix of models.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spendstream.core.detect.attribution.cube import Cube, Floats, Values
+
+PRICED_BY: Final = ("provider", "model", "service_tier", "region")
+CALLERS: Final = ("customer", "user")
+"""Too many, with too few calls each, for a mix of their own; they are named as contributors."""
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of (stratum, model, service tier) with both sides' rates per minute.
+
+    ``before`` and ``now``: cells × len(SUMS). ``model_of`` (cells) numbers the models, each within one stratum;
+    ``stratum_of`` (models) the strata. Names stand by number.
+    """
+
+    before: Floats
+    now: Floats
+    model_of: Numbers
+    stratum_of: Numbers
+    tiers: list[str]
+    models: list[str]
+    strata: list[Values]
+    stratum_dimensions: tuple[str, ...]
+    has_model: bool
+    has_tier: bool
+
+    @property
+    def stratum_of_cell(self) -> Numbers:
+        found: Numbers = self.stratum_of[self.model_of]
+        return found
+
+
+def lay_out(before: Cube, now: Cube, dimensions: Sequence[str]) -> Cells:
+    """Sum both cubes into cells. ``dimensions``: the names of the cubes' dimension values, in their order."""
+    names = tuple(dimensions)
+    stratum_at = [at for at, name in enumerate(names) if name not in (*PRICED_BY, *CALLERS)]
+    model_at = [names.index(name) for name in ("provider", "model") if name in names]
+    tier_at = names.index("service_tier") if "service_tier" in names else -1
+    strata: dict[Values, int] = {}
+    models: dict[tuple[int, Values], int] = {}
+    cells: dict[tuple[int, str], int] = {}
+    cell_at = [*stratum_at, *model_at, *([tier_at] if tier_at >= 0 else [])]
+    known: dict[Values, int] = {}
+
+    def cell(member: Values) -> int:
+        stratum = strata.setdefault(tuple(member[at] for at in stratum_at), len(strata))
+        model = models.setdefault((stratum, tuple(member[at] for at in model_at)), len(models))
+        return cells.setdefault((model, member[tier_at] if tier_at >= 0 else ""), len(cells))
+
+    def located(cube: Cube) -> Iterator[int]:
+        # most members differ by their callers alone
+        for member in cube.members:
+            key = tuple([member[at] for at in cell_at])
+            number = known.get(key)
+            if number is None:
+                number = known[key] = cell(member)
+            yield number
+
+    rows = [np.fromiter(located(cube), dtype=np.int64, count=len(cube.members)) for cube in (before, now)]
+    sums = [np.zeros((len(cells), before.sums.shape[1])) for _ in rows]
+    for summed, at, cube in zip(sums, rows, (before, now), strict=True):
+        np.add.at(summed, at, cube.rates())
+    return Cells(
+        before=sums[0],
+        now=sums[1],
+        model_of=np.array([model for model, _ in cells], dtype=np.int64),
+        stratum_of=np.array([stratum for stratum, _ in models], dtype=np.int64),
+        tiers=[tier for _, tier in cells],
+        models=[values[-1] if values else "" for _, values in models],
+        strata=list(strata),
+        stratum_dimensions=tuple(names[at] for at in stratum_at),
+        has_model="model" in names,
+        has_tier=tier_at >= 0,
+    )

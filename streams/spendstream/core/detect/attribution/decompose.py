@@ -1,0 +1,218 @@
+"""A change of spend in factors, level by level: whole = calls of strata × models × tiers × sides × kinds × USD a token.
+
+Each level's value is a sum of products, ``sum(weight * value)``, whose change is split over the weights and the
+values by logarithmic means (LMDI-I): exact, and the same in whatever order the factors are taken. A weight that was or
+becomes zero (a new model, one that vanished) takes the whole change of its product, as the limit does; the level
+above keeps its own weight, so that a model's replacement hides no growth in calls.
+"""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from spendstream.core.detect.attribution.cells import Cells, Numbers
+from spendstream.core.detect.attribution.cube import SPEND, Floats
+from spendstream.core.detect.attribution.rates import (
+    AT,
+    FACTORS,
+    GPU,
+    INPUT,
+    KINDS,
+    OUTPUT,
+    REQUESTS,
+    SEARCHES,
+    Changed,
+    Kind,
+    usd_per_token,
+)
+from spendstream.core.rollup.measures import COLUMN
+from spendstream.schemas.alert import Factor
+from spendstream.schemas.buckets import cost_column, tokens_field
+
+_SIDES: Final = 5
+_NEGLIGIBLE: Final = 1e-6
+"""Of a cell's cost: what the buckets' costs leave over below this share is rounding."""
+
+
+class Level(NamedTuple):
+    """One level's outcome.
+
+    ``own``: the change by each child's weight. ``gain``: what a unit of change in the child's value changes here.
+    """
+
+    changed: Changed
+    own: Floats
+    gain: Floats
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Where the change comes from, in pico-dollars a minute.
+
+    ``parts``: by factor, in the order of FACTORS. Matrices by place tell which strata, models and cells make up a
+    part: ``volume`` by stratum, ``model_mix`` by model, ``tier`` by cell, ``sides`` cells × 5, ``kinds`` kinds × cells,
+    ``rates`` cells × FACTORS for the factors of a token's cost.
+    """
+
+    parts: Floats
+    volume: Floats
+    model_mix: Floats
+    tier: Floats
+    sides: Floats
+    kinds: Floats
+    rates: Floats
+
+
+def decompose(cells: Cells) -> Decomposition:
+    """Split the change from ``cells.before`` to ``cells.now``. The parts sum to it, but for floating rounding."""
+    count = len(cells.tiers)
+    calls = [side[:, COLUMN["calls"]] for side in (cells.before, cells.now)]
+    kinds, sides = _sides(cells, calls)
+    by_cell = np.repeat(np.arange(count), _SIDES)
+    per_call = _combined(by_cell, count, _per_call(cells, calls), sides.changed, "tokens_per_call")
+    of_model = [_summed(cells.model_of, len(cells.models), each) for each in calls]
+    of_stratum = [_summed(cells.stratum_of, len(cells.strata), each) for each in of_model]
+    tiers = _combined(
+        cells.model_of,
+        len(cells.models),
+        [_share(own, whole[cells.model_of]) for own, whole in zip(calls, of_model, strict=True)],
+        per_call.changed,
+        "tier",
+    )
+    models = _combined(
+        cells.stratum_of,
+        len(cells.strata),
+        [_share(own, whole[cells.stratum_of]) for own, whole in zip(of_model, of_stratum, strict=True)],
+        tiers.changed,
+        "model_mix",
+    )
+    whole = _combined(np.zeros(len(cells.strata), dtype=np.int64), 1, of_stratum, models.changed, "volume")
+    # what a level's own part means for the whole is the product of the gains above it
+    model_gain = whole.gain[cells.stratum_of]
+    cell_gain = (models.gain * model_gain)[cells.model_of]
+    side_gain = (tiers.gain * cell_gain)[by_cell]
+    kind_gain = (per_call.gain * side_gain).reshape(count, _SIDES)
+    return Decomposition(
+        parts=whole.changed.parts[0],
+        volume=whole.own,
+        model_mix=models.own * model_gain,
+        tier=tiers.own * cell_gain,
+        sides=(per_call.own * side_gain).reshape(count, _SIDES),
+        kinds=np.stack([own * kind_gain[:, kind.side] for kind, own in zip(KINDS, kinds, strict=True)]),
+        rates=per_call.changed.parts * (tiers.gain * cell_gain)[:, None],
+    )
+
+
+def _per_call(cells: Cells, calls: list[Floats]) -> list[Floats]:
+    """Return how much of each side a call has, before and now; cells × sides, flat."""
+    found = []
+    for sums, called in zip((cells.before, cells.now), calls, strict=True):
+        amounts = np.zeros((len(sums), _SIDES))
+        for kind in KINDS:
+            amounts[:, kind.side] += _tokens(sums, kind).sum(axis=1)
+        amounts[:, SEARCHES] = sums[:, COLUMN["web_searches"]]
+        amounts[:, GPU] = sums[:, COLUMN["gpu_us"]]
+        amounts[:, REQUESTS] = called
+        found.append(_share(amounts, called[:, None]).ravel())
+    return found
+
+
+def _sides(cells: Cells, calls: list[Floats]) -> tuple[list[Floats], Level]:
+    """Return what a unit of each side costs, cells × sides, flat; and the parts of the kinds' shares."""
+    count = len(cells.tiers)
+    both = (cells.before, cells.now)
+    before, now = np.zeros((2, count, _SIDES))
+    parts = np.zeros((count, _SIDES, len(FACTORS)))
+    kinds: list[Floats] = []
+    for side in (INPUT, OUTPUT):
+        own = [kind for kind in KINDS if kind.side == side]
+        amounts = [np.stack([_tokens(sums, kind).sum(axis=1) for kind in own]) for sums in both]
+        rates = [_kind_rate(kind, both, calls) for kind in own]
+        level = _combined(
+            np.tile(np.arange(count), len(own)),
+            count,
+            [_share(amount, amount.sum(axis=0)).ravel() for amount in amounts],
+            Changed(*(np.concatenate(each) for each in zip(*rates, strict=True))),
+            "bucket_mix",
+        )
+        kinds += list(level.own.reshape(len(own), count))
+        before[:, side], now[:, side], parts[:, side] = level.changed
+    for side, bucket, quantity in ((SEARCHES, "web_search", "web_searches"), (GPU, "gpu", "gpu_us")):
+        for into, sums in zip((before, now), both, strict=True):
+            into[:, side] = _share(sums[:, COLUMN[_pusd(bucket)]], sums[:, COLUMN[quantity]])
+    for into, sums, called in zip((before, now), both, calls, strict=True):
+        into[:, REQUESTS] = _share(_paid_by_the_call(sums), called)
+    for side in (SEARCHES, GPU, REQUESTS):
+        parts[:, side, AT["price"]] = now[:, side] - before[:, side]
+    changed = Changed(before.ravel(), now.ravel(), parts.reshape(-1, len(FACTORS)))
+    return kinds, Level(changed, np.zeros(0), np.zeros(0))
+
+
+def _kind_rate(kind: Kind, both: tuple[Floats, Floats], calls: list[Floats]) -> Changed:
+    before, now = (_tokens(sums, kind) for sums in both)
+    costs = tuple(sums[:, [COLUMN[_pusd(bucket)] for bucket in kind.buckets]] for sums in both)
+    per_call = [_share(tokens.sum(axis=1), called) for tokens, called in zip((before, now), calls, strict=True)]
+    return usd_per_token(kind, (before, now), (costs[0], costs[1]), _share(per_call[1], per_call[0]))
+
+
+def _paid_by_the_call(sums: Floats) -> Floats:
+    """Return what no token, search or GPU time accounts for: fees per call, and costs of buckets without a quantity."""
+    accounted = np.zeros(len(sums))
+    quantities = [(_pusd(bucket), tokens_field(bucket)) for kind in KINDS for bucket in kind.buckets]
+    for cost, quantity in (*quantities, (_pusd("web_search"), "web_searches"), (_pusd("gpu"), "gpu_us")):
+        accounted += np.where(sums[:, COLUMN[quantity]] > 0, sums[:, COLUMN[cost]], 0.0)
+    left = sums[:, SPEND] - accounted
+    paid: Floats = np.where(left > _NEGLIGIBLE * sums[:, SPEND], left, 0.0)
+    return paid
+
+
+def _combined(parent_of: Numbers, parents: int, weights: list[Floats], values: Changed, factor: Factor) -> Level:
+    """Sum weight × value by parent, and split the change over the weights (the factor) and the values (their parts)."""
+    before, now = weights[0] * values.before, weights[1] * values.now
+    kept = (weights[0] > 0) & (weights[1] > 0)
+    lasting = kept & (values.before > 0) & (values.now > 0)
+    ratio = np.divide(weights[1], weights[0], out=np.ones_like(before), where=kept)
+    mean = logarithmic_mean(before, now)
+    own = np.where(kept, mean * np.log(ratio), now - before)
+    gain = np.zeros_like(before)
+    np.divide(mean, logarithmic_mean(values.before, values.now), out=gain, where=lasting)
+    moved = values.now - values.before
+    np.divide(now - before, moved, out=gain, where=kept & ~lasting & (moved != 0))
+    parts = values.parts * gain[:, None]
+    parts[:, AT[factor]] += own
+    summed = np.zeros((parents, len(FACTORS)))
+    np.add.at(summed, parent_of, parts)
+    changed = Changed(_summed(parent_of, parents, before), _summed(parent_of, parents, now), summed)
+    return Level(changed, own, gain)
+
+
+def logarithmic_mean(a: Floats, b: Floats) -> Floats:
+    """Return (b - a) / ln(b / a), elementwise: a where they are equal, 0 where either is 0."""
+    positive = (a > 0) & (b > 0)
+    low, high = np.where(positive, np.minimum(a, b), 1.0), np.where(positive, np.maximum(a, b), 1.0)
+    relative = (high - low) / low
+    is_near = relative < 1e-6  # there the quotient would lose its digits
+    logs = np.log1p(np.where(is_near, 1.0, relative))
+    mean: Floats = np.where(positive, np.where(is_near, low / 2 + high / 2, (high - low) / logs), 0.0)
+    return mean
+
+
+def _summed(parent_of: Numbers, parents: int, values: Floats) -> Floats:
+    summed: Floats = np.bincount(parent_of, weights=values, minlength=parents).astype(np.float64)
+    return summed
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    wide = np.broadcast_to(whole, part.shape)
+    share: Floats = np.divide(part, wide, out=np.zeros_like(part), where=wide > 0)
+    return share
+
+
+def _tokens(sums: Floats, kind: Kind) -> Floats:
+    tokens: Floats = sums[:, [COLUMN[tokens_field(bucket)] for bucket in kind.buckets]]
+    return tokens
+
+
+def _pusd(bucket: str) -> str:
+    return cost_column(bucket).removesuffix("_usd") + "_pusd"

@@ -1,0 +1,255 @@
+"""All watches together: rollup records in, alert transitions out."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from spendstream.core.clock import US
+from spendstream.core.detect.attribution import Profiles
+from spendstream.core.detect.finding import Arrays, Evaluator, Finding, Level
+from spendstream.core.detect.groups import Groups
+from spendstream.core.detect.lifecycle import Case, Lifecycle, Why
+from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.detect.reasons import Reasons
+from spendstream.core.detect.recent import RecentMinutes
+from spendstream.core.detect.rollups import Changes, RollupBook
+from spendstream.core.detect.seeding import Seeding
+from spendstream.core.detect.silences import Silences
+from spendstream.core.detect.watched import Watched, definition, evaluator_of
+from spendstream.schemas.alert import Alert, Silence
+from spendstream.schemas.watch import AnomalyRule, BudgetRule, Watch, Watches
+
+TRUST_ABSENCE_AFTER_US: Final = 240 * US
+"""After a restart, so long an alert that no rule reports is left open: its evidence may be on its way again."""
+
+Sections = Mapping[str, Arrays]
+"""A snapshot: named arrays, by section."""
+
+_ALERTS: Final = TypeAdapter(list[Alert])
+_SILENCES: Final = TypeAdapter(list[Silence])
+
+
+class Detector:
+    """What is watched, what was learned, what has been alerted. One writer; time comes from its caller.
+
+    ``dimensions``: of the rollups. ``keep_s``: the meter's allowed lateness. ``explains``: whether alerts are given
+    their reasons.
+    """
+
+    def __init__(self, dimensions: Sequence[str], keep_s: int, *, explains: bool = True) -> None:
+        self.book = RollupBook(dimensions, keep_s)
+        self.lifecycle = Lifecycle()
+        self.silences = Silences()
+        self._explains = explains
+        self._recent = RecentMinutes()
+        self._profiles = Profiles(tuple(dimensions))
+        self._watched: dict[str, Watched] = {}
+        self._restored: dict[str, Arrays] = {}
+        self._trust_absence_from_us = 0
+
+    def configure(self, watches: Watches) -> None:
+        """Take up a watches file, at first or anew. A watch whose rule, scope and grouping stay keeps what it knows."""
+        self.lifecycle.notifiers = tuple(notifier.name for notifier in watches.notifiers)
+        self.silences.plan(watches.maintenance)
+        former, self._watched = self._watched, {}
+        for watch in watches.watches:
+            same = former.get(watch.name)
+            if same is not None and definition(same.watch) == definition(watch):
+                same.watch = watch
+                self._watched[watch.name] = same
+            else:
+                self._watched[watch.name] = self._take_up(watch)
+
+    def absorb(self, records: Sequence[RollupRecord], now_us: int) -> int:
+        """Take in rollup records, in the order of their partitions. Returns how many aggregates changed."""
+        changes = self.book.absorb(records)
+        self.take(changes, now_us)
+        return len(changes)
+
+    def take(self, changes: Changes, now_us: int) -> None:
+        """Take in what was added to minutes, by the numbers of ``book.combination``: history that is no record."""
+        if len(changes):
+            self._recent.add(changes, now_us)
+            for watched in self._watched.values():
+                watched.map(self.book.combinations)
+                watched.apply(changes, now_us)
+
+    def decide(self, now_us: int, *, is_live: bool) -> list[Alert]:
+        """Judge every watch. Returns the transitions to publish; they count once ``published`` is told of them.
+
+        ``is_live``: the detection clock is near the wall clock: who is to be told, is told.
+        """
+        self._learn(now_us)
+        decided = [alert for watched in self._watched.values() for alert in self._judge(watched, now_us, is_live)]
+        return decided + [
+            self.lifecycle.withdraw(alert, now_us, "no longer watched")
+            for alert in self.lifecycle.open_alerts()
+            if alert.watch not in self._watched
+        ]
+
+    def published(self, alerts: Sequence[Alert]) -> None:
+        """Take note of transitions that the alert topic holds."""
+        for alert in alerts:
+            self.lifecycle.published(alert)
+
+    def unseeded(self) -> list[str]:
+        """Return the watches that may lack some of their period: budgets that began within it."""
+        return [name for name, watched in list(self._watched.items()) if not watched.is_seeded]
+
+    def doubt_budgets(self) -> None:
+        """Take note that records were lost: every budget may lack something."""
+        for watched in self._watched.values():
+            watched.is_seeded = not isinstance(watched.watch.rule, BudgetRule)
+
+    def begin_seeding(self, now_us: int) -> Seeding | None:
+        """Cut: return what history is wanted for the watches that are not seeded; None where all are."""
+        wanting = [watched for watched in self._watched.values() if not watched.is_seeded]
+        return Seeding(self.book, wanting, now_us) if wanting else None
+
+    def tidy(self, now_us: int) -> None:
+        """Forget what is final or long over. Every minute or so."""
+        self.book.forget_final()
+        self.lifecycle.forget_resolved(now_us)
+        self._profiles.forget(self._rows(self._recent.members()))
+
+    def evaluator(self, watch: str) -> tuple[Groups, Evaluator]:
+        """Return the groups and the evaluator of a watch, to look at. Raises: KeyError."""
+        watched = self._watched[watch]
+        return watched.groups, watched.evaluator
+
+    def group_count(self) -> dict[str, int]:
+        """Return the number of groups by watch."""
+        return {name: len(watched.groups) for name, watched in self._watched.items()}
+
+    def snapshot(self) -> Sections:
+        """Return all of the state, as it is now."""
+        sections: dict[str, Arrays] = {
+            "book": self.book.snapshot(),
+            "recent": self._recent.snapshot(),
+            "profiles": self._profiles.snapshot(),
+            "alerts": {"json": _bytes(_ALERTS.dump_json(self.lifecycle.snapshot()))},
+        }
+        for name, watched in self._watched.items():
+            sections[f"watch/{name}"] = {
+                "definition": np.array([definition(watched.watch)]),
+                "seeded": np.array([watched.is_seeded]),
+                "groups": _names(watched.groups.values, len(watched.watch.group_by)),
+                **{f"state/{key}": array for key, array in watched.evaluator.snapshot().items()},
+            }
+        return sections
+
+    def restore(self, sections: Sections, now_us: int) -> None:
+        """Take over a snapshot, before ``configure``. A watch that was changed since begins anew."""
+        numbers = self.book.restore(sections["book"])
+        self._recent.restore(sections["recent"], numbers)
+        self._profiles.restore(sections["profiles"])
+        self.lifecycle.restore(_ALERTS.validate_json(sections["alerts"]["json"].tobytes()))
+        self._restored = {
+            name.removeprefix("watch/"): arrays for name, arrays in sections.items() if name.startswith("watch/")
+        }
+        self._trust_absence_from_us = now_us + TRUST_ABSENCE_AFTER_US
+
+    def _take_up(self, watch: Watch) -> Watched:
+        groups = Groups(watch, self.book.dimensions)
+        watched = Watched(watch, groups, evaluator_of(watch, groups), not isinstance(watch.rule, BudgetRule))
+        arrays = self._restored.pop(watch.name, None)
+        if arrays is not None and str(arrays["definition"][0]) == definition(watch):
+            for values in arrays["groups"].tolist():
+                groups.number(tuple(values))
+            watched.is_seeded |= bool(arrays.get("seeded", np.zeros(1))[0])
+            watched.map(self.book.combinations)
+            watched.evaluator.restore(
+                {key.removeprefix("state/"): array for key, array in arrays.items() if key.startswith("state/")}
+            )
+        else:
+            watched.map(self.book.combinations)
+            known = self.book.known_since(0)
+            if len(known):
+                watched.apply(known, int(known.minutes_us.max()))
+        return watched
+
+    def _judge(self, watched: Watched, now_us: int, is_live: bool) -> list[Alert]:
+        decided, reported, firing = [], set(), set()
+        for finding in watched.evaluator.findings(now_us):
+            case = Case(watched.watch, watched.groups.named(finding.group), finding)
+            reported.add(case.key)
+            if finding.level is Level.FIRING:
+                firing.add(finding.group)
+            decided.append(self._decide(watched, case, now_us, is_live))
+        watched.evaluator.hold(firing)
+        # a budget that lacks some of its period can't say that anything is over
+        if is_live and watched.is_seeded and now_us >= self._trust_absence_from_us:
+            decided += [
+                self._decide(watched, _over(watched.watch, alert), now_us, is_live)
+                for alert in self.lifecycle.open_alerts()
+                if alert.watch == watched.watch.name
+                and (alert.watch, alert.facet, tuple(alert.group.values())) not in reported
+            ]
+        return [alert for alert in decided if alert is not None]
+
+    def _decide(self, watched: Watched, case: Case, now_us: int, is_live: bool) -> Alert | None:
+        def explain(case: Case) -> Why:
+            if not self._explains:
+                return Why()
+            wanted = watched.group_of == case.finding.group
+            return Reasons(self.book, self._recent, self._profiles).of(case, wanted, now_us)
+
+        return self.lifecycle.decide(case, now_us, explain=explain, quiet=self._quiet, is_live=is_live)
+
+    def _quiet(self, watch: Watch, group: Mapping[str, str], at: datetime) -> str | None:
+        return self.silences.quiet(watch.name, group, at, {str(n): values for n, values in watch.scope.items()})
+
+    def _learn(self, now_us: int) -> None:
+        """Let the profiles learn from the minutes that closed, but not from groups whose spend is under alert."""
+        for minute_us, members, sums in self._recent.close(now_us):
+            self._profiles.learn(minute_us, self._rows(members), sums, self._rows(self._held()))
+
+    def _rows(self, members: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the profiles' numbers of combinations."""
+        known = [self._profiles.combination(self.book.combinations[member]) for member in members.tolist()]
+        return np.array(known, dtype=np.int64)
+
+    def _held(self) -> NDArray[np.int64]:
+        """Return the combinations of every group whose spend has a firing alert."""
+        held = np.zeros(len(self.book.combinations), dtype=np.bool_)
+        for watched in self._watched.values():
+            firing = self._firing_groups(watched)
+            if firing and isinstance(watched.watch.rule, AnomalyRule) and watched.watch.rule.measure == "cost":
+                watched.map(self.book.combinations)
+                held |= np.isin(watched.group_of, list(firing))
+        return np.flatnonzero(held)
+
+    def _firing_groups(self, watched: Watched) -> set[int]:
+        return {
+            watched.groups.number(tuple(alert.group.values()))
+            for alert in self.lifecycle.open_alerts()
+            if alert.watch == watched.watch.name and alert.state == "firing"
+        }
+
+
+def _over(watch: Watch, alert: Alert) -> Case:
+    """Return the finding that an open alert, which its rule reports no longer, is over."""
+    finding = Finding(
+        group=-1,
+        facet=alert.facet,
+        level=Level.NORMAL,
+        since_us=0,
+        observed=alert.observed if alert.expected is None else alert.expected,
+        expected=alert.expected,
+        limit=alert.limit,
+        unit=alert.unit,
+        budget=alert.budget,
+    )
+    return Case(watch, alert.group, finding)
+
+
+def _bytes(data: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(data, dtype=np.uint8)
+
+
+def _names(values: Sequence[tuple[str, ...]], width: int) -> NDArray[np.str_]:
+    return np.array(values, dtype=np.str_).reshape(len(values), width)

@@ -1,0 +1,310 @@
+"""Absolute rollups to what changed, exactly: the detector's memory of every aggregate that may still be revised.
+
+A rollup record replaces its predecessor of the same key, so what it adds is the difference to what was known. An
+aggregate is forgotten once it is final twice over: by its partition's event time (or offsets, for a correction), and by
+``REWRITTEN_WITHIN_MS`` of the rollup topic's own active time. Within that a meter that crashed in the middle of a flush
+has written again whatever it had not; time in which nothing was written doesn't count.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spendstream.core.clock import MINUTE_US
+from spendstream.core.detect.cut import KEY_BYTES, Born, Bounds, Cut, Source, digest
+from spendstream.core.detect.finding import Arrays
+from spendstream.core.detect.reading import NotARollup, Rollup, RollupRecord, newest, read, sums_of
+from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
+from spendstream.core.rollup.measures import SUMS
+from spendstream.schemas.rollup import ON_TIME
+
+REWRITTEN_WITHIN_MS: Final = 300_000
+LONGEST_GAP_MS: Final = 10_000
+"""A silence of the topic counts as no more active time than this."""
+
+_FIRST_SLOTS: Final = 1024
+_KNOWN_MINUTES: Final = 10_000
+_NOTHING: Final = -(2**62)
+"""The last offset of an aggregate of which nothing was read yet."""
+
+Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was added. Row i adds ``sums[i]`` (int64, in the order of ``SUMS``) to a combination's minute."""
+
+    combinations: Int64s
+    minutes_us: Int64s
+    sums: Int64s
+
+    def __len__(self) -> int:
+        return len(self.combinations)
+
+
+class RollupBook:
+    """The newest totals of every aggregate that may still change. One writer.
+
+    ``dimensions``: the names that count; what a rollup carries beyond them is summed over, what it lacks is empty.
+    ``keep_s``: the allowed lateness of the meter: so long an aggregate is revised after its minute.
+    Memory: about 550 bytes an aggregate.
+    """
+
+    def __init__(self, dimensions: Sequence[str], keep_s: int) -> None:
+        self.dimensions = tuple(dimensions)
+        self.combinations: list[tuple[str, ...]] = []
+        """By number: the values of ``dimensions``."""
+        self.unreadable: list[NotARollup] = []
+        self.born: dict[bytes, Born] | None = None
+        """The aggregates that were met since the last cut, by the digest of their key; None: nobody wants to know."""
+        self._layouts: dict[tuple[str, ...], None] = {}
+        self._keep_us = keep_s * 1_000_000 + 2 * MINUTE_US
+        self._numbers: dict[tuple[str, ...], int] = {}
+        self._slots: dict[bytes, int] = {}
+        self._free: list[int] = []
+        self._sources: dict[Source, int] = {}
+        self._newest_minute = np.zeros(0, dtype=np.int64)  # by source
+        self._newest_offset = np.zeros(0, dtype=np.int64)
+        self._active_ms: dict[int, int] = {}  # by partition of the rollup topic
+        self._latest_ms: dict[int, int] = {}
+        self._known_minutes: dict[str, int] = {}
+        self._allocate(_FIRST_SLOTS)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def absorb(self, records: Sequence[RollupRecord]) -> Changes:
+        """Take in records in the order of their partitions; return what they added.
+
+        What can't be read as a rollup is left out, and named in ``unreadable`` until that is cleared.
+        """
+        taken: list[RollupRecord] = []
+        rollups: list[Rollup] = []
+        for record in newest(records):
+            try:
+                rollups.append(read(record))
+                taken.append(record)
+            except NotARollup as error:
+                self.unreadable.append(error)
+        self._advance(taken)
+        return self._replace(taken, rollups)
+
+    def combination(self, values: tuple[str, ...]) -> int:
+        """Return the number of a combination of dimension values; a new one where it wasn't known."""
+        number = self._numbers.setdefault(values, len(self.combinations))
+        if number == len(self.combinations):
+            self.combinations.append(values)
+        return number
+
+    def known_since(self, minute_us: int) -> Changes:
+        """Return all that is known of minutes from ``minute_us`` on, as if it were added now: for a new watch."""
+        slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
+        slots = slots[self._minutes[slots] >= minute_us]
+        return Changes(self._members[slots], self._minutes[slots], self._sums[slots])
+
+    @property
+    def layouts(self) -> tuple[tuple[str, ...], ...]:
+        """The names of dimensions that keys were made of: as the meter is configured, and as it was."""
+        return tuple(self._layouts)
+
+    def cut(self) -> Cut:
+        """Return which aggregates are known at this moment; from now on ``born`` names those that are met."""
+        slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
+        source, blocks = self._source_of[slots], self._blocks[slots]
+        on_time = blocks <= ON_TIME
+        # one that comes later is of these minutes and blocks almost surely: see Cut.may_be_summed
+        oldest_minute = self._newest_minute - self._keep_us
+        oldest_block = self._newest_offset // CORRECTION_BLOCK_OFFSETS - 1
+        np.minimum.at(oldest_minute, source[on_time], self._minutes[slots][on_time])
+        np.minimum.at(oldest_block, source[~on_time], blocks[~on_time])
+        bounds = {
+            each: Bounds(int(self._newest_offset[number]), int(oldest_minute[number]), int(oldest_block[number]))
+            for each, number in self._sources.items()
+        }
+        self.born = {}
+        return Cut(frozenset(self._slots), bounds, self.layouts)
+
+    def forget_final(self) -> int:
+        """Forget what is final. Returns how many aggregates."""
+        slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
+        if not len(slots):
+            return 0
+        source = self._source_of[slots]
+        on_time = self._blocks[slots] <= ON_TIME
+        by_time = self._minutes[slots] < self._newest_minute[source] - self._keep_us
+        by_offset = (self._blocks[slots] + 1) * CORRECTION_BLOCK_OFFSETS < self._newest_offset[source]
+        active = np.zeros(max(self._active_ms, default=0) + 1, dtype=np.int64)
+        for partition, ms in self._active_ms.items():
+            active[partition] = ms
+        settled = active[self._partitions[slots]] - self._touched_ms[slots] > REWRITTEN_WITHIN_MS
+        final = np.where(on_time, by_time, by_offset) & settled
+        for slot in slots[final].tolist():
+            del self._slots[self._digest(slot)]
+            self._free.append(slot)
+        return int(final.sum())
+
+    def snapshot(self) -> Arrays:
+        """Return all of the state."""
+        slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
+        sources = list(self._sources)
+        partitions = sorted(self._active_ms)
+        return {
+            "dimensions": np.array(self.dimensions, dtype=np.str_),
+            "layouts": np.array([",".join(names) for names in self._layouts], dtype=np.str_),
+            "combinations": _text(self.combinations, len(self.dimensions)),
+            "digests": self._digests[slots],
+            "members": self._members[slots],
+            "minutes": self._minutes[slots],
+            "blocks": self._blocks[slots],
+            "sources": self._source_of[slots],
+            "partitions": self._partitions[slots],
+            "through": self._through[slots],
+            "touched_ms": self._touched_ms[slots],
+            "sums": self._sums[slots],
+            "source_names": np.array([log for log, _ in sources], dtype=np.str_),
+            "source_partitions": np.array([partition for _, partition in sources], dtype=np.int64),
+            "newest_minute": self._newest_minute,
+            "newest_offset": self._newest_offset,
+            "clocks": np.array(
+                [(p, self._active_ms[p], self._latest_ms[p]) for p in partitions], dtype=np.int64
+            ).reshape(-1, 3),
+        }
+
+    def restore(self, arrays: Arrays) -> Int64s:
+        """Take over a snapshot's state. Dimensions that are new since are empty; those that went are summed over.
+
+        Returns: the combinations' present numbers, by their numbers in the snapshot.
+        """
+        names = arrays["dimensions"].tolist()
+        numbers = np.array(
+            [self._member(dict(zip(names, values, strict=True))) for values in arrays["combinations"].tolist()],
+            dtype=np.int64,
+        )
+        layouts = arrays["layouts"].tolist() if "layouts" in arrays else [",".join(names)]
+        self._layouts = {tuple(filter(None, layout.split(","))): None for layout in layouts}
+        count = len(arrays["digests"])
+        self._allocate(max(count, _FIRST_SLOTS))
+        self._digests[:count] = arrays["digests"]
+        self._members[:count] = numbers[arrays["members"].astype(np.int64)] if count else 0
+        self._minutes[:count] = arrays["minutes"]
+        self._blocks[:count] = arrays["blocks"]
+        self._source_of[:count] = arrays["sources"]
+        self._partitions[:count] = arrays["partitions"]
+        self._through[:count] = arrays["through"]
+        self._touched_ms[:count] = arrays["touched_ms"]
+        self._sums[:count] = arrays["sums"]
+        self._slots = {self._digest(slot): slot for slot in range(count)}
+        self._free = list(range(len(self._through) - 1, count - 1, -1))
+        logs, partitions = arrays["source_names"].tolist(), arrays["source_partitions"].tolist()
+        self._sources = {source: number for number, source in enumerate(zip(logs, partitions, strict=True))}
+        self._newest_minute = np.array(arrays["newest_minute"], dtype=np.int64)
+        self._newest_offset = np.array(arrays["newest_offset"], dtype=np.int64)
+        for partition, active_ms, latest_ms in arrays["clocks"].tolist():
+            self._active_ms[partition], self._latest_ms[partition] = active_ms, latest_ms
+        return numbers
+
+    def _replace(self, records: Sequence[RollupRecord], rollups: Sequence[Rollup]) -> Changes:
+        """Put totals in place of the former ones, each aggregate's at most once; return the differences."""
+        slots = np.array([self._slot(*pair) for pair in zip(records, rollups, strict=True)], dtype=np.int64)
+        through = np.array([rollup.through_offset for rollup in rollups], dtype=np.int64)
+        totals = sums_of(rollups)
+        np.maximum.at(self._newest_minute, self._source_of[slots], self._minutes[slots])
+        np.maximum.at(self._newest_offset, self._source_of[slots], through)
+        self._partitions[slots] = [record.partition for record in records]
+        self._touched_ms[slots] = [self._active_ms[record.partition] for record in records]
+        # what isn't newer was written again, or by a worker that had lost its partition
+        is_newer = through > self._through[slots]
+        slots, totals = slots[is_newer], totals[is_newer]
+        added = totals - self._sums[slots]
+        self._sums[slots] = totals
+        self._through[slots] = through[is_newer]
+        return Changes(self._members[slots], self._minutes[slots], added)
+
+    def _slot(self, record: RollupRecord, rollup: Rollup) -> int:
+        """Return where an aggregate is kept; one that wasn't known gets a slot, with nothing in it."""
+        key = digest(record.key)
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._new_slot(key)
+            self._layouts.setdefault(tuple(rollup.dimensions))
+            source = rollup.source_log, rollup.source_partition
+            minute_us = self._minute_us(rollup.minute)
+            if self.born is not None:
+                self.born[key] = Born(source, minute_us, rollup.correction_block, rollup.first_offset)
+            self._minutes[slot] = minute_us
+            self._blocks[slot] = rollup.correction_block
+            self._source_of[slot] = self._source(*source)
+            self._members[slot] = self._member(rollup.dimensions)
+            self._through[slot] = _NOTHING
+            self._sums[slot] = 0
+        return slot
+
+    def _advance(self, records: Sequence[RollupRecord]) -> None:
+        """Add to each partition's active time what these records show."""
+        by_partition: dict[int, list[int]] = {}
+        for record in records:
+            by_partition.setdefault(record.partition, []).append(record.timestamp_ms)
+        for partition, times in by_partition.items():
+            latest = self._latest_ms.get(partition, min(times))
+            steps = np.diff(np.maximum.accumulate([latest, *sorted(times)]))
+            self._latest_ms[partition] = max(latest, *times)
+            self._active_ms[partition] = self._active_ms.get(partition, 0) + int(
+                np.minimum(steps, LONGEST_GAP_MS).sum()
+            )
+
+    def _minute_us(self, text: str) -> int:
+        if text not in self._known_minutes:
+            if len(self._known_minutes) > _KNOWN_MINUTES:
+                self._known_minutes.clear()
+            self._known_minutes[text] = int(np.datetime64(text.removesuffix("Z"), "us").astype(np.int64))
+        return self._known_minutes[text]
+
+    def _member(self, dimensions: dict[str, str]) -> int:
+        if tuple(dimensions) == self.dimensions:
+            return self.combination(tuple(dimensions.values()))
+        return self.combination(tuple(dimensions.get(name, "") for name in self.dimensions))
+
+    def _source(self, log: str, partition: int) -> int:
+        number = self._sources.setdefault((log, partition), len(self._sources))
+        if number == len(self._newest_minute):
+            self._newest_minute = np.append(self._newest_minute, 0)
+            self._newest_offset = np.append(self._newest_offset, -1)
+        return number
+
+    def _new_slot(self, key: bytes) -> int:
+        if not self._free:
+            self._grow()
+        slot = self._free.pop()
+        self._slots[key] = slot
+        self._digests[slot] = np.frombuffer(key, dtype=np.uint8)
+        return slot
+
+    def _digest(self, slot: int) -> bytes:
+        return bytes(self._digests[slot])
+
+    def _allocate(self, slots: int) -> None:
+        self._digests = np.zeros((slots, KEY_BYTES), dtype=np.uint8)
+        self._members = np.zeros(slots, dtype=np.int64)
+        self._minutes = np.zeros(slots, dtype=np.int64)
+        self._blocks = np.zeros(slots, dtype=np.int64)
+        self._source_of = np.zeros(slots, dtype=np.int64)
+        self._partitions = np.zeros(slots, dtype=np.int64)
+        self._through = np.zeros(slots, dtype=np.int64)
+        self._touched_ms = np.zeros(slots, dtype=np.int64)
+        self._sums = np.zeros((slots, len(SUMS)), dtype=np.int64)
+        self._free = list(range(slots - 1, -1, -1))
+
+    def _grow(self) -> None:
+        former = len(self._through)
+        for name in ("_digests", "_members", "_minutes", "_blocks", "_source_of", "_partitions", "_through",
+                     "_touched_ms", "_sums"):  # fmt: skip
+            column = getattr(self, name)
+            setattr(self, name, np.concatenate([column, np.zeros_like(column)]))
+        self._free = list(range(2 * former - 1, former - 1, -1))
+
+
+def _text(rows: Sequence[tuple[str, ...]], width: int) -> NDArray[np.str_]:
+    return np.array(rows, dtype=np.str_).reshape(len(rows), width)

@@ -1,0 +1,79 @@
+"""A watch at work: its groups, its evaluator, and whether that knows its whole period."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spendstream.core.detect.anomaly import AnomalyEvaluator
+from spendstream.core.detect.budget import BudgetEvaluator
+from spendstream.core.detect.finding import Evaluator, Updates
+from spendstream.core.detect.groups import Groups
+from spendstream.core.detect.rollups import Changes
+from spendstream.core.detect.threshold import ThresholdEvaluator
+from spendstream.schemas.watch import AnomalyRule, BudgetRule, Watch
+
+
+@dataclass
+class Watched:
+    """A watch at work. ``group_of``: its group of each combination; -1 out of scope.
+
+    ``is_seeded``: nothing of its period is missing; only a budget may lack it. ``successor``: an evaluator that is
+    being seeded, to take over; it is given all that ``evaluator`` is given.
+    """
+
+    watch: Watch
+    groups: Groups
+    evaluator: Evaluator
+    is_seeded: bool
+    successor: BudgetEvaluator | None = None
+    group_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def map(self, combinations: Sequence[tuple[str, ...]]) -> None:
+        """Learn the groups of combinations that are new."""
+        fresh = [self.groups.find(values) for values in combinations[len(self.group_of) :]]
+        if fresh:
+            self.group_of = np.append(self.group_of, [-1 if number is None else number for number in fresh])
+
+    def apply(self, changes: Changes, now_us: int) -> None:
+        """Take in what was added to combinations that are mapped."""
+        updates = self._updates(changes)
+        if updates is not None:
+            self.evaluator.apply(updates, now_us)
+            if self.successor is not None:
+                self.successor.apply(updates, now_us)
+
+    def succeed(self, rule: BudgetRule, known: Changes, now_us: int) -> None:
+        """Begin a successor that knows this much."""
+        self.successor = BudgetEvaluator(rule, self.groups)
+        updates = self._updates(known)
+        if updates is not None:
+            self.successor.apply(updates, now_us)
+
+    def take_over(self) -> None:
+        """Put the successor in the evaluator's place: it has been seeded."""
+        assert self.successor is not None
+        self.evaluator, self.successor, self.is_seeded = self.successor, None, True
+
+    def _updates(self, changes: Changes) -> Updates | None:
+        groups = self.group_of[changes.combinations]
+        mine = groups >= 0
+        return Updates(groups[mine], changes.minutes_us[mine], changes.sums[mine]) if mine.any() else None
+
+
+def evaluator_of(watch: Watch, groups: Groups) -> Evaluator:
+    """Return a fresh evaluator for a watch's rule."""
+    rule = watch.rule
+    if isinstance(rule, AnomalyRule):
+        return AnomalyEvaluator(rule, groups)
+    if isinstance(rule, BudgetRule):
+        return BudgetEvaluator(rule, groups)
+    return ThresholdEvaluator(rule, groups)
+
+
+def definition(watch: Watch) -> str:
+    """Return a digest of what a watch's state depends on: rule, scope and grouping, not who is told."""
+    parts = watch.model_dump_json(include={"rule", "scope", "group_by"})
+    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,102 @@
+"""The ledger on the wire: priced calls as Arrow IPC streams. See ``spendstream.schemas.priced``."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from spendstream.core.money import usd_column
+from spendstream.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS
+from spendstream.schemas.priced import LATENESS, PRICED_SCHEMA, UNPRICED_REASONS, USD
+
+_MONEY: Final = {
+    "cost_usd": COST,
+    **{name.replace("_pusd", "_usd"): name for name in BUCKET_COSTS},
+    **{f"cost_{name.replace('_pusd', '_usd')}": name for name in COUNTERFACTUALS},
+}
+_TIMES: Final = {
+    "occurred_at": "occurred_at_us",
+    "requested_at": "requested_at_us",
+    "recorded_at": "recorded_at_us",
+    "priced_at": "priced_at_us",
+}
+_RENAMED: Final = {"source_offset": "offset"}
+_CODED: Final = {"lateness": LATENESS, "unpriced_reason": UNPRICED_REASONS}
+_FIRST_GUESS_ROWS: Final = 5_000
+_FILL: Final = 0.9  # rows differ in size: aim below the bound, to encode most pieces once
+_WRITE_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+def ledger_table(calls: pl.DataFrame, *, partition: int, source_log: str) -> pa.Table:
+    """Return priced calls as a table of ``PRICED_SCHEMA``."""
+    frame = calls.with_columns(
+        model=pl.when(pl.col("model_served") == "").then("model_requested").otherwise("model_served")
+    )
+    arrow = frame.to_arrow()
+    n = frame.height
+    priced = frame["priced"].to_numpy()
+    columns: list[pa.Array | pa.ChunkedArray] = []
+    for field in PRICED_SCHEMA:
+        name = field.name
+        if name == "event_id":
+            columns.append(_uuid_column(frame))
+        elif name in _MONEY:
+            columns.append(usd_column(frame[_MONEY[name]].to_numpy(), None if priced.all() else priced))
+        elif name in _TIMES:
+            columns.append(arrow[_TIMES[name]].cast(field.type))
+        elif name in _CODED:
+            columns.append(_coded(frame[name].to_numpy(), _CODED[name]))
+        elif name == "source_log":
+            columns.append(_coded(np.zeros(n, dtype=np.int8), (source_log,)))
+        elif name == "source_partition":
+            columns.append(pa.array(np.full(n, partition, dtype=np.int32)))
+        elif name == "provider_cost":
+            columns.append(arrow[name].cast(pa.string()).cast(USD))
+        elif pa.types.is_dictionary(field.type):
+            columns.append(_dictionary(arrow[name]).cast(field.type))
+        else:
+            column = arrow[_RENAMED.get(name, name)]
+            columns.append((pc.fill_null(column, "") if name == "tags" else column).cast(field.type))
+    return pa.table(columns, schema=PRICED_SCHEMA)
+
+
+def ledger_records(table: pa.Table, max_rows: int, max_bytes: int) -> Iterator[bytes]:
+    """Cut a table into IPC streams of at most so many rows and, down to one row, so many bytes."""
+    start, rows = 0, min(max_rows, _FIRST_GUESS_ROWS)
+    while start < table.num_rows:
+        piece = table.slice(start, rows)
+        payload = _ipc(piece)
+        fitting = int(piece.num_rows * max_bytes / len(payload) * _FILL)
+        if len(payload) > max_bytes and piece.num_rows > 1:
+            rows = max(1, min(fitting, piece.num_rows - 1))
+            continue
+        yield payload
+        start += piece.num_rows
+        rows = max(1, min(max_rows, fitting))
+
+
+def _ipc(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_WRITE_OPTIONS) as writer:
+        writer.write_table(table)
+    payload: bytes = sink.getvalue().to_pybytes()
+    return payload
+
+
+def _uuid_column(frame: pl.DataFrame) -> pa.Array:
+    halves = np.empty((frame.height, 2), dtype=">u8")
+    halves[:, 0] = frame["id_hi"].to_numpy()
+    halves[:, 1] = frame["id_lo"].to_numpy()
+    return pa.Array.from_buffers(pa.binary(16), frame.height, [None, pa.py_buffer(halves.tobytes())])
+
+
+def _coded(codes: NDArray[np.integer], names: tuple[str, ...]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names, type=pa.string()))
+
+
+def _dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column if pa.types.is_dictionary(column.type) else column.cast(pa.string()).dictionary_encode()

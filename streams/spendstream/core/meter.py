@@ -1,0 +1,389 @@
+"""The meter of one source partition: decode, judge, dedupe, price, roll up. Pure: a function of the log alone.
+
+Nothing here waits or writes. ``absorb`` takes fetch batches in offset order; ``take`` hands over what they amount
+to since the last take; once all of that is acknowledged, ``settled`` lets go of what no replay can need.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
+from spendstream.core.clock import epoch_us
+from spendstream.core.decode import decode
+from spendstream.core.decode.explain import Rejection
+from spendstream.core.dedupe import Ids, SeenIds
+from spendstream.core.lateness import CORRECTION_CODE, NO_WATERMARK, advance, judge_lateness, window_of
+from spendstream.core.pricing import PriceBook
+from spendstream.core.progress import ProgressRecord
+from spendstream.core.rollup.aggregates import AggregateKey, Aggregates
+from spendstream.core.rollup.blocks import blocks
+from spendstream.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS
+from spendstream.schemas.dead_letter import Reason
+from spendstream.schemas.progress import Counters, Progress
+from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
+
+_NO_IDS: Final = np.zeros((0, 2), dtype=np.uint64)
+_NO_GENERATIONS: Final = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class MeterRules:
+    """The rules that decide on the money. Two workers of one group must have the same."""
+
+    dimensions: tuple[str, ...] = DEFAULT_DIMENSIONS
+    allowed_lateness_s: int = 600
+    allowed_skew_s: int = 300
+    dedupe_horizon_s: int = 3600
+    cardinality_cap: int = 10_000
+    max_record_bytes: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that becomes a dead letter."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    rejection: Rejection
+
+
+@dataclass(frozen=True)
+class Rerouted:
+    """A keyless record on its way to the partition that its key belongs to."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes
+    value: bytes
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the batches since the last take amount to. All is to be acknowledged before ``progress`` is written."""
+
+    calls: pl.DataFrame | None
+    rollups: list[tuple[AggregateKey, NDArray[np.int64]]]
+    rejected: list[Rejected]
+    rerouted: list[Rerouted]
+    progress: ProgressRecord
+
+
+@dataclass
+class _Pending:
+    first_offset: int | None = None
+    calls: list[pl.DataFrame] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    rerouted: list[Rerouted] = field(default_factory=list)
+    ids: list[Ids] = field(default_factory=list)
+    generations: list[NDArray[np.int64]] = field(default_factory=list)
+
+
+class PartitionMeter:
+    """Meters one source partition from a marker on. Give it the batches in offset order; replays are skipped."""
+
+    def __init__(self, marker: Progress, rules: MeterRules, book: PriceBook) -> None:
+        self._rules = rules
+        self._book = book
+        self._marker = marker
+        self._through = marker.through_offset
+        self._watermark_us = marker.watermark_us
+        self._through_timestamp_ms = marker.through_timestamp_ms
+        self._log_clock_ms = marker.log_clock_ms
+        self._counters = marker.counters.model_dump()
+        self.seen = SeenIds(rules.dedupe_horizon_s)
+        self.aggregates = Aggregates(rules.dimensions, rules.cardinality_cap)
+        self._pending = _Pending()
+        self._rollup_end = marker.rollups_from
+        self._ids_from: dict[int, int] = {}
+        self._progress_end = 0
+
+    @property
+    def marker(self) -> Progress:
+        """What is durable."""
+        return self._marker
+
+    @property
+    def through_offset(self) -> int:
+        """The last record absorbed, durable or not."""
+        return self._through
+
+    @property
+    def has_pending(self) -> bool:
+        return self._pending.first_offset is not None
+
+    @property
+    def pending_calls(self) -> int:
+        return sum(frame.height for frame in self._pending.calls)
+
+    @property
+    def watermark_us(self) -> int:
+        return self._watermark_us
+
+    @property
+    def counters(self) -> Counters:
+        return Counters(**self._counters)
+
+    def absorb(self, batch: RecordBatch, now: datetime) -> None:
+        """Meter a batch.
+
+        ``now`` stamps ``priced_at``, and caps record times that lie ahead of it: one producer whose clock is years
+        ahead would make the dedupe forget all, and let events of its future through. Else it decides nothing.
+        """
+        recorded = batch.after(self._through)
+        if recorded is None:
+            return
+        latest_ms = epoch_us(now) // 1000 + self._rules.allowed_skew_s * 1000
+        stamps = np.clip(recorded.timestamps_ms, NO_TIMESTAMP, latest_ms)
+        fresh = dataclasses.replace(recorded, timestamps_ms=stamps)
+        if self._pending.first_offset is None:
+            self._pending.first_offset = self._through + 1
+        log_clock = np.maximum(np.maximum.accumulate(fresh.timestamps_ms), self._log_clock_ms)
+        decoded = decode(fresh.values, self._rules.max_record_bytes)
+        self._reject(fresh, decoded.rejected)
+        calls = self._located(decoded.calls, fresh, log_clock)
+        calls = self._without_future(calls, fresh)  # first: a dead letter stays where it was recorded
+        calls = self._without_keyless(calls, fresh)
+        calls = self._in_time(calls)
+        calls = self._deduplicated(calls)
+        calls = self._priced(calls, now)
+        fresh_calls = self.aggregates.absorb(calls.with_columns(pl.Series("block", blocks(calls))))
+        if fresh_calls.height:
+            self._pending.calls.append(fresh_calls)
+        self._counters["records"] += len(fresh.values)
+        self._through = fresh.last_offset
+        self._through_timestamp_ms = int(recorded.timestamps_ms[-1])
+        self._log_clock_ms = int(log_clock[-1])
+        self.seen.forget(self._log_clock_ms)
+
+    def _reject(self, batch: RecordBatch, rejected: dict[int, Rejection]) -> None:
+        for row, rejection in rejected.items():
+            self._pending.rejected.append(
+                Rejected(
+                    offset=int(batch.offsets[row]),
+                    timestamp_ms=int(batch.timestamps_ms[row]),
+                    key=batch.keys[row],
+                    value=batch.values[row],
+                    rejection=rejection,
+                )
+            )
+        self._counters["dead_letters"] += len(rejected)
+
+    def _located(self, calls: pl.DataFrame, batch: RecordBatch, log_clock_ms: NDArray[np.int64]) -> pl.DataFrame:
+        """Add where and when each call was recorded. A record without a timestamp takes the log's clock."""
+        rows = calls["row"].to_numpy()
+        stamps = batch.timestamps_ms[rows]
+        recorded = np.where(stamps == NO_TIMESTAMP, log_clock_ms[rows], stamps)
+        return calls.with_columns(
+            pl.Series("offset", batch.offsets[rows]),
+            pl.Series("recorded_at_us", recorded * 1000),
+            pl.Series("generation", self.seen.generation(log_clock_ms[rows])),
+        )
+
+    def _without_keyless(self, calls: pl.DataFrame, batch: RecordBatch) -> pl.DataFrame:
+        """Send on what has no Kafka key: its duplicates may lie in any partition, its key brings them together."""
+        if None not in batch.keys:
+            return calls
+        keyless = np.fromiter((batch.keys[row] is None for row in calls["row"]), dtype=np.bool_, count=calls.height)
+        if not keyless.any():
+            return calls
+        for call in calls.filter(pl.Series(keyless)).iter_rows(named=True):
+            value = batch.values[call["row"]]
+            assert value is not None, "a decoded record has a value"
+            key = call["task_id"] or call["conversation_id"] or _uuid_text(call["id_hi"], call["id_lo"])
+            self._pending.rerouted.append(Rerouted(call["offset"], call["recorded_at_us"] // 1000, key.encode(), value))
+        self._counters["rerouted"] += int(keyless.sum())
+        return calls.filter(pl.Series(~keyless))
+
+    def _without_future(self, calls: pl.DataFrame, batch: RecordBatch) -> pl.DataFrame:
+        """Reject events ahead of their record by more than the allowed skew: they would drag the watermark away."""
+        ahead_us = (calls["occurred_at_us"] - calls["recorded_at_us"]).to_numpy()
+        # a log without timestamps has no clock to be ahead of
+        future = (ahead_us > self._rules.allowed_skew_s * 1_000_000) & (calls["recorded_at_us"] > 0).to_numpy()
+        if not future.any():
+            return calls
+        rejected = {}
+        for row, ahead, hi, lo, service in zip(
+            *(column.filter(pl.Series(future)).to_list() for column in (calls["row"], pl.Series(ahead_us))),
+            *(calls[name].filter(pl.Series(future)).to_list() for name in ("id_hi", "id_lo", "service")),
+            strict=True,
+        ):
+            message = (
+                f"occurred_at: {ahead / 1e6:.0f} s ahead of the record's Kafka timestamp; at most "
+                f"{self._rules.allowed_skew_s} s are allowed: set the producer's clock"
+            )
+            rejected[row] = Rejection(
+                Reason.OCCURRED_IN_FUTURE, "occurred_at", message, _uuid_text(hi, lo), service or None
+            )
+        self._reject(batch, rejected)
+        return calls.filter(pl.Series(~future))
+
+    def _in_time(self, calls: pl.DataFrame) -> pl.DataFrame:
+        """Add each call's window and lateness; advance the watermark."""
+        occurred = calls["occurred_at_us"].to_numpy()
+        minute = window_of(occurred)
+        watermark = advance(self._watermark_us, occurred) if calls.height else occurred
+        lateness = judge_lateness(minute, watermark, self._rules.allowed_lateness_s)
+        if calls.height:
+            self._watermark_us = int(watermark[-1])
+        return calls.with_columns(pl.Series("minute_us", minute), pl.Series("lateness", lateness))
+
+    def _deduplicated(self, calls: pl.DataFrame) -> pl.DataFrame:
+        ids = np.column_stack((calls["id_hi"].to_numpy(), calls["id_lo"].to_numpy()))
+        generations = calls["generation"].to_numpy()
+        first = self.seen.accept(ids, generations)
+        self._pending.ids.append(ids[first])
+        self._pending.generations.append(generations[first])
+        self._counters["duplicates"] += int(calls.height - first.sum())
+        kept = calls if first.all() else calls.filter(pl.Series(first))
+        lateness = kept["lateness"].to_numpy()
+        self._counters["metered"] += kept.height
+        self._counters["late"] += int(np.count_nonzero(lateness == 1))
+        self._counters["corrections"] += int(np.count_nonzero(lateness == CORRECTION_CODE))
+        return kept
+
+    def _priced(self, calls: pl.DataFrame, now: datetime) -> pl.DataFrame:
+        """Add the model, the costs in pico-dollars, the card that gave them and the counterfactual costs."""
+        asked = pl.coalesce("requested_at_us", "occurred_at_us").alias("priced_at_us")
+        costs = self._book.price(calls.with_columns(asked))
+        nothing = np.zeros(calls.height, dtype=np.int64)
+        cards = [card.id for card in costs.cards] + [""]
+        sources = [card.source for card in costs.cards] + [""]
+        card = pl.Series(costs.card.astype(np.int64) % len(cards))
+        self._counters["unpriced"] += int(np.count_nonzero(~costs.priced))
+        return calls.with_columns(
+            pl.when(pl.col("model_served") == "")
+            .then(pl.col("model_requested"))
+            .otherwise(pl.col("model_served"))
+            .alias("model"),
+            pl.col("gpu_us").fill_null(0),
+            pl.Series("priced", costs.priced),
+            pl.Series("unpriced_reason", costs.unpriced_reason),
+            pl.Series(COST, costs.total_pusd),
+            *(
+                pl.Series(column, costs.by_bucket.get(column.removeprefix("cost_").removesuffix("_pusd"), nothing))
+                for column in BUCKET_COSTS
+            ),
+            *(pl.Series(column, getattr(costs, column)) for column in COUNTERFACTUALS),
+            pl.Series("rate_card_id", cards, dtype=pl.String).gather(card).alias("rate_card_id"),
+            pl.Series("rate_source", sources, dtype=pl.String).gather(card).alias("rate_source"),
+            pl.lit(epoch_us(now), dtype=pl.Int64).alias("priced_at_us"),
+        )
+
+    def take(self) -> Taken:
+        """Hand over everything since the last take. Call ``settled`` with its progress once it is durable."""
+        pending, self._pending = self._pending, _Pending()
+        first = self._through + 1 if pending.first_offset is None else pending.first_offset
+        marker = self._marker.model_copy(
+            update={
+                "first_offset": first,
+                "through_offset": self._through,
+                "through_timestamp_ms": self._through_timestamp_ms,
+                "watermark_us": self._watermark_us,
+                "log_clock_ms": self._log_clock_ms,
+                "counters": self.counters,
+                "id_segments": [],
+            }
+        )
+        return Taken(
+            calls=pl.concat(pending.calls) if pending.calls else None,
+            rollups=self.aggregates.take_dirty(),
+            rejected=pending.rejected,
+            rerouted=pending.rerouted,
+            progress=ProgressRecord(
+                marker,
+                np.concatenate(pending.ids) if pending.ids else _NO_IDS,
+                np.concatenate(pending.generations) if pending.generations else _NO_GENERATIONS,
+            ),
+        )
+
+    def rollups_written(self, taken: Taken, rollup_offset: int | None) -> ProgressRecord:
+        """Return the progress to write, now that the rollups are acknowledged and the first stands at an offset."""
+        if rollup_offset is not None:
+            self._rollup_end = rollup_offset + len(taken.rollups)
+            self.aggregates.written_from([key for key, _ in taken.rollups], rollup_offset)
+        needed = self.aggregates.rollups_from()
+        marker = taken.progress.marker.model_copy(
+            update={
+                "rollups_from": self._rollup_end if needed is None else needed,
+                "ids_from": min(self._ids_from.values(), default=self._progress_end),
+            }
+        )
+        return ProgressRecord(marker, taken.progress.ids, taken.progress.generations)
+
+    def settled(self, progress: ProgressRecord, offset: int) -> int:
+        """Let go of what no replay from the durable marker can need. Returns how many aggregates were evicted.
+
+        ``offset``: where the progress record stands in the progress topic.
+        """
+        self._marker = progress.marker
+        self._note_ids(progress, offset)
+        return self.aggregates.evict(
+            progress.marker.watermark_us, progress.marker.through_offset, self._rules.allowed_lateness_s
+        )
+
+    def _note_ids(self, progress: ProgressRecord, offset: int) -> None:
+        """Remember from where the ids of each living generation can be read back."""
+        self._progress_end = max(self._progress_end, offset + 1)
+        for generation in np.unique(progress.generations).tolist():
+            self._ids_from[generation] = min(offset, self._ids_from.get(generation, offset))
+        oldest = self.seen.live(progress.marker.log_clock_ms)
+        self._ids_from = {born: at for born, at in self._ids_from.items() if born >= oldest}
+
+
+def new_marker(partition: int, source_log: str, through_offset: int) -> Progress:
+    """Return the marker of a partition that was never metered."""
+    return Progress(
+        partition=partition,
+        source_log=source_log,
+        first_offset=through_offset + 1,
+        through_offset=through_offset,
+        watermark_us=NO_WATERMARK,
+        log_clock_ms=0,
+        rollups_from=0,
+    )
+
+
+def newest_marker(source_log: str, records: Sequence[ProgressRecord]) -> Progress:
+    """Return a log's greatest marker. Raises ValueError where the log has none."""
+    return max((r.marker for r in records if r.marker.source_log == source_log), key=lambda m: m.through_offset)
+
+
+def restore(
+    source_log: str,
+    records: Sequence[tuple[int, ProgressRecord]],
+    rollups: Sequence[tuple[int, str, AggregateKey, NDArray[np.int64]]],
+    rules: MeterRules,
+    book: PriceBook,
+) -> PartitionMeter:
+    """Rebuild a meter from what it had published, each with its offset: markers with ids, and rollups as (offset,
+    source log, key, totals).
+
+    The greatest marker of the source log wins, not the last: a worker that lost the partition without knowing may
+    write an older one. Ids of an older log are kept: a producer may repeat an event into a topic made anew.
+    """
+    meter = PartitionMeter(newest_marker(source_log, [record for _, record in records]), rules, book)
+    marker = meter.marker
+    for offset, record in records:
+        meter._note_ids(record, offset)
+        for generation in np.unique(record.generations).tolist():
+            meter.seen.relearn(generation, record.ids[record.generations == generation])
+    meter.seen.forget(marker.log_clock_ms)
+    for offset, log, key, totals in rollups:
+        if log == source_log:
+            meter.aggregates.restore(key, totals, offset)
+    meter.aggregates.evict(marker.watermark_us, marker.through_offset, rules.allowed_lateness_s)
+    return meter
+
+
+def _uuid_text(hi: int, lo: int) -> str:
+    digits = f"{(hi << 64) | lo:032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

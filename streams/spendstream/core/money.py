@@ -1,0 +1,40 @@
+"""Money: integer pico-dollars (1e-12 USD) inside, exact decimal text and decimal128 at the edges."""
+
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from spendstream.schemas.priced import USD
+
+PUSD: Final = 10**12
+"""Pico-dollars in one US dollar."""
+
+
+def usd_text(pusd: int) -> str:
+    """Return pico-dollars as decimal USD: ``usd_text(36_000_000_000) == "0.036"``."""
+    sign, whole = ("-", -pusd) if pusd < 0 else ("", pusd)
+    dollars, rest = divmod(whole, PUSD)
+    return f"{sign}{dollars}.{rest:012d}".rstrip("0").rstrip(".")
+
+
+def pusd_from_text(text: str) -> int:
+    """Return decimal USD as pico-dollars. Raises ValueError where the amount is finer than that."""
+    pusd = Decimal(text).scaleb(12)
+    if pusd != pusd.to_integral_value():
+        raise ValueError(f"{text} USD is finer than a pico-dollar")
+    return int(pusd)
+
+
+def usd_column(pusd: NDArray[np.int64], known: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return pico-dollars as an Arrow decimal128(38, 12) column of USD; null where not ``known``.
+
+    A decimal of scale 12 is stored as the integer of pico-dollars, sign-extended to 128 bits: nothing is computed.
+    """
+    wide = np.empty((len(pusd), 2), dtype=np.int64)
+    wide[:, 0] = pusd
+    wide[:, 1] = pusd >> 63
+    mask = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(USD, len(pusd), [mask, pa.py_buffer(wide)])

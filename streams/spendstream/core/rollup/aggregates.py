@@ -1,0 +1,220 @@
+"""The open aggregates of one source partition: fed by calls, emitted as absolute totals, evicted when final."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from spendstream.core.lateness import is_final
+from spendstream.core.rollup.measures import (
+    COLUMN,
+    COST,
+    COUNTERFACTUALS,
+    MAX_COLUMNS,
+    MEASURES,
+    MIN_COLUMNS,
+    SUM_COLUMNS,
+    aggregations,
+)
+from spendstream.schemas.rollup import ON_TIME, OTHER
+
+CORRECTION_BLOCK_OFFSETS: Final = 4096
+"""Too-late events share a correction row when their offsets fall in one block of so many."""
+
+_FIRST_OFFSET: Final = COLUMN["first_offset"]
+_THROUGH_OFFSET: Final = COLUMN["through_offset"]
+
+Dimensions = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AggregateKey:
+    """``minute_us``: when the window opened; ``block``: see ``blocks``, negative on time; ``dimensions``: values."""
+
+    minute_us: int
+    block: int
+    dimensions: Dimensions
+
+
+@dataclass
+class _Window:
+    """The aggregates of one (minute, block): a row of the matrix for each set of dimensions.
+
+    ``admitted``: the rows without ``__other__``; ``latest_first``: the greatest first offset among them.
+    """
+
+    rows: dict[Dimensions, int] = field(default_factory=dict)
+    admitted: int = 0
+    latest_first: int = -1
+    rollups_from: int | None = None
+
+
+class Aggregates:
+    """Absolute totals of one source partition.
+
+    An aggregate remembers the last offset it absorbed, so that absorbing a record twice changes nothing.
+    At most ``cap`` sets of dimensions get a row of their own in a window; what comes later shares ``__other__``.
+    Which ones is decided by first offsets alone, so a replay decides alike.
+    """
+
+    def __init__(self, dimensions: Sequence[str], cap: int) -> None:
+        self.dimensions = tuple(dimensions)
+        self._cap = cap
+        self._other: Dimensions = (OTHER,) * len(self.dimensions)
+        self._windows: dict[tuple[int, int], _Window] = {}
+        self._totals: NDArray[np.int64] = np.zeros((256, len(MEASURES)), dtype=np.int64)
+        self._keys: list[AggregateKey | None] = []
+        self._free: list[int] = []
+        self._dirty: set[int] = set()
+        self._replay_until = -1
+        self._aggregations = aggregations()
+
+    def __len__(self) -> int:
+        return len(self._keys) - len(self._free)
+
+    def absorb(self, calls: pl.DataFrame) -> pl.DataFrame:
+        """Fold calls into the totals. Columns: the dimensions, ``minute_us``, ``block``, ``offset``, and the measures'.
+
+        Returns the calls that were new: those that an aggregate had absorbed before are left out.
+        """
+        if calls.height == 0:
+            return calls
+        by = ["minute_us", "block", *self.dimensions]
+        if self._replay_until >= int(calls["offset"].min()):  # type: ignore[arg-type]
+            calls = self._without_absorbed(calls, by)
+            if calls.height == 0:
+                return calls
+        for part in _summable(calls):
+            folded = part.group_by(by).agg(self._aggregations)
+            rows = self._resolve(folded.select(by), folded["__first_offset"].to_numpy())
+            self._add(rows, folded.select(f"__{measure}" for measure in MEASURES).to_numpy())
+            self._dirty.update(rows.tolist())
+        return calls
+
+    def _without_absorbed(self, calls: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+        keys = calls.group_by(by).agg(pl.col("offset").min().alias("__first"))
+        rows = self._resolve(keys.select(by), keys["__first"].to_numpy())
+        through = keys.select(by).with_columns(pl.Series("__through", self._totals[rows, _THROUGH_OFFSET]))
+        joined = calls.join(through, on=by, how="left", maintain_order="left")
+        return joined.filter(pl.col("offset") > pl.col("__through")).drop("__through")
+
+    def _resolve(self, keys: pl.DataFrame, first_offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the matrix row of each key, opening rows in the order of first offsets."""
+        rows = np.empty(keys.height, dtype=np.int64)
+        listed = keys.rows()
+        for i in np.argsort(first_offsets, kind="stable").tolist():
+            minute_us, block, *values = listed[i]
+            window = self._windows.setdefault((minute_us, block), _Window())
+            dimensions: Dimensions = tuple(values)
+            row = window.rows.get(dimensions)
+            if row is None:
+                if self._admitted_before(window, int(first_offsets[i])) >= self._cap:
+                    dimensions = self._other
+                row = window.rows.get(dimensions)
+                if row is None:
+                    row = self._open_in(window, AggregateKey(minute_us, block, dimensions), int(first_offsets[i]))
+            rows[i] = row
+        return rows
+
+    def _admitted_before(self, window: _Window, offset: int) -> int:
+        if window.admitted < self._cap or window.latest_first < offset:
+            return window.admitted
+        # restored rows may have been opened by records that are yet to be replayed
+        own = [row for dimensions, row in window.rows.items() if dimensions != self._other]
+        return int(np.count_nonzero(self._totals[own, _FIRST_OFFSET] < offset))
+
+    def _open_in(self, window: _Window, key: AggregateKey, first_offset: int) -> int:
+        row = window.rows[key.dimensions] = self._open(key)
+        self._totals[row, _FIRST_OFFSET] = first_offset
+        if key.dimensions != self._other:
+            window.admitted += 1
+            window.latest_first = max(window.latest_first, first_offset)
+        return row
+
+    def _open(self, key: AggregateKey) -> int:
+        if self._free:
+            row = self._free.pop()
+            self._keys[row] = key
+        else:
+            row = len(self._keys)
+            self._keys.append(key)
+            if row == len(self._totals):
+                self._totals = np.concatenate((self._totals, np.zeros_like(self._totals)))
+        self._totals[row] = 0
+        self._totals[row, MAX_COLUMNS] = -1
+        self._totals[row, MIN_COLUMNS] = np.iinfo(np.int64).max
+        return row
+
+    def _add(self, rows: NDArray[np.int64], folded: NDArray[np.int64]) -> None:
+        totals = self._totals
+        before = totals[rows, SUM_COLUMNS]
+        np.add.at(totals[:, SUM_COLUMNS], rows, folded[:, SUM_COLUMNS])  # several keys may share __other__
+        np.maximum.at(totals[:, MAX_COLUMNS], rows, folded[:, MAX_COLUMNS])
+        np.minimum.at(totals[:, MIN_COLUMNS], rows, folded[:, MIN_COLUMNS])
+        if (totals[rows, SUM_COLUMNS] < before).any():
+            raise OverflowError("one aggregate's cost passed 9.2 million USD within a minute: 64 bits can't hold it")
+
+    def restore(self, key: AggregateKey, totals: NDArray[np.int64], rollups_from: int) -> None:
+        """Put back an aggregate read from the rollup topic; the greatest ``through_offset`` wins."""
+        window = self._windows.setdefault((key.minute_us, key.block), _Window())
+        window.rollups_from = rollups_from if window.rollups_from is None else min(window.rollups_from, rollups_from)
+        row = window.rows.get(key.dimensions)
+        if row is None:
+            row = self._open_in(window, key, int(totals[_FIRST_OFFSET]))
+        if totals[_THROUGH_OFFSET] > self._totals[row, _THROUGH_OFFSET]:
+            self._totals[row] = totals
+        self._replay_until = max(self._replay_until, int(totals[_THROUGH_OFFSET]))
+
+    def take_dirty(self) -> list[tuple[AggregateKey, NDArray[np.int64]]]:
+        """Return the aggregates touched since the last take, with a copy of their totals."""
+        rows = sorted(self._dirty)
+        self._dirty.clear()
+        copied = self._totals[rows]
+        return [(key, copied[i]) for i, row in enumerate(rows) if (key := self._keys[row]) is not None]
+
+    def written_from(self, keys: Sequence[AggregateKey], rollup_offset: int) -> None:
+        """Note that these aggregates' rollups stand in the rollup topic at or behind an offset."""
+        for key in keys:
+            window = self._windows.get((key.minute_us, key.block))
+            if window is not None and window.rollups_from is None:
+                window.rollups_from = rollup_offset
+
+    def rollups_from(self) -> int | None:
+        """Return the offset in the rollup topic from which every open aggregate can be read back."""
+        return min((w.rollups_from for w in self._windows.values() if w.rollups_from is not None), default=None)
+
+    def evict(self, watermark_us: int, through_offset: int, allowed_lateness_s: int) -> int:
+        """Drop the aggregates that no record behind ``through_offset`` can reach, at a durable watermark."""
+        evicted = 0
+        next_block = (through_offset + 1) // CORRECTION_BLOCK_OFFSETS
+        for (minute_us, block), window in list(self._windows.items()):
+            over = is_final(minute_us, watermark_us, allowed_lateness_s) if block <= ON_TIME else block < next_block
+            if over and self._dirty.isdisjoint(window.rows.values()):
+                for row in window.rows.values():
+                    self._keys[row] = None
+                    self._free.append(row)
+                evicted += len(window.rows)
+                del self._windows[(minute_us, block)]
+        return evicted
+
+    def other_calls(self) -> int:
+        """Return how many calls the open windows hold in ``__other__``."""
+        rows = [w.rows[self._other] for w in self._windows.values() if self._other in w.rows]
+        return int(self._totals[rows, COLUMN["calls"]].sum())
+
+    def __iter__(self) -> Iterator[tuple[AggregateKey, NDArray[np.int64]]]:
+        return ((key, self._totals[row]) for row, key in enumerate(self._keys) if key is not None)
+
+
+def _summable(calls: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Cut calls where their costs might not sum within 64 bits, so that an overflow is noticed and not wrapped."""
+    dearest = max(int(calls[name].max()) for name in (COST, *COUNTERFACTUALS))  # type: ignore[arg-type]
+    if calls.height == 1 or dearest * calls.height < 2**62:
+        yield calls
+        return
+    half = calls.height // 2
+    yield from _summable(calls[:half])
+    yield from _summable(calls[half:])

@@ -1,0 +1,103 @@
+"""The table of dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from spendstream.sinks.clickhouse import INSERT_SETTINGS
+from spendstream.sinks.dead_letters import TABLE
+
+_TEXT: Final = ("topic", "source_log", "reason", "field", "message", "event_id", "service")
+_BYTES: Final = ("key", "original")
+_COLUMNS: Final = (*_TEXT, "partition", "offset", "recorded_at", "replayed_at", *_BYTES)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which letters: all where a part is None. ``limit``: at most so many, newest first; 0 is no limit."""
+
+    topic: str
+    reason: str | None = None
+    service: str | None = None
+    limit: int = 100
+    is_replayed: bool | None = None
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter. Identity: ``(topic, source_log, partition, offset)``."""
+
+    topic: str
+    source_log: str
+    partition: int
+    offset: int
+    reason: str
+    field: str
+    message: str
+    event_id: str
+    service: str
+    recorded_at: datetime
+    replayed_at: datetime | None
+    key: bytes | None
+    original: bytes
+
+
+def find(client: Any, database: str, wanted: Filter) -> list[Letter]:
+    """Return dead letters, newest first. Raises: clickhouse-connect's errors."""
+    conditions = ["topic = {topic:String}"]
+    if wanted.reason is not None:
+        conditions.append("reason = {reason:String}")
+    if wanted.service is not None:
+        conditions.append("service = {service:String}")
+    if wanted.is_replayed is not None:
+        conditions.append(f"replayed_at IS {'NOT ' if wanted.is_replayed else ''}NULL")
+    limit = f" LIMIT {int(wanted.limit)}" if wanted.limit else ""
+    columns = ", ".join(
+        f"lower(hex({name})) AS {name}_hex" if name in _BYTES else name for name in _COLUMNS
+    )  # bytes that are no UTF-8 come through as text
+    sql = (
+        f"SELECT {columns} FROM {database}.{TABLE} FINAL WHERE {' AND '.join(conditions)} "
+        f"ORDER BY recorded_at DESC, partition, offset DESC{limit}"
+    )
+    parameters = {"topic": wanted.topic, "reason": wanted.reason or "", "service": wanted.service or ""}
+    return [_letter(row) for row in client.query(sql, parameters=parameters).named_results()]
+
+
+def mark_replayed(client: Any, database: str, letters: Sequence[Letter], at: datetime) -> None:
+    """Note that letters were published again at a time: each row is written anew, and replaces the one before."""
+    if not letters:
+        return
+    rows = [[getattr(letter, name) if name != "replayed_at" else at for name in _COLUMNS] for letter in letters]
+    client.insert(
+        f"{database}.{TABLE}",
+        rows,
+        column_names=_COLUMNS,
+        column_type_names=[_type(name) for name in _COLUMNS],
+        settings=INSERT_SETTINGS,
+    )
+
+
+def _type(name: str) -> str:
+    types = {
+        "partition": "Int32",
+        "offset": "Int64",
+        "recorded_at": "DateTime64(6, 'UTC')",
+        "replayed_at": "Nullable(DateTime64(6, 'UTC'))",
+        "key": "Nullable(String)",
+        **dict.fromkeys(("topic", "source_log", "reason", "field"), "LowCardinality(String)"),
+    }
+    return types.get(name, "String")
+
+
+def _letter(row: dict[str, Any]) -> Letter:
+    found: dict[str, Any] = {name: row[name] for name in _COLUMNS if name not in _BYTES}
+    for name in _BYTES:
+        text = row[f"{name}_hex"]
+        found[name] = None if text is None else bytes.fromhex(text)
+    for name in ("recorded_at", "replayed_at"):
+        at = found[name]
+        found[name] = at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+    return Letter(**found)

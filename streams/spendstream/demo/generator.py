@@ -1,0 +1,211 @@
+"""Realistic usage traffic: seeded and deterministic, with the noise that real producers make.
+
+The same seed and the same slices give the same bytes.
+"""
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from spendstream.demo.calls import RETRIED, Caller
+from spendstream.demo.conversation import Conversation, Conversations
+from spendstream.demo.incidents import RUNAWAY_FACTOR, Incident, Kind, active_kinds
+from spendstream.demo.noise import duplicate_delay_ms, lateness_ms, malformed
+from spendstream.demo.scenario import FEATURES
+
+DUPLICATES: Final = 0.01
+LATE: Final = 0.02
+MALFORMED: Final = 0.001
+MAX_ATTEMPTS: Final = 4
+
+PublicationKind = Literal["event", "duplicate", "late", "malformed"]
+_NO_KINDS: Final[frozenset[Kind]] = frozenset()
+_FEATURE_CUM: Final = list(accumulate(feature.weight for feature in FEATURES))
+
+
+class Publication(NamedTuple):
+    """A record to publish. ``late``: an event whose time lies well before its publication."""
+
+    key: bytes | None
+    value: bytes
+    kind: PublicationKind
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a meter that misses nothing has counted: ``events`` once each, and everything else accounted for."""
+
+    events: int
+    duplicates: int
+    malformed: int
+
+
+class Traffic:
+    """All services' publications, slice by slice.
+
+    ``rate_per_s`` counts retries and noise too; only a runaway loop comes on top. ``start`` is where the first slice
+    may begin. ``published`` and ``expected`` cover what the slices have returned so far; duplicates repeat their event
+    within 15 minutes. An incident alters the slices that begin while it is on.
+    """
+
+    def __init__(self, seed: int, rate_per_s: float, start: datetime, incidents: Sequence[Incident] = ()) -> None:
+        self._rng = random.Random(seed)
+        self._caller = Caller(self._rng)
+        self._conversations = [Conversations(feature, self._rng) for feature in FEATURES]
+        self._by_name = {feature.name: at for at, feature in enumerate(FEATURES)}
+        self._incidents = tuple(incidents)
+        self._runaways: dict[str, Conversation] = {}
+        self._runaways_owed: dict[str, float] = {}
+        self._rate_per_s = rate_per_s
+        self._owed = 0.0
+        self._through_ms = _epoch_ms(start)
+        self._retries: list[tuple[int, int, Conversation, int]] = []
+        self._duplicates: list[tuple[int, int, Publication]] = []
+        self._scheduled = 0
+        self._counts: Counter[PublicationKind] = Counter()
+        self._encode = msgspec.json.Encoder().encode
+
+    def befall(self, incident: Incident) -> None:
+        """Add an incident; those that ended before the last slice are forgotten."""
+        last = _utc(self._through_ms)
+        self._incidents = (*(each for each in self._incidents if each.ends_at > last), incident)
+
+    @property
+    def published(self) -> int:
+        """Publications so far, of all kinds."""
+        return self._counts.total()
+
+    @property
+    def expected(self) -> Expected:
+        """What of them is to be metered, what to be dropped as a duplicate, and what is a dead letter."""
+        kinds = self._counts
+        return Expected(kinds["event"] + kinds["late"], kinds["duplicate"], kinds["malformed"])
+
+    def slice(self, now: datetime, seconds: float) -> list[Publication]:
+        """Return the publications of ``[now - seconds, now)``. Slices may leave gaps; they never overlap.
+
+        Raises: ValueError, when the slice is not positive, or begins before the last one ended or before ``start``.
+        """
+        closed_ms, opened_ms = _epoch_ms(now), _epoch_ms(now - timedelta(seconds=seconds))
+        if seconds <= 0 or opened_ms < self._through_ms - 1:
+            raise ValueError(f"A slice of {seconds} s until {now} begins before {_utc(self._through_ms)}")
+        self._through_ms = closed_ms
+        kinds = active_kinds(self._incidents, _utc(opened_ms)) if self._incidents else {}
+        self._owed += self._rate_per_s * seconds
+        made = self._due(opened_ms, closed_ms, kinds)
+        fresh = max(0, int(self._owed) - len(made))
+        self._owed -= len(made) + fresh
+        for at_ms, feature in zip(_spread_over(opened_ms, closed_ms, fresh), self._chosen_features(fresh), strict=True):
+            on = kinds.get(FEATURES[feature].name, _NO_KINDS) if kinds else _NO_KINDS
+            self._publish(made, self._conversations[feature].next(), at_ms, 1, on)
+        self._run_away(made, opened_ms, closed_ms, fresh, kinds)
+        self._counts.update(publication.kind for publication in made)
+        return made
+
+    def _chosen_features(self, count: int) -> list[int]:
+        return self._rng.choices(range(len(FEATURES)), cum_weights=_FEATURE_CUM, k=count)
+
+    def _due(self, opened_ms: int, closed_ms: int, kinds: dict[str, frozenset[Kind]]) -> list[Publication]:
+        """Return the duplicates and the retries whose time has come."""
+        made: list[Publication] = []
+        while self._duplicates and self._duplicates[0][0] < closed_ms:
+            made.append(heapq.heappop(self._duplicates)[2])
+        while self._retries and self._retries[0][0] < closed_ms:
+            due_ms, _, conversation, attempt = heapq.heappop(self._retries)
+            on = kinds.get(conversation.feature.name, _NO_KINDS)
+            self._publish(made, conversation, max(due_ms, opened_ms), attempt, on)
+        return made
+
+    def _run_away(
+        self,
+        made: list[Publication],
+        opened_ms: int,
+        closed_ms: int,
+        usual: int,
+        kinds: dict[str, frozenset[Kind]],
+    ) -> None:
+        """Add the calls of tasks that never end."""
+        for name in [name for name, on in kinds.items() if "runaway_loop" in on]:
+            at = self._by_name[name]
+            if name not in self._runaways:
+                self._runaways[name] = self._conversations[at].begin()
+            share = FEATURES[at].weight / _FEATURE_CUM[-1]
+            owed = self._runaways_owed.get(name, 0.0) + usual * share * (RUNAWAY_FACTOR - 1)
+            self._runaways_owed[name] = owed % 1
+            for at_ms in _spread_over(opened_ms, closed_ms, int(owed)):
+                self._publish(made, self._runaways[name], at_ms, 1, kinds[name])
+
+    def _publish(
+        self, made: list[Publication], conversation: Conversation, at_ms: int, attempt: int, kinds: Set[Kind]
+    ) -> None:
+        event = self._caller.call(conversation, attempt, kinds)
+        luck = self._rng.random()
+        late = luck < LATE
+        occurred_ms = at_ms - lateness_ms(self._rng) if late else at_ms
+        event["event_id"] = self._event_id(occurred_ms)
+        event["occurred_at"] = _rfc3339(occurred_ms)
+        if conversation.feature.tier == "batch":
+            event["requested_at"] = _rfc3339(occurred_ms - 60_000 - int(3_000_000 * self._rng.random()))
+        key = event["task_id"].encode()
+        if luck > 1 - MALFORMED:
+            made.append(Publication(key, malformed(event, self._rng, self._encode), "malformed"))
+            return
+        publication = Publication(key, self._encode(event), "late" if late else "event")
+        made.append(publication)
+        if LATE / 2 <= luck < LATE / 2 + DUPLICATES:
+            self._repeat_later(publication, at_ms)
+        if "status" in event:
+            self._retry_later(event, conversation, at_ms, attempt)
+
+    def _repeat_later(self, publication: Publication, at_ms: int) -> None:
+        due_ms = at_ms + duplicate_delay_ms(self._rng)
+        self._scheduled += 1
+        heapq.heappush(self._duplicates, (due_ms, self._scheduled, publication._replace(kind="duplicate")))
+
+    def _retry_later(self, event: dict[str, Any], conversation: Conversation, at_ms: int, attempt: int) -> None:
+        if event["status"] in RETRIED and attempt < MAX_ATTEMPTS and self._rng.random() < 0.9:
+            backoff_ms = int(400 * 2**attempt * (0.5 + self._rng.random()))
+            self._scheduled += 1
+            heapq.heappush(self._retries, (at_ms + backoff_ms, self._scheduled, conversation, attempt + 1))
+
+    def _event_id(self, at_ms: int) -> str:
+        """Return an id of UUID version 7: it sorts by time."""
+        moment, noise = f"{at_ms:012x}", f"{self._rng.getrandbits(76):019x}"
+        return f"{moment[:8]}-{moment[8:]}-7{noise[:3]}-a{noise[3:6]}-{noise[6:18]}"
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MS: Final = timedelta(milliseconds=1)
+
+
+def _epoch_ms(at: datetime) -> int:
+    return (at - _EPOCH) // _MS
+
+
+def _utc(at_ms: int) -> datetime:
+    return _EPOCH + at_ms * _MS
+
+
+def _spread_over(opened_ms: int, closed_ms: int, count: int) -> list[int]:
+    span = closed_ms - opened_ms
+    return [opened_ms + span * i // count for i in range(count)]
+
+
+_written_seconds: dict[int, str] = {}
+
+
+def _rfc3339(at_ms: int) -> str:
+    second, ms = divmod(at_ms, 1_000)
+    written = _written_seconds.get(second)
+    if written is None:
+        if len(_written_seconds) > 10_000:
+            _written_seconds.clear()
+        written = _written_seconds[second] = _utc(second * 1_000).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{written}.{ms:03d}Z"

@@ -1,0 +1,119 @@
+"""The demo's account at its end: what was published against what was metered, the ledger against the rollups."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from spendstream.core.progress import read_progress
+from spendstream.demo.publisher import PublisherStatus
+from spendstream.schemas import topics
+from spendstream.schemas.progress import Counters
+from spendstream.settings import Settings
+from spendstream.transport.offsets import high_watermarks
+
+_READ_TIMEOUT_MS: Final = 5_000
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What ClickHouse holds. Amounts are USD."""
+
+    ledger_calls: int = 0
+    ledger_usd: Decimal = Decimal(0)
+    rollup_calls: int = 0
+    rollup_usd: Decimal = Decimal(0)
+    dead_letters: int = 0
+
+
+@dataclass(frozen=True)
+class Equation:
+    """One line of the account: its words, and whether it holds."""
+
+    words: str
+    holds: bool
+
+
+def read_totals(client: Any) -> Totals:
+    """Ask ClickHouse. ``client``: one whose default database is the meter's. Raises the client's errors."""
+    ledger_calls, ledger_usd = client.query("SELECT count(), sum(cost_usd) FROM calls_v").result_rows[0]
+    rollup_calls, rollup_usd = client.query("SELECT sum(calls), sum(cost_usd) FROM spend_1m").result_rows[0]
+    dead_letters = client.query("SELECT count() FROM dead_letters_v").result_rows[0][0]
+    return Totals(
+        int(ledger_calls), ledger_usd or Decimal(0), int(rollup_calls), rollup_usd or Decimal(0), int(dead_letters)
+    )
+
+
+async def read_counters(settings: Settings) -> Counters:
+    """Return what became of every record, from the last marker that the meter wrote for each partition.
+
+    Raises: TimeoutError, when a marker that is there can't be read.
+    """
+    consumer = AIOKafkaConsumer(**settings.kafka_client(), enable_auto_commit=False, fetch_max_wait_ms=50)
+    await consumer.start()
+    try:
+        topic = settings.topic(topics.PROGRESS)
+        numbers = sorted(consumer.partitions_for_topic(topic) or await _partitions(consumer, topic))
+        ends = await high_watermarks(consumer, [TopicPartition(topic, number) for number in numbers])
+        return _sum([await _last_marker(consumer, at, end) for at, end in ends.items() if end])
+    finally:
+        await consumer.stop()
+
+
+async def _partitions(consumer: Any, topic: str) -> set[int]:
+    await consumer.topics()
+    return consumer.partitions_for_topic(topic) or set()
+
+
+async def _last_marker(consumer: Any, at: TopicPartition, end: int) -> Counters:
+    consumer.assign([at])
+    consumer.seek(at, end - 1)
+    for record in (await consumer.getmany(at, timeout_ms=_READ_TIMEOUT_MS)).get(at, []):
+        if record.offset == end - 1:
+            return read_progress(record.value).marker.counters
+    raise TimeoutError(f"{at.topic}[{at.partition}]: the marker at offset {end - 1} could not be read")
+
+
+def _sum(counters: Iterable[Counters]) -> Counters:
+    sums = dict.fromkeys(Counters.model_fields, 0)
+    for each in counters:
+        for name in sums:
+            sums[name] += getattr(each, name)
+    return Counters(**sums)
+
+
+def account(published: PublisherStatus, counters: Counters, before: Totals, after: Totals) -> list[Equation]:
+    """Return the equations that hold where nothing was lost and nothing counted twice.
+
+    ``before``: what ClickHouse held when the demo began; its rows are not of this run.
+    """
+    metered, duplicates, dead = counters.metered, counters.duplicates, counters.dead_letters
+    rolled_up = after.rollup_calls - before.rollup_calls
+    rows, letters = after.ledger_calls - before.ledger_calls, after.dead_letters - before.dead_letters
+    return [
+        Equation(
+            f"published {published.published:,} = metered {metered:,} + duplicates {duplicates:,} "
+            f"+ dead letters {dead:,}",
+            published.published == metered + duplicates + dead,
+        ),
+        Equation(
+            f"as the services sent them: {published.events:,} events, {published.duplicates:,} duplicates, "
+            f"{published.malformed:,} malformed",
+            (published.events, published.duplicates, published.malformed) == (metered, duplicates, dead),
+        ),
+        Equation(
+            f"ledger {_usd(after.ledger_usd)} = rollups {_usd(after.rollup_usd)}",
+            after.ledger_usd == after.rollup_usd,
+        ),
+        Equation(
+            f"in ClickHouse: {rows:,} calls in the ledger, {rolled_up:,} in the rollups, {letters:,} dead letters",
+            rows == metered == rolled_up and letters == dead,
+        ),
+    ]
+
+
+def _usd(amount: Decimal) -> str:
+    """Every digit: pico-dollars."""
+    return f"${amount:,.12f}"

@@ -1,0 +1,276 @@
+"""ClickHouse's HTTP protocol over the engine of this process: what clickhouse-connect, curl and BI tools speak.
+
+A thread per connection. The engine releases Python's lock while it works, so `/ping` answers during a heavy insert.
+Responses are not compressed: on the loopback that would only cost time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import closing
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+from spendstream.embedded.clickhouse_engine import Answer, Engine, EngineError, refusal
+from spendstream.embedded.clickhouse_request import Request, parse_request
+from spendstream.embedded.clickhouse_sql import split_insert
+
+MAX_BODY_BYTES = 1 << 30
+MAX_CONCURRENT_QUERIES = 100
+KEEP_ALIVE_S = 300
+
+log = logging.getLogger(__name__)
+
+# ClickHouse's own table: codes that are the client's doing, or have an HTTP status that says more than 500.
+_BAD_REQUEST_CODES = (
+    6,
+    26,
+    27,
+    33,
+    38,
+    41,
+    42,
+    43,
+    44,
+    52,
+    53,
+    62,
+    69,
+    72,
+    117,
+    130,
+    131,
+    271,
+    353,
+    354,
+    386,
+    456,
+    457,
+)
+_NOT_FOUND_CODES = (16, 46, 47, 50, 56, 60, 73, 81, 89, 115)
+_STATUS_BY_CODE = {
+    **dict.fromkeys(_BAD_REQUEST_CODES, HTTPStatus.BAD_REQUEST),
+    **dict.fromkeys(_NOT_FOUND_CODES, HTTPStatus.NOT_FOUND),
+    48: HTTPStatus.NOT_IMPLEMENTED,
+    159: HTTPStatus.REQUEST_TIMEOUT,
+    202: HTTPStatus.SERVICE_UNAVAILABLE,
+    209: HTTPStatus.SERVICE_UNAVAILABLE,
+    241: HTTPStatus.INSUFFICIENT_STORAGE,
+    497: HTTPStatus.FORBIDDEN,
+}
+_CONTENT_TYPES = {
+    "TabSeparated": "text/tab-separated-values; charset=UTF-8",
+    "TSV": "text/tab-separated-values; charset=UTF-8",
+    "CSV": "text/csv; charset=UTF-8; header=absent",
+    "JSON": "application/json; charset=UTF-8",
+    "JSONCompact": "application/json; charset=UTF-8",
+    "JSONEachRow": "application/x-ndjson; charset=UTF-8",
+    "Native": "application/octet-stream",
+    "Arrow": "application/vnd.apache.arrow.file",
+    "ArrowStream": "application/vnd.apache.arrow.stream",
+    "Parquet": "application/vnd.apache.parquet",
+}
+
+
+class ClickHouseServer(ThreadingHTTPServer):
+    """The listening socket, bound on construction. `drain` waits for the statements in flight."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], engine: Engine) -> None:
+        super().__init__(address, _Handler)
+        self.engine = engine
+        self.is_stopping = False
+        self._in_flight = 0
+        self._changed = threading.Condition()
+
+    def enter(self) -> None:
+        """Count one statement in. Raises: EngineError, when too many run or the server stops."""
+        with self._changed:
+            if self.is_stopping:
+                raise refusal(209, "The server is stopping", "SOCKET_TIMEOUT")
+            if self._in_flight >= MAX_CONCURRENT_QUERIES:
+                raise refusal(202, f"{self._in_flight} queries run already", "TOO_MANY_SIMULTANEOUS_QUERIES")
+            self._in_flight += 1
+
+    def leave(self) -> None:
+        """Count one statement out."""
+        with self._changed:
+            self._in_flight -= 1
+            self._changed.notify_all()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuse further statements and wait for those in flight. Return whether all ended in time."""
+        with self._changed:
+            self.is_stopping = True
+            return self._changed.wait_for(lambda: self._in_flight == 0, timeout_s)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what a connection died of; a client that goes away is no error."""
+        log.debug("connection from %s ended", client_address, exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ClickHouseServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = KEEP_ALIVE_S
+
+    def do_GET(self) -> None:
+        self._route(read_only=True)
+
+    def do_HEAD(self) -> None:
+        self._reply(HTTPStatus.OK, b"")
+
+    def do_POST(self) -> None:
+        self._route(read_only=False)
+
+    def _route(self, read_only: bool) -> None:
+        self.query_id = str(uuid.uuid4())
+        try:
+            body = self._read_body()
+        except ValueError as error:
+            self.close_connection = True
+            self._fail(refusal(1000, f"Unreadable body: {error}", "POCO_EXCEPTION"), HTTPStatus.BAD_REQUEST)
+            return
+        try:
+            self._serve(body, read_only)
+        except EngineError as error:
+            self._fail(error, _STATUS_BY_CODE.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR))
+        except OSError:
+            raise
+        except Exception as error:
+            log.exception("a statement failed for a reason of the server's own")
+            self._fail(refusal(1001, repr(error), "STD_EXCEPTION"), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _serve(self, body: bytes, read_only: bool) -> None:
+        # A page in a browser must not reach a server on the loopback; no database client sends an Origin.
+        if self.headers.get("Origin"):
+            raise refusal(497, "Requests of web pages are refused", "ACCESS_DENIED")
+        path = urlsplit(self.path).path
+        if path in ("/ping", "/replicas_status"):
+            self._reply(HTTPStatus.OK, b"Ok.\n")
+            return
+        if path not in ("/", "/query"):
+            self._reply(HTTPStatus.NOT_FOUND, f"There is no handle {path}\n".encode())
+            return
+        request = parse_request(self.path, self.headers, body, read_only)
+        if not request.text.strip():
+            self._reply(HTTPStatus.OK, b"Ok.\n")
+            return
+        self.query_id = request.query_id or self.query_id
+        self.server.enter()
+        try:
+            self._answer(request)
+        finally:
+            self.server.leave()
+
+    def _answer(self, request: Request) -> None:
+        started_at = time.monotonic()
+        insert = split_insert(request.text)
+        if insert is not None:
+            answer = self.server.engine.insert(insert, request.scope)
+        else:
+            stream = not request.is_buffered
+            answer = self.server.engine.query(request.text, request.scope, request.default_format, stream)
+        headers = _answer_headers(answer, time.monotonic() - started_at)
+        if answer.stream is None:
+            self._reply(HTTPStatus.OK, answer.body, headers)
+        else:
+            self._send_chunks(answer.stream, headers)
+
+    def _send_chunks(self, chunks: Generator[bytes, None, None], headers: dict[str, str]) -> None:
+        self._send_head(HTTPStatus.OK, {**headers, "Transfer-Encoding": "chunked"})
+        # A client that goes away ends the statement: closing the generator cancels it.
+        with closing(chunks):
+            try:
+                for chunk in chunks:
+                    self._send_chunk(chunk)
+            except EngineError as error:
+                # The status is sent. As ClickHouse does: the message as the last bytes, and no proper end.
+                self._send_chunk(f"{error}\n".encode())
+                self.close_connection = True
+                return
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _send_chunk(self, chunk: bytes) -> None:
+        self.wfile.write(b"%x\r\n" % len(chunk) + chunk + b"\r\n")
+
+    def _fail(self, error: EngineError, status: HTTPStatus) -> None:
+        log.debug("%s: %s", self.query_id, error)
+        self._reply(status, f"{error}\n".encode(), {"X-ClickHouse-Exception-Code": str(error.code)})
+
+    def _reply(self, status: HTTPStatus, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self._send_head(status, {**(headers or {}), "Content-Length": str(len(body))})
+        if body:
+            self.wfile.write(body)
+
+    def _send_head(self, status: HTTPStatus, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        self.send_header("X-ClickHouse-Server-Display-Name", "embedded")
+        self.send_header("X-ClickHouse-Query-Id", getattr(self, "query_id", ""))
+        self.send_header("X-ClickHouse-Timezone", "UTC")
+        for name, value in ({"Content-Type": "text/plain; charset=UTF-8"} | headers).items():
+            self.send_header(name, value)
+        if self.close_connection or self.server.is_stopping:
+            self.send_header("Connection", "close")
+        self.end_headers()
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            return _read_chunks(self.rfile.readline, self._read_exactly)
+        return self._read_exactly(int(self.headers.get("Content-Length") or 0))
+
+    def _read_exactly(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_BODY_BYTES:
+            raise ValueError(f"{size} bytes are more than {MAX_BODY_BYTES}")
+        data = self.rfile.read(size)
+        if len(data) < size:
+            raise ValueError(f"the connection ended after {len(data)} of {size} bytes")
+        return data
+
+    def version_string(self) -> str:
+        return "ClickHouse (embedded)"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug(format, *args)
+
+
+def _read_chunks(read_line: Callable[[int], bytes], read_exactly: Callable[[int], bytes]) -> bytes:
+    pieces: list[bytes] = []
+    total = 0
+    while True:
+        size = int(read_line(1024).split(b";")[0], 16)
+        total += size
+        if total > MAX_BODY_BYTES:
+            raise ValueError(f"more than {MAX_BODY_BYTES} bytes")
+        if size == 0:
+            break
+        pieces.append(read_exactly(size))
+        read_exactly(2)
+    while read_line(65536) not in (b"\r\n", b"\n", b""):
+        pass
+    return b"".join(pieces)
+
+
+def _answer_headers(answer: Answer, elapsed_s: float) -> dict[str, str]:
+    summary = {
+        "read_rows": answer.read_rows or answer.written_rows,
+        "written_rows": answer.written_rows,
+        "written_bytes": answer.written_bytes,
+        "elapsed_ns": int(elapsed_s * 1e9),
+    }
+    headers = {"X-ClickHouse-Summary": json.dumps({name: str(value) for name, value in summary.items()})}
+    if answer.format is not None:
+        headers["X-ClickHouse-Format"] = answer.format
+        headers["Content-Type"] = _CONTENT_TYPES.get(answer.format, "text/plain; charset=UTF-8")
+    return headers

@@ -1,0 +1,1 @@
+"""Kafka around the stream: its topics with their settings, and whether a broker answers."""

@@ -1,0 +1,179 @@
+"""Prometheus metrics: one place that names them all, with their meaning."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from spendstream.core.lateness import NO_WATERMARK
+from spendstream.schemas.progress import Counters
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_OUTCOMES: Final = ("metered", "duplicates", "dead_letters", "rerouted")
+_MARKS: Final = ("late", "corrections", "unpriced")
+
+
+class Metrics:
+    """The metrics of one worker, in a registry of its own so that a test can have its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self._records = Counter(
+            "spendstream_records_total", "Usage records by what became of them, once durable.", ["outcome"], registry=r
+        )
+        self._marked = Counter(
+            "spendstream_calls_marked_total",
+            "Metered calls that were late, corrections (beyond the allowed lateness) or unpriced.",
+            ["mark"],
+            registry=r,
+        )
+        self._rollups = Counter("spendstream_rollups_total", "Rollup records published.", registry=r)
+        self._absorb = Histogram(
+            "spendstream_absorb_seconds", "Time to meter one fetch batch.", buckets=_SECONDS, registry=r
+        )
+        self._batch = Histogram(
+            "spendstream_batch_records",
+            "Records in one fetch batch.",
+            buckets=(1, 10, 100, 1000, 5000, 20000, 100000),
+            registry=r,
+        )
+        self._flush = Histogram(
+            "spendstream_flush_seconds", "Time until a flush was acknowledged.", buckets=_SECONDS, registry=r
+        )
+        self._watermark = Gauge(
+            "spendstream_watermark_timestamp_seconds", "Greatest event time so far.", ["partition"], registry=r
+        )
+        self._aggregates = Gauge("spendstream_open_aggregates", "Aggregates in memory.", ["partition"], registry=r)
+        self._ids = Gauge("spendstream_known_event_ids", "Ids within the dedupe horizon.", ["partition"], registry=r)
+        self._other = Gauge(
+            "spendstream_other_calls",
+            "Calls of the open windows that the cardinality cap put into __other__.",
+            ["partition"],
+            registry=r,
+        )
+        self._notified = Counter(
+            "spendstream_notifications_sent_total", "Alert transitions told, by notifier.", ["notifier"], registry=r
+        )
+        self._notify_failed = Counter(
+            "spendstream_notifications_failed_total", "Attempts to tell that failed.", ["notifier"], registry=r
+        )
+        self._notify_dropped = Counter(
+            "spendstream_notifications_dropped_total",
+            "Alert transitions never told: expired (give_up_after), refused by the receiver, or failed (a fault here).",
+            ["notifier", "outcome"],
+            registry=r,
+        )
+        self._notify_seconds = Histogram(
+            "spendstream_notification_delivery_seconds",
+            "From the record of an alert's transition to its receipt.",
+            ["notifier"],
+            buckets=(*_SECONDS, 60, 300, 3600),
+            registry=r,
+        )
+        self._lag = Gauge(
+            "spendstream_lag_records", "Records published and not yet durable.", ["topic", "partition"], registry=r
+        )
+        self._rows = Counter("spendstream_sink_rows_total", "Rows written to ClickHouse.", ["table"], registry=r)
+        self._insert = Histogram(
+            "spendstream_sink_insert_seconds", "Time of one insert.", ["table"], buckets=_SECONDS, registry=r
+        )
+        self._sink_errors = Counter(
+            "spendstream_sink_errors_total", "Inserts that failed, by kind.", ["table", "kind"], registry=r
+        )
+        self._undecodable = Counter(
+            "spendstream_sink_undecodable_total", "Records that a sink could not read.", ["topic"], registry=r
+        )
+        self._lost = Counter(
+            "spendstream_sink_lost_records_total",
+            "Records that Kafka deleted before a sink had read them: reconcile and repair.",
+            ["topic", "partition"],
+            registry=r,
+        )
+        self._clickhouse_up = Gauge("spendstream_clickhouse_up", "1 while inserts succeed.", ["table"], registry=r)
+        self._changes = Counter(
+            "spendstream_detect_changes_total", "Aggregates whose change the detector took in.", registry=r
+        )
+        self._detect = Histogram(
+            "spendstream_detect_seconds", "Time to take in what was fetched and judge it.", buckets=_SECONDS, registry=r
+        )
+        self._behind = Gauge(
+            "spendstream_detect_behind_seconds", "The detection clock behind the wall clock.", registry=r
+        )
+        self._transitions = Counter(
+            "spendstream_alert_transitions_total", "Alert transitions published.", ["watch", "transition"], registry=r
+        )
+        self._snapshot_bytes = Gauge(
+            "spendstream_detect_snapshot_bytes", "Size of the detector's last snapshot.", registry=r
+        )
+        self._agent_failures = Counter(
+            "spendstream_agent_failures_total", "Failures of detector or notifiers, begun anew.", ["agent"], registry=r
+        )
+        self._groups = Gauge("spendstream_detect_groups", "Groups by watch.", ["watch"], registry=r)
+
+    def batch_absorbed(self, records: int, seconds: float) -> None:
+        self._batch.observe(records)
+        self._absorb.observe(seconds)
+
+    def flushed(self, partition: int, before: Counters, after: Counters, rollups: int, seconds: float) -> None:
+        for outcome in _OUTCOMES:
+            self._records.labels(outcome).inc(max(0, getattr(after, outcome) - getattr(before, outcome)))
+        for mark in _MARKS:
+            self._marked.labels(mark).inc(max(0, getattr(after, mark) - getattr(before, mark)))
+        self._rollups.inc(rollups)
+        self._flush.observe(seconds)
+
+    def state(self, partition: int, *, watermark_us: int, aggregates: int, ids: int, other_calls: int) -> None:
+        label = str(partition)
+        if watermark_us > NO_WATERMARK:
+            self._watermark.labels(label).set(watermark_us / 1e6)
+        self._aggregates.labels(label).set(aggregates)
+        self._ids.labels(label).set(ids)
+        self._other.labels(label).set(other_calls)
+
+    def lag(self, topic: str, partition: int, records: int) -> None:
+        self._lag.labels(topic, str(partition)).set(records)
+
+    def detected(self, changes: int, seconds: float, behind_s: float) -> None:
+        self._changes.inc(changes)
+        self._detect.observe(seconds)
+        self._behind.set(behind_s)
+
+    def alert(self, watch: str, transition: str) -> None:
+        self._transitions.labels(watch, transition).inc()
+
+    def agent_failed(self, agent: str) -> None:
+        self._agent_failures.labels(agent).inc()
+
+    def detect_state(self, snapshot_bytes: int, groups: Mapping[str, int]) -> None:
+        self._snapshot_bytes.set(snapshot_bytes)
+        for watch, count in groups.items():
+            self._groups.labels(watch).set(count)
+
+    # the notifiers' side: spendstream.agents.notify_delivery.NotifyMetrics
+    def notified(self, notifier: str, seconds: float) -> None:
+        self._notified.labels(notifier).inc()
+        self._notify_seconds.labels(notifier).observe(seconds)
+
+    def notify_failed(self, notifier: str) -> None:
+        self._notify_failed.labels(notifier).inc()
+
+    def notification_dropped(self, notifier: str, outcome: str) -> None:
+        self._notify_dropped.labels(notifier, outcome).inc()
+
+    # the sinks' side: spendstream.sinks.base.SinkMetrics
+    def inserted(self, table: str, rows: int, seconds: float) -> None:
+        self._rows.labels(table).inc(rows)
+        self._insert.labels(table).observe(seconds)
+        self._clickhouse_up.labels(table).set(1)
+
+    def insert_failed(self, table: str, kind: str) -> None:
+        self._sink_errors.labels(table, kind).inc()
+        if kind == "unavailable":
+            self._clickhouse_up.labels(table).set(0)
+
+    def undecodable(self, topic: str, reason: str) -> None:
+        self._undecodable.labels(topic).inc()
+
+    def records_lost(self, topic: str, partition: int, records: int) -> None:
+        self._lost.labels(topic, str(partition)).inc(records)

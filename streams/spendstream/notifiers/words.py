@@ -1,0 +1,92 @@
+"""An alert in words, the same for every notifier: a title, and lines that say why, who, and what it comes to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from spendstream.schemas.alert import Alert, Attribution, BudgetStatus, Part
+
+_PARTS: Final = 3
+_CONTRIBUTORS: Final = 3
+
+
+def title(alert: Alert) -> str:
+    """Return what happened in one line; of what is over, it says so first."""
+    return f"Resolved: {alert.title}" if alert.state == "resolved" else alert.title
+
+
+def lines(alert: Alert) -> list[str]:
+    """Return the lines under the title: why, facts, who, budget, projection, runbook; what is unknown is left out."""
+    return list(_lines(alert))
+
+
+def text(alert: Alert) -> str:
+    """Return title and lines, for receivers of plain text."""
+    return "\n".join((title(alert), *lines(alert)))
+
+
+def usd(value: Decimal | float) -> str:
+    """Return an amount for people: $1,240, $41.20, $0.0512; below a dollar two digits that count."""
+    number = float(value)
+    if not math.isfinite(number):
+        return "an unknown amount"
+    size, sign = abs(number), "-" if number < 0 else ""
+    if size >= 999.5:
+        return f"{sign}${size:,.0f}"
+    if size >= 0.095 or size == 0:
+        return f"{sign}${size:,.2f}"
+    places = min(12, 1 - math.floor(math.log10(size)))
+    return f"{sign}${size:.{places}f}"
+
+
+def _lines(alert: Alert) -> Iterator[str]:
+    if alert.attribution is not None:
+        yield from _why(alert.attribution)
+        yield from _who(alert.attribution)
+    if alert.budget is not None:
+        yield _budget(alert.budget)
+    if alert.projection is not None and alert.state != "resolved":
+        hour, month = alert.projection.excess_by_end_of_hour_usd, alert.projection.excess_by_end_of_month_usd
+        yield f"if it goes on: {_signed(hour)} by the end of the hour, {_signed(month)} by the end of the month"
+    if alert.state == "resolved" and alert.ends_at is not None:
+        yield f"from {_moment(alert.started_at)} to {_moment(alert.ends_at)}"
+    if alert.runbook:
+        yield f"runbook: {alert.runbook}"
+
+
+def _why(attribution: Attribution) -> Iterator[str]:
+    telling = [part for part in attribution.parts if part.change_usd_per_minute and part.words][:_PARTS]
+    if telling:
+        yield f"why: {'; '.join(map(_part, telling))}"
+    if attribution.facts:
+        yield f"beside the money: {'; '.join(attribution.facts)}"
+
+
+def _part(part: Part) -> str:
+    return f"{part.words} ({_signed(part.change_usd_per_minute)}/min)"
+
+
+def _who(attribution: Attribution) -> Iterator[str]:
+    top = attribution.contributors[:_CONTRIBUTORS]
+    if top:
+        named = [f"{one.value or f'no {one.dimension}'} {one.share:.0%}" for one in top]
+        yield f"who: {', '.join(named)}"
+
+
+def _budget(budget: BudgetStatus) -> str:
+    words = f"budget: {usd(budget.spent_usd)} of {usd(budget.amount_usd)} spent"
+    if budget.forecast_usd is not None:
+        words += f", heading for {usd(budget.forecast_usd)}"
+    return f"{words}; the period ends {_moment(budget.period_end)}"
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M %Z}"
+
+
+def _signed(value: Decimal) -> str:
+    return f"+{usd(value)}" if value > 0 else usd(value)

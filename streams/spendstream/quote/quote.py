@@ -1,0 +1,122 @@
+"""What each row of a file of usage costs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import polars as pl
+
+from spendstream.core.decode import decode
+from spendstream.core.money import usd_text
+from spendstream.core.pricing import PriceBook, Unpriced
+from spendstream.intake import Row, RowError, UsageRow
+from spendstream.intake.row import MAX_LINE_BYTES
+from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
+
+_BATCH_ROWS: Final = 10_000
+
+_REASONS: Final = {
+    Unpriced.PRICED: "",
+    Unpriced.UNKNOWN_MODEL: "unknown_model",
+    Unpriced.NO_RATE: "no_rate_for_bucket",
+    Unpriced.TOO_LARGE: "too_large",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One call and what it costs. Amounts are integer pico-dollars (1e-12 USD); None where it has no price.
+
+    ``by_bucket`` holds what is not zero. The counterfactuals are the cost of the same call without a cache, at the
+    standard service tier, and by the model that was requested.
+    """
+
+    line: int
+    event_id: str
+    provider: str
+    model: str
+    tokens: dict[str, int]
+    cost_pusd: int | None
+    by_bucket: dict[str, int]
+    without_cache_pusd: int | None
+    at_standard_tier_pusd: int | None
+    with_requested_model_pusd: int | None
+    rate_card_id: str
+    rate_source: str
+    tier_substituted: bool
+    unpriced_reason: str
+    missing_buckets: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return the quote as JSON values: amounts as decimal text in USD, ``"0.036"``, null where unpriced."""
+        return {
+            "event_id": self.event_id,
+            "provider": self.provider,
+            "model": self.model,
+            "cost_usd": _usd(self.cost_pusd),
+            "cost_usd_by_bucket": {bucket: usd_text(cost) for bucket, cost in self.by_bucket.items()},
+            "cost_without_cache_usd": _usd(self.without_cache_pusd),
+            "cost_at_standard_tier_usd": _usd(self.at_standard_tier_pusd),
+            "cost_with_requested_model_usd": _usd(self.with_requested_model_pusd),
+            "rate_card_id": self.rate_card_id,
+            "rate_source": self.rate_source,
+            "tier_substituted": self.tier_substituted,
+            "unpriced_reason": self.unpriced_reason,
+            "missing_buckets": list(self.missing_buckets),
+        }
+
+
+def quote_rows(rows: Iterable[Row], book: PriceBook) -> Iterator[Quote | RowError]:
+    """Yield a quote for each event and each error as it stands, in order within batches of 10,000 rows.
+
+    Errors of a batch come before its quotes.
+    """
+    stream = iter(rows)
+    while batch := list(islice(stream, _BATCH_ROWS)):
+        yield from (row for row in batch if isinstance(row, RowError))
+        events = [row for row in batch if isinstance(row, UsageRow)]
+        if events:
+            yield from _quotes(events, book)
+
+
+def _quotes(events: list[UsageRow], book: PriceBook) -> Iterator[Quote]:
+    decoded = decode([event.value for event in events], MAX_LINE_BYTES)
+    assert not decoded.rejected, "a row was checked by the same contract"
+    asked = pl.coalesce("requested_at_us", "occurred_at_us").alias("priced_at_us")
+    calls = decoded.calls.with_columns(asked)
+    costs = book.price(calls)
+    shown = calls.select(
+        "id_hi",
+        "id_lo",
+        "provider",
+        model=pl.when(pl.col("model_served") == "").then("model_requested").otherwise("model_served"),
+    )
+    tokens = calls.select(map(tokens_field, TOKEN_BUCKETS)).rows()
+    buckets = [(bucket, amounts.tolist()) for bucket, amounts in costs.by_bucket.items() if amounts.any()]
+    for i, (hi, lo, provider, model) in enumerate(shown.iter_rows()):
+        priced, card = bool(costs.priced[i]), int(costs.card[i])
+        yield Quote(
+            line=events[i].line,
+            event_id=str(uuid.UUID(int=(hi << 64) | lo)),
+            provider=provider,
+            model=model,
+            tokens={bucket: count for bucket, count in zip(TOKEN_BUCKETS, tokens[i], strict=True) if count},
+            cost_pusd=int(costs.total_pusd[i]) if priced else None,
+            by_bucket={bucket: amounts[i] for bucket, amounts in buckets if amounts[i]},
+            without_cache_pusd=int(costs.without_cache_pusd[i]) if priced else None,
+            at_standard_tier_pusd=int(costs.at_standard_tier_pusd[i]) if priced else None,
+            with_requested_model_pusd=int(costs.with_requested_model_pusd[i]) if priced else None,
+            rate_card_id=costs.cards[card].id if card >= 0 else "",
+            rate_source=costs.cards[card].source if card >= 0 else "",
+            tier_substituted=bool(costs.tier_substituted[i]),
+            unpriced_reason=_REASONS[Unpriced(int(costs.unpriced_reason[i]))],
+            missing_buckets=costs.missing_buckets(i),
+        )
+
+
+def _usd(pusd: int | None) -> str | None:
+    return None if pusd is None else usd_text(pusd)

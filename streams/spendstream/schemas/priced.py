@@ -1,0 +1,79 @@
+"""Priced calls: the ledger's rows, on the wire as Arrow IPC streams of many calls.
+
+One Kafka record is one IPC stream. Money is decimal128(38, 12): USD, exact to the pico-dollar; null where
+no rate is known, never a silent 0. Text is dictionary-encoded where it repeats.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+
+from spendstream.schemas.buckets import COST_BUCKETS, PROMPT_PARTS, TOKEN_BUCKETS, cost_column, tokens_field
+
+USD: Final = pa.decimal128(38, 12)
+_NAME: Final = pa.dictionary(pa.int32(), pa.string())
+_TIME: Final = pa.timestamp("us", tz="UTC")
+
+UNPRICED_REASONS: Final = ("", "unknown_model", "no_rate_for_bucket", "too_large")
+"""Why ``cost_usd`` is null, by the code of ``spendstream.core.pricing.Unpriced``."""
+
+LATENESS: Final = ("on_time", "late", "correction")
+"""on_time; after its minute closed but within the allowed lateness; beyond it, counted as a correction."""
+
+PRICED_SCHEMA: Final = pa.schema(
+    [
+        # identity
+        pa.field("event_id", pa.binary(16), nullable=False),  # the UUID's 16 bytes, big-endian (RFC 9562)
+        pa.field("occurred_at", _TIME, nullable=False),
+        pa.field("requested_at", _TIME),
+        pa.field("provider_response_id", pa.string(), nullable=False),
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("trace_id", pa.string(), nullable=False),
+        pa.field("span_id", pa.string(), nullable=False),
+        pa.field("conversation_id", pa.string(), nullable=False),
+        pa.field("task_id", pa.string(), nullable=False),
+        # call
+        pa.field("operation", _NAME, nullable=False),
+        pa.field("provider", _NAME, nullable=False),
+        pa.field("model", _NAME, nullable=False),  # served, else requested: what was priced
+        pa.field("model_requested", _NAME, nullable=False),
+        pa.field("model_served", _NAME, nullable=False),
+        pa.field("region", _NAME, nullable=False),
+        pa.field("service_tier", _NAME, nullable=False),
+        pa.field("status", _NAME, nullable=False),
+        pa.field("latency_ms", pa.int64()),
+        pa.field("usage_quality", _NAME, nullable=False),
+        # tokens
+        *(pa.field(tokens_field(bucket), pa.int64(), nullable=False) for bucket in TOKEN_BUCKETS),
+        pa.field("web_searches", pa.int64(), nullable=False),
+        *(pa.field(f"prompt_{part}_tokens", pa.int64(), nullable=False) for part in PROMPT_PARTS),
+        pa.field("gpu_us", pa.int64(), nullable=False),
+        # attribution
+        pa.field("service", _NAME, nullable=False),
+        pa.field("team", _NAME, nullable=False),
+        pa.field("feature", _NAME, nullable=False),
+        pa.field("customer", _NAME, nullable=False),
+        pa.field("user", _NAME, nullable=False),
+        pa.field("environment", _NAME, nullable=False),
+        pa.field("deployment", _NAME, nullable=False),
+        pa.field("tags", pa.string(), nullable=False),  # a JSON object, "" where none
+        # money
+        pa.field("cost_usd", USD),
+        *(pa.field(cost_column(bucket), USD) for bucket in COST_BUCKETS),
+        pa.field("cost_without_cache_usd", USD),
+        pa.field("cost_at_standard_tier_usd", USD),
+        pa.field("cost_with_requested_model_usd", USD),
+        pa.field("unpriced_reason", _NAME, nullable=False),
+        pa.field("rate_card_id", _NAME, nullable=False),
+        pa.field("rate_source", _NAME, nullable=False),
+        pa.field("provider_cost", USD),
+        pa.field("currency", _NAME, nullable=False),
+        # audit
+        pa.field("lateness", _NAME, nullable=False),
+        pa.field("recorded_at", _TIME, nullable=False),  # the Kafka timestamp of the usage record
+        pa.field("priced_at", _TIME, nullable=False),
+        pa.field("source_log", _NAME, nullable=False),
+        pa.field("source_partition", pa.int32(), nullable=False),
+        pa.field("source_offset", pa.int64(), nullable=False),
+    ]
+)

@@ -1,0 +1,194 @@
+"""The usage event: one model call, as the service that made it reports it.
+
+Field names follow OpenTelemetry GenAI and FOCUS where they have a term. No prompt or completion text, ever.
+"""
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from spendstream.schemas.buckets import INPUT_BUCKETS, PROMPT_PARTS, TOKEN_BUCKETS, tokens_field
+
+ServiceTier = Literal["standard", "batch", "flex", "priority"]
+Status = Literal["ok", "error", "timeout", "cancelled", "rate_limited", "filtered"]
+UsageQuality = Literal["reported", "partial", "estimated"]
+
+MAX_TOKENS: Final = 100_000_000
+"""Largest count of one bucket of one call. With ``spendstream.schemas.rate_card.MAX_RATE_USD_PER_MTOK`` it keeps
+every product of tokens and rate inside a signed 64-bit integer of pico-dollars."""
+
+MAX_GPU_SECONDS: Final = 10_000_000
+EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC)
+"""Nothing was billed by the token before; an older time is a broken clock (1970), not history."""
+LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_UUID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", re.ASCII)
+
+
+NIL: Final = UUID(int=0)
+"""What a forgotten id looks like: taken, all such events would be repeats of the first."""
+
+
+def _is_rfc3339(value: Any) -> Any:
+    """Take times as text with a zone only: a bare number would be read as seconds or as milliseconds by its size."""
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, str) and _RFC3339.fullmatch(value):
+        return value
+    raise PydanticCustomError("timestamp", "Input should be an RFC 3339 time with a zone, as 2026-01-31T12:00:00.5Z")
+
+
+def _is_uuid(value: Any) -> Any:
+    if isinstance(value, UUID) or (isinstance(value, str) and _UUID.fullmatch(value)):
+        if value == NIL or (isinstance(value, str) and not value.strip("0-")):
+            raise PydanticCustomError("nil_uuid", "Input should not be the nil UUID: mint an id for each call")
+        return value
+    raise PydanticCustomError("uuid", "Input should be a UUID, as 0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77")
+
+
+def _is_storable(value: str) -> str:
+    """Refuse lone surrogates and NUL: they can't be written as UTF-8, or end a string early downstream."""
+    if "\x00" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
+        raise PydanticCustomError("unstorable_text", "Input should not contain NUL or unpaired surrogates")
+    return value
+
+
+def _absent_means(default: Any) -> BeforeValidator:
+    return BeforeValidator(lambda value: default if value is None else value)
+
+
+Text = Annotated[str, Field(max_length=256), AfterValidator(_is_storable)]
+Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_is_storable)]
+Time = Annotated[AwareDatetime, BeforeValidator(_is_rfc3339), Field(ge=EARLIEST, lt=LATEST, strict=False)]
+Count = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+
+
+class UsageEvent(BaseModel):
+    """One model call. Token buckets are disjoint: they sum to the call's total.
+
+    Required: ``event_id``, ``occurred_at``, ``service``, ``provider``, a model, and the counts that were used.
+    Unknown fields are ignored; what is yours belongs in ``tags``. ``null`` means absent.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, title="Usage event, llm.usage.v1")
+
+    # identity
+    event_id: Annotated[UUID, BeforeValidator(_is_uuid)] = Field(
+        strict=False,
+        description="Minted by the producer once a call; retries of the publish repeat it. Not the provider's id.",
+    )
+    occurred_at: Time = Field(description="When the call ended. RFC 3339 with a zone.")
+    requested_at: Time | None = Field(None, description="When it was requested: picks the dated price.")
+    provider_response_id: Text | None = None
+    attempt: Annotated[int, _absent_means(1)] = Field(
+        1, ge=1, le=1000, description="1 for the first try of a task's step, 2 for its first retry."
+    )
+    trace_id: Text | None = None
+    span_id: Text | None = None
+    conversation_id: Text | None = None
+    task_id: Text | None = Field(None, description="The unit of work whose outcome counts: cost per outcome.")
+
+    # call
+    operation: Annotated[Name, _absent_means("chat")] = "chat"
+    provider: Name
+    model_requested: Name | None = None
+    model_served: Name | None = Field(None, description="What answered; priced before model_requested.")
+    region: Text | None = None
+    service_tier: Annotated[ServiceTier, _absent_means("standard")] = "standard"
+    status: Annotated[Status, _absent_means("ok")] = "ok"
+    latency_ms: int | None = Field(None, ge=0, le=86_400_000)
+    usage_quality: Annotated[UsageQuality, _absent_means("reported")] = "reported"
+
+    # tokens: disjoint buckets
+    input_tokens: Count | None = Field(None, description="Uncached text input.")
+    cache_read_tokens: Count | None = None
+    cache_write_5m_tokens: Count | None = None
+    cache_write_1h_tokens: Count | None = None
+    cache_write_tokens: Count | None = Field(None, description="Written to cache with an unstated lifetime.")
+    input_audio_tokens: Count | None = None
+    cache_read_audio_tokens: Count | None = None
+    input_image_tokens: Count | None = None
+    output_tokens: Count | None = Field(None, description="Visible text output, without reasoning.")
+    reasoning_tokens: Count | None = Field(None, description="Hidden reasoning, billed as output.")
+    output_audio_tokens: Count | None = None
+    output_image_tokens: Count | None = None
+    web_searches: Count | None = None
+
+    # prompt parts: what the input is made of; inside the input, not beside it
+    prompt_system_tokens: Count | None = None
+    prompt_history_tokens: Count | None = None
+    prompt_retrieval_tokens: Count | None = None
+    prompt_tools_tokens: Count | None = None
+    prompt_logging_tokens: Count | None = None
+
+    # attribution
+    service: Name
+    team: Text | None = None
+    feature: Text | None = None
+    customer: Text | None = None
+    user: Text | None = None
+    environment: Text | None = None
+    tags: dict[Name, Text] | None = Field(None, max_length=32)
+
+    # self-hosted
+    deployment: Text | None = Field(None, description="The configuration that served it: picks a GPU rate card.")
+    gpu_seconds: float | None = Field(
+        None,
+        ge=0,
+        le=MAX_GPU_SECONDS,
+        allow_inf_nan=False,
+        description="Seconds that the deployment was busy with the call, whatever its number of GPUs: the rate card's "
+        "`gpus` multiplies it.",
+    )
+
+    # the provider's own word, kept beside ours
+    provider_cost: Decimal | None = Field(None, ge=0, le=1_000_000, max_digits=18, decimal_places=12)
+    currency: str | None = Field(None, pattern=r"^[A-Z]{3}$")
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Self:
+        if self.model_served is None and self.model_requested is None:
+            raise PydanticCustomError(
+                "missing", "Field required: give model_served or model_requested", {"field": "model_requested"}
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_counts(self) -> Self:
+        counted = (*map(tokens_field, TOKEN_BUCKETS), "web_searches", "gpu_seconds")
+        if all(getattr(self, field) is None for field in counted):
+            raise PydanticCustomError(
+                "missing",
+                "Field required: give the token counts that were used (0 where none were)",
+                {"field": "input_tokens"},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_inside_the_input(self) -> Self:
+        parts = sum(getattr(self, f"prompt_{part}_tokens") or 0 for part in PROMPT_PARTS)
+        whole = sum(getattr(self, tokens_field(bucket)) or 0 for bucket in INPUT_BUCKETS)
+        if parts > whole:
+            raise PydanticCustomError(
+                "inconsistent_usage",
+                "Prompt parts sum to {parts} tokens, more than the input's {whole}",
+                {"parts": parts, "whole": whole, "field": "prompt_parts"},
+            )
+        return self
+
+    @property
+    def model(self) -> str:
+        """The model that is priced: the one that served the call, else the one requested."""
+        return self.model_served or self.model_requested or ""
+
+    @property
+    def partition_key(self) -> bytes:
+        """Kafka key: ``task_id``, else ``conversation_id``, else ``event_id``: retries meet in one partition."""
+        return (self.task_id or self.conversation_id or str(self.event_id)).encode()

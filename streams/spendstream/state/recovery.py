@@ -1,0 +1,183 @@
+"""Recovery: rebuild a partition's meter from what was published, before its first record is metered."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from spendstream.core.meter import MeterRules, PartitionMeter, new_marker, newest_marker, restore
+from spendstream.core.pricing import PriceBook
+from spendstream.core.progress import ProgressRecord, read_progress
+from spendstream.core.rollup.record import read_rollup
+from spendstream.schemas import topics
+from spendstream.schemas.progress import Progress
+from spendstream.state.errors import InterruptedFlush
+from spendstream.transport.offsets import high_watermarks
+
+log = structlog.get_logger(__name__)
+
+_READ_TIMEOUT_MS: Final = 1000
+_MAX_EMPTY_READS: Final = 30
+_RECOVERY_TIMEOUT_S: Final = 300
+
+
+class Recovery:
+    """Rebuilds meters. Reads with a consumer of its own, outside any group."""
+
+    def __init__(
+        self, client: dict[str, Any], group: str, topic: Callable[[str], str], rules: MeterRules, book: PriceBook
+    ) -> None:
+        self._client = client
+        self._group = group
+        self._topic = topic
+        self._rules = rules
+        self._book = book
+
+    async def recover(self, partition: int) -> PartitionMeter:
+        """Return the meter that goes on where the partition's last marker stands.
+
+        Without a marker it begins where the group has committed, else at the beginning of the log.
+
+        Raises: InterruptedFlush, when a crash left rollups of other dimensions behind the marker; TimeoutError.
+        """
+        consumer = AIOKafkaConsumer(
+            **self._client,
+            group_id=self._group,  # never joined: partitions are assigned by hand, to read what was committed
+            enable_auto_commit=False,
+            fetch_max_wait_ms=100,
+            fetch_max_bytes=64_000_000,
+            max_partition_fetch_bytes=16_000_000,
+        )
+        try:
+            async with asyncio.timeout(_RECOVERY_TIMEOUT_S):
+                await consumer.start()
+                return await self._recover(consumer, partition)
+        finally:
+            await consumer.stop()
+
+    async def _recover(self, consumer: AIOKafkaConsumer, partition: int) -> PartitionMeter:
+        records = await self._progress(consumer, partition)
+        live = await self._live_log(consumer, partition, [record for _, record in records])
+        if live is None:
+            marker = await self._first_marker(consumer, partition)
+            records.append((records[-1][0] if records else -1, ProgressRecord(marker, *_no_ids())))
+            live = marker.source_log
+            log.info("meter.new_log", partition=partition, source_log=live, offset=marker.through_offset + 1)
+        newest = newest_marker(live, [record for _, record in records])
+        rollups = []
+        for offset, value in await self._read(consumer, topics.ROLLUP, partition, newest.rollups_from):
+            found = read_rollup(self._rules.dimensions, value)
+            if found is None:
+                self._refuse_other_dimensions(value, live, newest.through_offset)
+            else:
+                rollups.append((offset, *found))
+        meter = restore(live, records, rollups, self._rules, self._book)
+        log.info(
+            "meter.recovered",
+            partition=partition,
+            source_log=live,
+            through_offset=newest.through_offset,
+            aggregates=len(meter.aggregates),
+            ids=meter.seen.count,
+        )
+        return meter
+
+    async def _progress(self, consumer: AIOKafkaConsumer, partition: int) -> list[tuple[int, ProgressRecord]]:
+        """Read the markers back as far as ids within the dedupe horizon lie; the last marker says how far."""
+        last = await self._read(consumer, topics.PROGRESS, partition, -1)
+        if not last:
+            return []
+        offset, value = last[-1]
+        start = min(read_progress(value).marker.ids_from, offset)
+        return [
+            (offset, read_progress(value))
+            for offset, value in await self._read(consumer, topics.PROGRESS, partition, start)
+        ]
+
+    async def _first_marker(self, consumer: AIOKafkaConsumer, partition: int) -> Progress:
+        """Name a log that was never metered after its first record: every worker that asks names it alike."""
+        source = TopicPartition(self._topic(topics.USAGE), partition)
+        consumer.assign([source])
+        begin = (await consumer.beginning_offsets([source]))[source]
+        end = (await high_watermarks(consumer, [source]))[source]
+        committed = await consumer.committed(source)
+        start = committed if committed is not None and begin <= committed <= end else begin
+        first_ms = max(await self._timestamp_from(consumer, source, start) or 0, 0) if start < end else 0
+        return new_marker(partition, f"{first_ms:x}-{start:x}", start - 1)
+
+    async def _timestamp_from(self, consumer: AIOKafkaConsumer, source: TopicPartition, offset: int) -> int | None:
+        """Return the Kafka timestamp of the first record at or behind an offset."""
+        consumer.seek(source, offset)
+        fetched = await consumer.getmany(source, timeout_ms=10 * _READ_TIMEOUT_MS, max_records=1)
+        for record in fetched.get(source, []):
+            return int(record.timestamp)
+        return None
+
+    async def _live_log(self, consumer: AIOKafkaConsumer, partition: int, records: list[ProgressRecord]) -> str | None:
+        """Return the log that the newest marker speaks of, or None where the topic was made anew since."""
+        if not records:
+            return None
+        marker = records[-1].marker
+        newest = newest_marker(marker.source_log, records)
+        source = TopicPartition(self._topic(topics.USAGE), partition)
+        begin = (await consumer.beginning_offsets([source]))[source]
+        end = (await high_watermarks(consumer, [source]))[source]
+        anew = newest.through_offset >= end
+        if not anew and begin <= newest.through_offset and newest.through_timestamp_ms >= 0:
+            found = await self._timestamp_at(consumer, source, newest.through_offset)
+            anew = found is not None and found != newest.through_timestamp_ms
+        if anew:
+            log.warning("meter.topic_made_anew", partition=partition, former_log=marker.source_log, end_offset=end)
+            return None
+        return newest.source_log
+
+    async def _timestamp_at(self, consumer: AIOKafkaConsumer, source: TopicPartition, offset: int) -> int | None:
+        consumer.assign([source])
+        consumer.seek(source, offset)
+        fetched = await consumer.getmany(source, timeout_ms=5 * _READ_TIMEOUT_MS, max_records=1)
+        for record in fetched.get(source, []):
+            if record.offset == offset:
+                return int(record.timestamp)
+        return None
+
+    async def _read(
+        self, consumer: AIOKafkaConsumer, topic: str, partition: int, start: int
+    ) -> list[tuple[int, bytes]]:
+        """Read a partition from an offset to its end, as it stands now: (offset, value), without tombstones.
+
+        ``start``: a negative one counts from the end, as an index does; one that expired begins at the beginning.
+        """
+        at = TopicPartition(self._topic(topic), partition)
+        end = (await high_watermarks(consumer, [at]))[at]
+        begin = (await consumer.beginning_offsets([at]))[at]
+        position = max(begin, end + start if start < 0 else start)
+        consumer.seek(at, position)
+        values: list[tuple[int, bytes]] = []
+        empty = 0
+        while position < end:
+            fetched = (await consumer.getmany(at, timeout_ms=_READ_TIMEOUT_MS)).get(at, [])
+            values.extend((r.offset, r.value) for r in fetched if r.value is not None)
+            advanced = await consumer.position(at)
+            empty = 0 if advanced > position else empty + 1
+            if empty >= _MAX_EMPTY_READS:
+                raise TimeoutError(f"{at.topic}[{partition}] stands at {position} of {end}: the broker sends nothing")
+            position = advanced
+        return values
+
+    def _refuse_other_dimensions(self, value: bytes, source_log: str, through_offset: int) -> None:
+        record = msgspec.json.decode(value)
+        if record["source_log"] == source_log and record["through_offset"] > through_offset:
+            former = ",".join(record["dimensions"])
+            raise InterruptedFlush(
+                f"a flush was interrupted while METER_DIMENSIONS was {former}, and now it is "
+                f"{','.join(self._rules.dimensions)}: its calls would count twice. Start once with the former "
+                "dimensions, stop, then change them"
+            )
+
+
+def _no_ids() -> tuple[Any, Any]:
+    return np.zeros((0, 2), dtype=np.uint64), np.zeros(0, dtype=np.int64)

@@ -1,0 +1,167 @@
+"""Snapshots of the detector in Kafka: what it knew, and the offsets at which it knew it.
+
+A snapshot is named arrays, packed and cut into chunks, and a manifest written last. Two slots take turns, so that the
+one before is whole until the next is. The topic is compacted: it comes to hold little more than two snapshots.
+"""
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from spendstream.core.detect.detector import Sections
+from spendstream.state.producer import AckedProducer, Record
+from spendstream.transport.offsets import high_watermarks
+
+log = structlog.get_logger(__name__)
+
+CHUNK_BYTES: Final = 900_000
+PARTITION: Final = 0
+_SLOTS: Final = ("a", "b")
+_MANIFEST: Final = "manifest"
+_SEPARATOR: Final = "|"
+_READ_TIMEOUT_MS: Final = 500
+_READ_WITHIN_S: Final = 120
+
+
+class Manifest(BaseModel):
+    """Names a snapshot's chunks, and where the topics stood. Written once all chunks are acknowledged."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    chunks: int
+    unpacked_bytes: int
+    digest: str
+    clock_us: int
+    rollup_offsets: dict[int, int]
+    alert_offsets: dict[int, int]
+
+
+def pack(sections: Sections) -> bytes:
+    """Return a snapshot's arrays as bytes. Raises: ValueError, for an array of Python objects."""
+    file = io.BytesIO()
+    arrays = {f"{section}{_SEPARATOR}{name}": a for section, named in sections.items() for name, a in named.items()}
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"{name} holds Python objects: a snapshot can't")
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def unpack(data: bytes) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+    """Read what ``pack`` wrote."""
+    sections: dict[str, dict[str, np.ndarray[Any, Any]]] = {}
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        for key in arrays.files:
+            section, _, name = key.partition(_SEPARATOR)
+            sections.setdefault(section, {})[name] = arrays[key]
+    return sections
+
+
+def copied(sections: Sections) -> Sections:
+    """Return a snapshot that later changes of the detector leave as it is."""
+    return {section: {name: array.copy() for name, array in named.items()} for section, named in sections.items()}
+
+
+class SnapshotStore:
+    """Writes and reads snapshots in one partition of a compacted topic."""
+
+    def __init__(self, producer: AckedProducer, topic: str) -> None:
+        self._producer = producer
+        self._topic = topic
+
+    async def write(self, sections: Sections, manifest: Mapping[str, Any]) -> int:
+        """Write a snapshot: its chunks, then its manifest. Returns the bytes written.
+
+        ``manifest``: ``number``, ``clock_us`` and the offsets. Encoding runs in a thread.
+        """
+        packed, whole = await asyncio.to_thread(_compressed, sections)
+        number = int(manifest["number"])
+        pieces = [packed[at : at + CHUNK_BYTES] for at in range(0, len(packed), CHUNK_BYTES)]
+        records = [
+            Record(_key(number, f"{index:05}"), b"%d\n" % number + piece, PARTITION)
+            for index, piece in enumerate(pieces)
+        ]
+        await self._producer.write(self._topic, records)
+        complete = Manifest(
+            **manifest, chunks=len(pieces), unpacked_bytes=whole, digest=hashlib.sha256(packed).hexdigest()
+        )
+        await self._producer.write(
+            self._topic, [Record(_key(number, _MANIFEST), complete.model_dump_json().encode(), PARTITION)]
+        )
+        return len(packed)
+
+    async def read(self, consumer: AIOKafkaConsumer) -> tuple[Manifest, dict[str, Any]] | None:
+        """Return the newest snapshot that is whole; None where there is none. ``consumer``: started, in no group.
+
+        Raises: TimeoutError.
+        """
+        records = await read_all(consumer, TopicPartition(self._topic, PARTITION))
+        newest = {record.key: record.value for record in records if record.key is not None and record.value is not None}
+        manifests = sorted(_manifests(newest), key=lambda manifest: manifest.number, reverse=True)
+        for manifest in manifests:
+            packed = _assembled(newest, manifest)
+            if packed is not None:
+                data = pa.decompress(packed, manifest.unpacked_bytes, codec="zstd", asbytes=True)
+                return manifest, await asyncio.to_thread(unpack, data)
+            log.warning("detect.snapshot_incomplete", number=manifest.number)
+        return None
+
+
+async def read_all(consumer: AIOKafkaConsumer, at: TopicPartition, start: int | None = None) -> list[Any]:
+    """Read a partition, from ``start`` or its beginning, to its end as it stands now.
+
+    The consumer's assignment becomes this partition alone. Raises: TimeoutError.
+    """
+    consumer.assign([at])
+    end = (await high_watermarks(consumer, [at]))[at]
+    begin = (await consumer.beginning_offsets([at]))[at]
+    position = max(begin, start if start is not None else begin)
+    consumer.seek(at, position)
+    records: list[Any] = []
+    async with asyncio.timeout(_READ_WITHIN_S):
+        while position < end:
+            records.extend((await consumer.getmany(at, timeout_ms=_READ_TIMEOUT_MS)).get(at, []))
+            position = await consumer.position(at)
+    return records
+
+
+def _compressed(sections: Sections) -> tuple[bytes, int]:
+    data = pack(sections)
+    return pa.compress(data, codec="zstd", asbytes=True), len(data)
+
+
+def _key(number: int, part: str) -> bytes:
+    return f"{_SLOTS[number % len(_SLOTS)]}/{part}".encode()
+
+
+def _manifests(newest: Mapping[bytes, bytes]) -> list[Manifest]:
+    found = []
+    for slot in _SLOTS:
+        value = newest.get(f"{slot}/{_MANIFEST}".encode())
+        if value is not None:
+            try:
+                found.append(Manifest.model_validate_json(value))
+            except ValidationError as error:
+                log.warning("detect.snapshot_unreadable", slot=slot, error=str(error))
+    return found
+
+
+def _assembled(newest: Mapping[bytes, bytes], manifest: Manifest) -> bytes | None:
+    """Return a snapshot's bytes; None where a chunk is missing or is of another snapshot."""
+    pieces = []
+    for index in range(manifest.chunks):
+        number, _, piece = newest.get(_key(manifest.number, f"{index:05}"), b"").partition(b"\n")
+        if number != b"%d" % manifest.number:
+            return None
+        pieces.append(piece)
+    packed = b"".join(pieces)
+    return packed if hashlib.sha256(packed).hexdigest() == manifest.digest else None

@@ -1,0 +1,103 @@
+"""The topic of silences: read whole, written one record at a time."""
+
+import asyncio
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import ValidationError
+
+from spendstream.errors import SpendstreamError
+from spendstream.schemas import topics
+from spendstream.schemas.alert import Silence
+from spendstream.settings import Settings
+from spendstream.state.producer import AckedProducer, Record
+from spendstream.transport.offsets import high_watermarks
+
+_TIMEOUT_S: Final = 30.0
+_POLL_MS: Final = 100
+
+
+class SilenceTopicMissing(SpendstreamError):
+    """The topic of silences isn't there."""
+
+
+class SilenceTopicStalled(SpendstreamError):
+    """Kafka answers, but neither takes nor sends silences."""
+
+
+def encode(silence: Silence) -> Record:
+    """Return a silence as a record: its id is the key, so that a newer one replaces it."""
+    return Record(silence.silence_id.encode(), silence.model_dump_json().encode(), partition=0)
+
+
+def decode(value: bytes | None) -> Silence | None:
+    """Return a record's silence; None for a deleted one, and for what is none."""
+    if value is None:
+        return None
+    try:
+        return Silence.model_validate_json(value)
+    except ValidationError:
+        return None
+
+
+async def write_silence(settings: Settings, silence: Silence) -> None:
+    """Write a silence. Returns once Kafka has acknowledged it.
+
+    Raises: SilenceTopicMissing; SilenceTopicStalled; aiokafka's KafkaConnectionError, where no broker answers.
+    """
+    topic = settings.topic(topics.SILENCE)
+    consumer = AIOKafkaConsumer(**settings.kafka_client())
+    try:
+        await consumer.start()
+        await _require(consumer, topic)
+    finally:
+        await consumer.stop()
+    producer = AckedProducer(settings.kafka_client())
+    try:
+        await producer.start()
+        async with asyncio.timeout(_TIMEOUT_S):
+            await producer.write(topic, [encode(silence)])
+    except TimeoutError as error:
+        words = f"Kafka did not acknowledge silence {silence.silence_id} within {_TIMEOUT_S:g} s: see `silence list`"
+        raise SilenceTopicStalled(words) from error
+    finally:
+        await producer.stop()
+
+
+async def read_silences(settings: Settings) -> list[Silence]:
+    """Return every silence as it was last written, the ended ones too, by start.
+
+    Raises: SilenceTopicMissing; SilenceTopicStalled; aiokafka's errors.
+    """
+    consumer = AIOKafkaConsumer(**settings.kafka_client(), enable_auto_commit=False, fetch_max_wait_ms=_POLL_MS)
+    try:
+        await consumer.start()
+        await _require(consumer, settings.topic(topics.SILENCE))
+        async with asyncio.timeout(_TIMEOUT_S):
+            found = await _read(consumer, TopicPartition(settings.topic(topics.SILENCE), 0))
+    except TimeoutError as error:
+        raise SilenceTopicStalled(f"Kafka did not send its silences within {_TIMEOUT_S:g} s: try again") from error
+    finally:
+        await consumer.stop()
+    return sorted(found.values(), key=lambda silence: (silence.starts_at, silence.silence_id))
+
+
+async def _read(consumer: Any, partition: TopicPartition) -> dict[str, Silence]:
+    end = (await high_watermarks(consumer, [partition]))[partition]
+    consumer.seek(partition, (await consumer.beginning_offsets([partition]))[partition])
+    found: dict[str, Silence] = {}
+    while await consumer.position(partition) < end:
+        for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
+            for record in records:
+                silence = decode(record.value)
+                if silence is not None:
+                    found[silence.silence_id] = silence
+                elif record.value is None and record.key is not None:
+                    found.pop(record.key.decode("utf-8", "replace"), None)
+    return found
+
+
+async def _require(consumer: Any, topic: str) -> None:
+    # All names: some brokers create a topic whose metadata is asked for by name.
+    if topic not in await consumer.topics():
+        raise SilenceTopicMissing(f"Kafka has no topic {topic}: run `spendstream topics`")

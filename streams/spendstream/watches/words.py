@@ -1,0 +1,109 @@
+"""Rules and scopes as a person would say them."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Final, assert_never
+
+from spendstream.schemas.watch import AnomalyRule, BudgetRule, BurnRate, Measure, Rule, ThresholdRule
+
+_UNITS: Final = ((604_800, "w"), (86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_DEPARTS: Final = {
+    "up": "more than {} above the usual",
+    "down": "more than {} below the usual",
+    "both": "more than {} off the usual",
+}
+_MONEY: Final = ("cost", "cost_per_call")
+_SHARES: Final = ("reasoning_share", "cache_hit_rate", "failure_share", "retry_share", "unpriced_share")
+
+
+def rule_in_words(rule: Rule) -> str:
+    """Return a rule in one line: ``$5,000 a month, Europe/Berlin: 50%, 80%, 100%, forecast, burn 1h/5m at 14.4``."""
+    match rule:
+        case AnomalyRule():
+            return _anomaly(rule)
+        case BudgetRule():
+            return _budget(rule)
+        case ThresholdRule():
+            return _threshold(rule)
+    assert_never(rule)
+
+
+def duration_in_words(seconds: int) -> str:
+    """Return seconds in the largest unit that needs no fraction: 5400 is ``90m``."""
+    if seconds == 0:
+        return "0"
+    size, unit = next((size, unit) for size, unit in _UNITS if seconds % size == 0)
+    return f"{seconds // size}{unit}"
+
+
+def scope_in_words(scope: Mapping[str, Sequence[str]]) -> str:
+    """Return a scope as ``team search, environment production or staging``; ``everything`` where it is empty."""
+    if not scope:
+        return "everything"
+    return ", ".join(f"{name} {' or '.join(value or '(none)' for value in values)}" for name, values in scope.items())
+
+
+def usd_in_words(amount: Decimal) -> str:
+    """Return an amount with all its digits, and with cents where it has a fraction: ``$5,000``, ``$0.50``."""
+    text = f"{amount:,f}"
+    whole, _, digits = text.partition(".")
+    digits = digits.rstrip("0")
+    return f"${whole}.{digits:0<2}" if digits else f"${whole}"
+
+
+def percent(share: float) -> str:
+    """Return a share as ``50%`` or ``12.5%``."""
+    return f"{share * 100:.6g}%"
+
+
+def _anomaly(rule: AnomalyRule) -> str:
+    said = f"{_name(rule.measure)} {_DEPARTS[rule.direction].format(percent(rule.min_change))}"
+    if rule.sensitivity != "normal":
+        said += f", {rule.sensitivity} sensitivity"
+    if rule.no_data_after is not None:
+        said += f", or no calls for {duration_in_words(rule.no_data_after)}"
+    return said
+
+
+def _budget(rule: BudgetRule) -> str:
+    said = f"{usd_in_words(rule.amount_usd)} a {rule.period}"
+    if rule.amounts:
+        said += f" ({len(rule.amounts)} of other amounts)" if len(rule.amounts) > 1 else " (one of another amount)"
+    marks = [percent(threshold) for threshold in rule.thresholds]
+    marks += ["forecast"] if rule.forecast else []
+    marks += ["burn " + ", ".join(map(_burn_rate, rates))] if (rates := _fitting(rule)) else []
+    return f"{said}, {rule.time_zone}: {', '.join(marks) or 'recorded alone'}"
+
+
+def _fitting(rule: BudgetRule) -> list[BurnRate]:
+    period_s = {"day": 86_400, "week": 604_800, "month": 28 * 86_400}[rule.period]
+    return [rate for rate in rule.burn_rates if rate.long < period_s]
+
+
+def _burn_rate(rate: BurnRate) -> str:
+    return f"{duration_in_words(rate.long)}/{duration_in_words(rate.short)} at {rate.factor:g}"
+
+
+def _threshold(rule: ThresholdRule) -> str:
+    bound, side = (rule.above, "above") if rule.above is not None else (rule.below, "below")
+    assert bound is not None
+    said = f"{_name(rule.measure)} {side} {_value(rule.measure, bound)} over {duration_in_words(rule.window)}"
+    return said + (f", for {duration_in_words(rule.lasting)}" if rule.lasting else "")
+
+
+def _value(measure: Measure, value: float) -> str:
+    if measure in _SHARES:
+        return percent(value)
+    if measure in _MONEY:
+        return usd_in_words(Decimal(repr(value))) + ("/min" if measure == "cost" else "")
+    if measure in ("calls", "tokens"):
+        return f"{_number(value)}/min"
+    return f"{_number(value)} ms" if measure == "latency_ms" else _number(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.6f}".rstrip("0").rstrip(".")
+
+
+def _name(measure: Measure) -> str:
+    return measure.removesuffix("_ms").replace("_", " ")
