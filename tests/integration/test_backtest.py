@@ -19,9 +19,9 @@ from spendstream.backtest.history import HistoryFeed
 from spendstream.cli.root import run
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator
 from spendstream.clickhouse.template import Target
-from spendstream.core.clock import epoch_us
 from spendstream.core.money import PUSD
 from spendstream.core.rollup.measures import COLUMN, COST
+from spendstream.core.timestamps import epoch_us
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
 from spendstream.sinks.rollups import Rollups

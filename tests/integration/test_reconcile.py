@@ -16,12 +16,12 @@ from clickhouse_connect.driver.client import Client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator
 from spendstream.clickhouse.template import Target
 from spendstream.core.batch import RecordBatch
-from spendstream.core.clock import epoch_us
 from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import MeterRules, PartitionMeter, Taken, new_marker
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import write_progress
 from spendstream.core.rollup.record import rollup_record
+from spendstream.core.timestamps import epoch_us
 from spendstream.embedded.broker import EmbeddedBroker
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.kafka.topics import TopicSpec, ensure_topics

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS, AggregateKey, Aggregates
 from spendstream.core.rollup.measures import BUCKET_COSTS, COLUMN, COST, COUNTERFACTUALS, MEASURES, SUMS, TOKENS
 from spendstream.core.rollup.record import read_rollup, rollup_record
+from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.rollup import ON_TIME, OTHER
 
 TEAM = ("team",)

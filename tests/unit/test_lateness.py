@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.lateness import NO_WATERMARK, advance, is_final, judge_lateness, window_of
+from spendstream.core.timestamps import MINUTE_US
 from tests.unit.log import NOON_MS
 
 NOON_US = NOON_MS * 1000

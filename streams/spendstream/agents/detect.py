@@ -17,9 +17,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from spendstream.agents.detect_leader import Leader, Progress, read_alert, read_silence, slices
 from spendstream.agents.detect_seed import Seeder
-from spendstream.core.clock import US
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.timestamps import US
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.schemas.alert import Alert, Silence

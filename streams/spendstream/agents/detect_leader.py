@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import ValidationError
 
 from spendstream.agents.detect_seed import Stand
-from spendstream.core.clock import US
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.timestamps import US
 from spendstream.schemas import topics
 from spendstream.schemas.alert import Alert, Silence
 from spendstream.schemas.watch import Watches

@@ -18,9 +18,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.seeding import History, Seeding
+from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas import topics
 from spendstream.settings import Settings
 from spendstream.sinks.clickhouse import Backoff, ClickHouseSettings, open_client

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from spendstream.backtest.errors import BacktestError
 from spendstream.backtest.feed import MINUTE_S, Part, Step
-from spendstream.core.clock import MINUTE_US, US, from_epoch_us
 from spendstream.core.detect.groups import Values
 from spendstream.core.detect.measures import DEFINITIONS
 from spendstream.core.money import PUSD
 from spendstream.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS, SUMS
+from spendstream.core.timestamps import MINUTE_US, US, from_epoch_us
 from spendstream.schemas.buckets import COST_BUCKETS, cost_column
 from spendstream.schemas.watch import Measure
 

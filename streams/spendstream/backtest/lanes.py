@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendstream.backtest.feed import MINUTE_S, Part, Step
-from spendstream.core.clock import MINUTE_US, US, epoch_us, from_epoch_us
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.finding import CLOSE_AFTER_US
 from spendstream.core.detect.rollups import Changes
+from spendstream.core.timestamps import MINUTE_US, US, epoch_us, from_epoch_us
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import AnomalyRule, Watches
 

@@ -9,11 +9,11 @@ import numpy as np
 from spendstream.backtest.errors import BacktestError
 from spendstream.backtest.record import Chart, key_of, measure_of
 from spendstream.backtest.spans import Span, labels, spans, united
-from spendstream.core.clock import MINUTE_US, US
 from spendstream.core.detect.budget.calendar import period_of
 from spendstream.core.detect.describe import who
 from spendstream.core.detect.measures import unit
 from spendstream.core.money import PUSD
+from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import AnomalyRule, BudgetRule, ThresholdRule
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendstream.backtest.errors import BacktestError
-from spendstream.core.clock import epoch_us
 from spendstream.core.detect.groups import Values
 from spendstream.core.money import PUSD
+from spendstream.core.timestamps import epoch_us
 from spendstream.intake.row import RowError
 from spendstream.intake.times import time_reader
 

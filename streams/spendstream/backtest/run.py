@@ -8,7 +8,7 @@ from typing import Final
 from spendstream.backtest.errors import BacktestError
 from spendstream.backtest.feed import Feed, Step
 from spendstream.backtest.lanes import Lanes, Observer
-from spendstream.core.clock import MINUTE_US, from_epoch_us
+from spendstream.core.timestamps import MINUTE_US, from_epoch_us
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import AnomalyRule, BudgetRule, Measure, Watch, Watches
 

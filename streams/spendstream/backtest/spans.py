@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from spendstream.core.clock import epoch_us
+from spendstream.core.timestamps import epoch_us
 from spendstream.schemas.alert import Alert
 
 LABEL_ROWS: Final = 3

@@ -18,8 +18,8 @@ from spendstream.backtest import Backtest, BacktestError, Feed, Summary
 from spendstream.backtest.series import Meaning
 from spendstream.cli.console import echo_json, err, out, table
 from spendstream.cli.intake_options import INVALID_EXIT, RowErrors, TimeFormatOption, refuse
-from spendstream.core.clock import MINUTE_US, US, epoch_us, from_epoch_us
 from spendstream.core.detect.describe import amount
+from spendstream.core.timestamps import MINUTE_US, US, epoch_us, from_epoch_us
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.rollup import DIMENSIONS
 from spendstream.schemas.watch import AnomalyRule, Watches, duration_s

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
+from spendstream.core.timestamps import MINUTE_US
 
 ON_TIME_CODE: Final = 0
 LATE_CODE: Final = 1

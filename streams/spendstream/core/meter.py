@@ -15,7 +15,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
-from spendstream.core.clock import epoch_us
 from spendstream.core.decode import decode
 from spendstream.core.decode.explain import Rejection
 from spendstream.core.dedupe import Ids, SeenIds
@@ -25,6 +24,7 @@ from spendstream.core.progress import ProgressRecord
 from spendstream.core.rollup.aggregates import AggregateKey, Aggregates
 from spendstream.core.rollup.blocks import blocks
 from spendstream.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS
+from spendstream.core.timestamps import epoch_us
 from spendstream.schemas.dead_letter import Reason
 from spendstream.schemas.progress import Counters, Progress
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from spendstream.core.clock import US
 from spendstream.core.detect.cut import Bounds, Cut, Source
 from spendstream.core.detect.groups import Values
 from spendstream.core.detect.seeding import History, Seeding, Spent
 from spendstream.core.money import PUSD
+from spendstream.core.timestamps import US
 from spendstream.schemas.rollup import DIMENSIONS, ON_TIME
 
 CHUNK_US: Final = 86_400 * US

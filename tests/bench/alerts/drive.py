@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spendstream.core.clock import MINUTE_US, US
 from spendstream.core.detect.anomaly import AnomalyEvaluator
 from spendstream.core.detect.finding import Level, Updates
 from spendstream.core.detect.groups import Groups
 from spendstream.core.detect.measures import CALLS, SPEND
 from spendstream.core.rollup.measures import SUMS
+from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.watch import AnomalyRule, Watch
 from tests.bench.alerts.traffic import Series
 

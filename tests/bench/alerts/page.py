@@ -6,7 +6,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from spendstream.core.clock import MINUTE_US
+from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.watch import AnomalyRule
 from tests.bench.alerts import cost, rival, tables
 from tests.bench.alerts.drive import Drive, Raised

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
+from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.watch import AnomalyRule
 from tests.bench.alerts.drive import Raised
 from tests.bench.alerts.traffic import Series

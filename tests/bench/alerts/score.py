@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spendstream.core.clock import MINUTE_US
+from spendstream.core.timestamps import MINUTE_US
 from tests.bench.alerts.drive import Raised
 from tests.bench.alerts.incidents import KINDS, Incident
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
+from spendstream.core.timestamps import MINUTE_US
 
 MONDAY_US = 1_772_409_600 * 1_000_000  # 2026-03-02T00:00Z
 WEEK = 7 * 1440

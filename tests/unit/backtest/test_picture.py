@@ -12,7 +12,7 @@ from spendstream.backtest.picture import draw
 from spendstream.backtest.record import Chart, Recorder, Sizes
 from spendstream.backtest.series import SeriesFeed
 from spendstream.backtest.spans import LABEL_ROWS, Span, labels, spans, united
-from spendstream.core.clock import MINUTE_US, epoch_us
+from spendstream.core.timestamps import MINUTE_US, epoch_us
 from spendstream.schemas.watch import Watches
 from tests.unit.backtest import series
 

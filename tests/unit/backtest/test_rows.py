@@ -9,8 +9,8 @@ import pytest
 
 from spendstream.backtest import BacktestError
 from spendstream.backtest.rows import Columns, read_rows
-from spendstream.core.clock import from_epoch_us
 from spendstream.core.money import PUSD
+from spendstream.core.timestamps import from_epoch_us
 from spendstream.intake.row import RowError
 from tests.unit.backtest import series
 

@@ -10,7 +10,7 @@ import pytest
 from spendstream.backtest import Backtest, BacktestError
 from spendstream.backtest.lanes import Pace
 from spendstream.backtest.series import SeriesFeed
-from spendstream.core.clock import MINUTE_US, US
+from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import Watches
 from tests.unit.backtest import series

@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from spendstream.core.clock import epoch_us
 from spendstream.core.detect.finding import Evaluator, Finding, Updates
 from spendstream.core.detect.groups import Groups
 from spendstream.core.money import PUSD
 from spendstream.core.rollup.measures import COLUMN, COST, SUMS
+from spendstream.core.timestamps import epoch_us
 from spendstream.schemas.watch import Watch
 
 MINUTE = 60_000_000

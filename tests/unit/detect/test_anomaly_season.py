@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.anomaly.limits import HOUR_US
 from spendstream.core.detect.anomaly.season import Season
+from spendstream.core.timestamps import MINUTE_US
 from tests.unit.detect.anomaly_world import START_US, minute, settled
 
 WEEK = 7 * 1440

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.finding import Level, Updates
 from spendstream.core.rollup.measures import COLUMN, SUMS
+from spendstream.core.timestamps import MINUTE_US
 from tests.unit.detect.anomaly_world import CENT, START_US, World, level, minute, settled
 
 

@@ -13,11 +13,11 @@ import pytest
 
 import spendstream.demo
 from spendstream.core.batch import RecordBatch
-from spendstream.core.clock import MINUTE_US, epoch_us
 from spendstream.core.detect.attribution import Cube, Profiles, attribute
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook
 from spendstream.core.rollup.measures import SUMS
+from spendstream.core.timestamps import MINUTE_US, epoch_us
 from spendstream.demo.generator import Traffic
 from spendstream.demo.incidents import Incident, Kind
 from spendstream.schemas.alert import Attribution, Factor

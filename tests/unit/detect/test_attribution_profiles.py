@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.attribution import Profiles
 from spendstream.core.detect.attribution.profiles import HALF_LIFE_MINUTES
 from spendstream.core.rollup.measures import COLUMN, SUMS
+from spendstream.core.timestamps import MINUTE_US
 
 CALLS = COLUMN["calls"]
 START = 29_000_000

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spendstream.core.clock import epoch_us, from_epoch_us
 from spendstream.core.detect.budget.calendar import Calendar, period_of
+from spendstream.core.timestamps import epoch_us, from_epoch_us
 from tests.unit.detect.spending import DAY, HOUR, MINUTE, at
 
 

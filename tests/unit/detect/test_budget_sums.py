@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.budget import BudgetEvaluator, period_of
 from spendstream.core.money import PUSD
 from spendstream.core.rollup.measures import COST
+from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.watch import BudgetRule
 from tests.unit.detect.spending import DAY, HOUR, MINUTE, at, groups, spend, updates
 

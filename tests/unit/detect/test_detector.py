@@ -8,8 +8,8 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from spendstream.core.clock import MINUTE_US, US, from_epoch_us
 from spendstream.core.detect.detector import Detector
+from spendstream.core.timestamps import MINUTE_US, US, from_epoch_us
 from spendstream.schemas.alert import Alert, Silence
 from spendstream.schemas.watch import AnomalyRule, BudgetRule, Notifier, ThresholdRule, Watch, Watches
 from tests.unit.detect.rollup_log import NAMES, RollupLog, minute

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from spendstream.core.clock import MINUTE_US, US
 from spendstream.core.detect.finding import Finding, Level
 from spendstream.core.detect.lifecycle import TOLD_AGAIN_FROM, UPDATE_EVERY_S, Case, Lifecycle, Why
+from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import AnomalyRule, Watch
 from tests.unit.detect.rollup_log import BEGAN_US

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from spendstream.agents.detect_leader import SLICE_US, slices
-from spendstream.core.clock import US
 from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.timestamps import US
 from tests.unit.detect.rollup_log import BEGAN_US
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spendstream.core.clock import epoch_us
+from spendstream.core.timestamps import epoch_us
 from spendstream.reconcile.compare import Range
 from spendstream.reconcile.measures import COSTS, SUMS
 from spendstream.reconcile.plan import Row, Window, corrections, dimensions_in_use, is_window_final, version

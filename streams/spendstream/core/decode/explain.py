@@ -7,8 +7,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from spendstream.core.clock import epoch_us
 from spendstream.core.decode.columns import CALL_SCHEMA, COUNTS, DEFAULTED_TEXT, OPTIONAL_TEXT, REQUIRED_NAMES
+from spendstream.core.timestamps import epoch_us
 from spendstream.schemas.dead_letter import Reason
 from spendstream.schemas.usage import EARLIEST, LATEST, UsageEvent
 

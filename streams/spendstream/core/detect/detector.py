@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from spendstream.core.clock import US
 from spendstream.core.detect.attribution import Profiles
 from spendstream.core.detect.finding import Arrays, Evaluator, Finding, Level
 from spendstream.core.detect.groups import Groups
@@ -20,6 +19,7 @@ from spendstream.core.detect.rollups import Changes, RollupBook
 from spendstream.core.detect.seeding import Seeding
 from spendstream.core.detect.silences import Silences
 from spendstream.core.detect.watched import Watched, definition, evaluator_of
+from spendstream.core.timestamps import US
 from spendstream.schemas.alert import Alert, Silence
 from spendstream.schemas.watch import AnomalyRule, BudgetRule, Watch, Watches
 

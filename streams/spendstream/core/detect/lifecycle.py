@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from spendstream.core.clock import from_epoch_us
 from spendstream.core.detect.describe import title
 from spendstream.core.detect.finding import Finding, Level
+from spendstream.core.timestamps import from_epoch_us
 from spendstream.schemas.alert import Alert, Attribution, Projection, State, Transition, alert_id, transition_id
 from spendstream.schemas.watch import Watch
 

@@ -6,11 +6,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US, from_epoch_us
 from spendstream.core.detect.attribution import Cube, Profiles, attribute
 from spendstream.core.detect.lifecycle import Case, Why
 from spendstream.core.detect.recent import RecentMinutes
 from spendstream.core.detect.rollups import RollupBook
+from spendstream.core.timestamps import MINUTE_US, from_epoch_us
 from spendstream.schemas.alert import Projection, usd
 from spendstream.schemas.watch import AnomalyRule
 

@@ -6,10 +6,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.finding import CLOSE_AFTER_US, Arrays
 from spendstream.core.detect.rollups import Changes
 from spendstream.core.rollup.measures import SUMS
+from spendstream.core.timestamps import MINUTE_US
 
 KEPT_MINUTES: Final = 8
 

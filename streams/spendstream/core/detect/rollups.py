@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.cut import KEY_BYTES, Born, Bounds, Cut, Source, digest
 from spendstream.core.detect.finding import Arrays
 from spendstream.core.detect.reading import NotARollup, Rollup, RollupRecord, newest, read, sums_of
 from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.rollup.measures import SUMS
+from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.rollup import ON_TIME
 
 REWRITTEN_WITHIN_MS: Final = 300_000

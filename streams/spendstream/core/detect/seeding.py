@@ -18,7 +18,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.budget import period_of
 from spendstream.core.detect.cut import Cut
 from spendstream.core.detect.finding import Updates
@@ -28,6 +27,7 @@ from spendstream.core.detect.rollups import RollupBook
 from spendstream.core.detect.watched import Watched
 from spendstream.core.money import PUSD
 from spendstream.core.rollup.measures import SUMS
+from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.watch import BudgetRule
 
 SUMMED_US: Final = 15 * MINUTE_US

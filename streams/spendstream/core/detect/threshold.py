@@ -7,12 +7,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US, US
 from spendstream.core.detect.finding import CLOSE_AFTER_US, Arrays, Finding, Level, Updates
 from spendstream.core.detect.groups import Groups
 from spendstream.core.detect.measures import CALLS, DEFINITIONS, denominators, is_ratio, numerators, unit
 from spendstream.core.detect.standing import Standing
 from spendstream.core.detect.steps import Ahead, Floats, Ints, StepRing, earliest, grown
+from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.watch import ThresholdRule
 
 LONG_WINDOW_S: Final = 7200

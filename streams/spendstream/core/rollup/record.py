@@ -6,10 +6,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import from_epoch_us
 from spendstream.core.money import pusd_from_text, usd_text
 from spendstream.core.rollup.aggregates import AggregateKey
 from spendstream.core.rollup.measures import BUCKET_COSTS, COLUMN, COST, COUNTERFACTUALS, MEASURES, TOKENS
+from spendstream.core.timestamps import from_epoch_us
 from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS
 
 _COUNTS: Final = (

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.anomaly import limits
 from spendstream.core.detect.anomaly.columns import Column, Columns, Rows
 from spendstream.core.detect.anomaly.minutes import Sums
@@ -18,6 +17,7 @@ from spendstream.core.detect.anomaly.scale import Floats, Scale
 from spendstream.core.detect.anomaly.season import Season
 from spendstream.core.detect.anomaly.slopes import Slopes
 from spendstream.core.money import PUSD
+from spendstream.core.timestamps import MINUTE_US
 
 _LAYOUT: Final = {
     "first_us": (np.int64, -1),  # first minute with calls

@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.anomaly import limits
 from spendstream.core.detect.anomaly.baseline import Baseline
 from spendstream.core.detect.anomaly.columns import Column, Columns
@@ -21,6 +20,7 @@ from spendstream.core.detect.anomaly.scale import Scale
 from spendstream.core.detect.anomaly.watching import Watching
 from spendstream.core.detect.finding import Arrays, Finding, Updates
 from spendstream.core.detect.groups import Groups
+from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.watch import AnomalyRule
 
 _MARKS: Final = {"held": (np.bool_, False), "touched": (np.bool_, False)}

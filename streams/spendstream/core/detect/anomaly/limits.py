@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from spendstream.core.clock import MINUTE_US, US
+from spendstream.core.timestamps import MINUTE_US, US
 
 HOUR_US: Final = 60 * MINUTE_US
 DAY_US: Final = 24 * HOUR_US

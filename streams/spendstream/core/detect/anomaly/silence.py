@@ -5,13 +5,13 @@ from typing import Final
 
 import numpy as np
 
-from spendstream.core.clock import MINUTE_US, US
 from spendstream.core.detect.anomaly import limits
 from spendstream.core.detect.anomaly.columns import Column, Columns
 from spendstream.core.detect.anomaly.judge import Mask
 from spendstream.core.detect.anomaly.scale import Floats
 from spendstream.core.detect.anomaly.standing import Groups
 from spendstream.core.detect.finding import Level
+from spendstream.core.timestamps import MINUTE_US, US
 
 # Plain integers: numpy asks an enum member for a dozen attributes at each comparison.
 _NORMAL, _FIRING = int(Level.NORMAL), int(Level.FIRING)

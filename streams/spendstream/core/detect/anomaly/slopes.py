@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.anomaly import limits
 from spendstream.core.detect.anomaly.columns import Column, Columns
 from spendstream.core.detect.anomaly.scale import Floats
+from spendstream.core.timestamps import MINUTE_US
 
 _HALF_HOUR_US: Final = 30 * MINUTE_US
 _SLOTS: Final = 48

@@ -6,11 +6,11 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import US
 from spendstream.core.detect.anomaly import limits
 from spendstream.core.detect.anomaly.columns import Column, Columns
 from spendstream.core.detect.anomaly.judge import Mask
 from spendstream.core.detect.finding import Level
+from spendstream.core.timestamps import US
 
 # Plain integers: numpy asks an enum member for a dozen attributes at each comparison.
 _NORMAL, _SUSPECT, _FIRING = int(Level.NORMAL), int(Level.SUSPECT), int(Level.FIRING)

@@ -6,10 +6,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.attribution.cube import Cube, Floats, Values
 from spendstream.core.detect.finding import Arrays
 from spendstream.core.rollup.measures import BUCKET_COSTS, COLUMN, COST, SUMS
+from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
 
 HALF_LIFE_MINUTES: Final = 60.0

@@ -5,9 +5,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US
 from spendstream.core.detect.budget.calendar import Ints
 from spendstream.core.detect.steps import Floats, grown
+from spendstream.core.timestamps import MINUTE_US
 
 CALM_US: Final = 3 * MINUTE_US
 """A burn is over once its short window has been below the factor for so long."""

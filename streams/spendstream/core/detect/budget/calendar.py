@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import EPOCH, epoch_us, from_epoch_us
+from spendstream.core.timestamps import EPOCH, epoch_us, from_epoch_us
 
 Period = Literal["day", "week", "month"]
 Ints = NDArray[np.int64]

@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US, US
 from spendstream.core.detect.budget.breaches import Breaches
 from spendstream.core.detect.budget.calendar import Calendar, Ints
 from spendstream.core.detect.budget.forecast import CLEARS_BELOW, RECENT_S, forecast_usd
@@ -19,6 +18,7 @@ from spendstream.core.detect.groups import Groups
 from spendstream.core.detect.measures import SPEND
 from spendstream.core.detect.standing import Standing
 from spendstream.core.detect.steps import Floats, earliest, grown
+from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.watch import BudgetRule
 
 

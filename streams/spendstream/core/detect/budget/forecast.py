@@ -4,9 +4,9 @@ from typing import Final
 
 import numpy as np
 
-from spendstream.core.clock import MINUTE_US, US
 from spendstream.core.detect.budget.calendar import Ints
 from spendstream.core.detect.steps import Floats
+from spendstream.core.timestamps import MINUTE_US, US
 
 RECENT_S: Final = 86_400
 """The window of the recent pace: a whole day, so that the hour of the day does not matter."""

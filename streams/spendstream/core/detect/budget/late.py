@@ -5,9 +5,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import MINUTE_US, US
 from spendstream.core.detect.budget.calendar import Ints
 from spendstream.core.detect.budget.ledger import Small
+from spendstream.core.timestamps import MINUTE_US, US
 
 KNOWN_WITHIN_US: Final = 86_400 * US
 """A period that ended longer ago raises nothing any more; its sums are still corrected."""

@@ -7,12 +7,12 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
-from spendstream.core.clock import from_epoch_us
 from spendstream.core.detect.budget.calendar import Calendar
 from spendstream.core.detect.budget.ledger import SpendLedger
 from spendstream.core.detect.budget.limits import Amounts, Burn, threshold_facet
 from spendstream.core.detect.finding import Finding, Level
 from spendstream.core.money import PUSD, usd_text
+from spendstream.core.timestamps import from_epoch_us
 from spendstream.schemas.alert import BudgetStatus, usd
 
 FORECAST: Final = "forecast"

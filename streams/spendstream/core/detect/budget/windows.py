@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.clock import US
 from spendstream.core.detect.budget.calendar import Ints
 from spendstream.core.detect.steps import Ahead, Floats, StepRing
 from spendstream.core.money import PUSD
+from spendstream.core.timestamps import US
 
 
 def step_of(window_s: int) -> int:
