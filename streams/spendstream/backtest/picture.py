@@ -1,6 +1,7 @@
 """Series, band and alerts as a PNG: a panel for each of a few groups."""
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ from spendstream.backtest.spans import Span, labels, spans, united
 from spendstream.core.detect.budget.calendar import period_of
 from spendstream.core.detect.describe import who
 from spendstream.core.detect.measures import unit
-from spendstream.core.money import PUSD
+from spendstream.core.money import PUSD, exact_dollars
 from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import AnomalyRule, BudgetRule, ThresholdRule
@@ -61,7 +62,7 @@ def draw(path: Path, charts: Sequence[Chart], alerts: Sequence[Alert], title: st
 
 
 def _panel(axes: "Axes", chart: Chart, alerts: Sequence[Alert]) -> None:
-    from matplotlib.ticker import StrMethodFormatter
+    from matplotlib.ticker import FuncFormatter, StrMethodFormatter
 
     times = np.array(chart.minutes_us, dtype="datetime64[us]")
     rule = chart.watch.rule
@@ -75,7 +76,8 @@ def _panel(axes: "Axes", chart: Chart, alerts: Sequence[Alert]) -> None:
     label = "USD, in the period" if isinstance(rule, BudgetRule) else unit(measure)
     is_usd, is_share = label.startswith("USD"), label == "share"
     axes.set_ylabel(label)
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.0%}" if is_share else "${x:,g}" if is_usd else "{x:,g}"))
+    plain = StrMethodFormatter("{x:.0%}" if is_share else "{x:,.12g}")
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick) if is_usd else plain)
     axes.set_xlim(times[0], times[-1] + np.timedelta64(chart.step_us, "us"))
     axes.set_ylim(0, axes.get_ylim()[1] * 1.04)
     _date(axes)
@@ -83,6 +85,10 @@ def _panel(axes: "Axes", chart: Chart, alerts: Sequence[Alert]) -> None:
     axes.grid(axis="y", color="#e3e7eb", linewidth=0.7)
     axes.set_axisbelow(True)
     _shade(axes, chart, spans(alerts, int(chart.minutes_us[-1]) + chart.step_us))
+
+
+def _tick(usd: float, _: int | None) -> str:
+    return exact_dollars(Decimal(f"{usd:.12g}"))
 
 
 def _date(axes: Any) -> None:

@@ -66,8 +66,3 @@ def table(columns: Iterable[str], rows: Iterable[Sequence[Any]], *, title: str |
     for row in listed:
         made.add_row(*(value if isinstance(value, Text) else Text(cell(value)) for value in row))
     return made
-
-
-def usd(amount: Decimal | None, digits: int = 2) -> str:
-    """Return an amount as ``$1,234.57``; a dash where there is none."""
-    return "–" if amount is None else f"${amount:,.{digits}f}"

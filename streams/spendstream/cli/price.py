@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ from spendstream.cli.intake_options import (
     TimeFormatOption,
     refuse,
 )
-from spendstream.core.money import usd_text
+from spendstream.core.money import exact_dollars, usd_text
 from spendstream.core.pricing import PriceBook, RateCardError
 from spendstream.intake import RowError
 from spendstream.quote import Totals, quote_rows
@@ -119,4 +120,4 @@ def _buckets(totals: Totals) -> Table:
 
 
 def _usd(pusd: int) -> str:
-    return f"${usd_text(pusd)}"
+    return exact_dollars(Decimal(usd_text(pusd)))

@@ -12,6 +12,7 @@ import typer
 from spendstream.cli.console import echo_json, err, out, table
 from spendstream.cli.intake_options import refuse
 from spendstream.cli.price import RatesOption, load_book
+from spendstream.core.money import exact_dollars
 from spendstream.core.pricing import CardRef, Explanation, PriceBook, RateCardError
 from spendstream.core.pricing.rate_set import SERVICE_TIERS
 from spendstream.schemas.usage import ServiceTier
@@ -177,7 +178,7 @@ def _show(found: Explanation, title: str) -> None:
     fees["GPU-hour, all GPUs"] = found.usd_per_gpu_hour
     for name, fee in fees.items():
         if fee is not None:
-            out.print(f"${fee:f} per {name}")
+            out.print(f"{exact_dollars(fee)} per {name}")
     if found.tiers:
         out.print(f"other rates above {', '.join(f'{size:,}' for size in found.tiers)} input tokens: --input-tokens")
     for note in found.notes:

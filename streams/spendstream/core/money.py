@@ -1,5 +1,6 @@
-"""Money: integer pico-dollars (1e-12 USD) inside, exact decimal text and decimal128 at the edges."""
+"""Money: integer pico-dollars (1e-12 USD) inside, exact decimal text and decimal128 at the edges, ``$`` for people."""
 
+import math
 from decimal import Decimal
 from typing import Final
 
@@ -26,6 +27,33 @@ def pusd_from_text(text: str) -> int:
     if pusd != pusd.to_integral_value():
         raise ValueError(f"{text} USD is finer than a pico-dollar")
     return int(pusd)
+
+
+def dollars(usd: Decimal | float, places: int | None = None) -> str:
+    """Return USD rounded for reading: $1,240, $41.20, $0.051, $0.0000043, -$41.20.
+
+    Whole dollars from $1,000, cents below that, two significant digits below a dime: no amount but zero reads as
+    $0.00. ``places``: decimals for amounts that stand in one column; one below the last place reads ``< $0.01``.
+    """
+    if not math.isfinite(usd):
+        return "an unknown amount"
+    sign, size = ("-", -usd) if usd < 0 else ("", usd or 0)  # a negative zero has no sign
+    if places is not None:
+        least = Decimal(1).scaleb(-places)
+        return f"{'> -' if sign else '< '}${least}" if 0 < size < least else f"{sign}${size:,.{places}f}"
+    if size >= 999.995:
+        return f"{sign}${size:,.0f}"
+    if size >= 0.1 or size == 0:
+        return f"{sign}${size:,.2f}"
+    exponent = int(f"{size:.1e}".partition("e")[2])
+    return f"{sign}${size:.{1 - exponent}f}"
+
+
+def exact_dollars(usd: Decimal) -> str:
+    """Return USD with every digit, and cents where there is a fraction: $5,000, $0.50, $1,234.567."""
+    whole, _, digits = f"{abs(usd):,f}".partition(".")
+    digits = digits.rstrip("0")
+    return f"{'-' if usd < 0 else ''}${whole}" + (f".{digits:0<2}" if digits else "")
 
 
 def usd_column(pusd: NDArray[np.int64], known: NDArray[np.bool_] | None = None) -> pa.Array:

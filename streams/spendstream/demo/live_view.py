@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from spendstream.core.money import dollars
 from spendstream.demo.alert_view import alert_panel
 from spendstream.demo.snapshot import Snapshot, Spend, by, total
 
@@ -66,15 +67,16 @@ def line(snapshot: Snapshot) -> str:
     """Return the view in one line, for logs and pipes."""
     whole = total(snapshot.since_start)
     dearest = ", ".join(
-        f"{team} {_usd(spend.cost_usd, 2)}" for team, spend in list(by("team", snapshot.since_start).items())[:3]
+        f"{team} {dollars(spend.cost_usd, 2)}" for team, spend in list(by("team", snapshot.since_start).items())[:3]
     )
     if snapshot.history_s > 0:
         return (
             f"{snapshot.elapsed_s:5.0f} s  the past is published first: {snapshot.history_s / 60:.1f} min left  "
-            f"total {_usd(whole.cost_usd, 2)}  calls {whole.calls:,}  dead letters {_dead(snapshot):,}"
+            f"total {dollars(whole.cost_usd, 2)}  calls {whole.calls:,}  dead letters {_dead(snapshot):,}"
         )
     return (
-        f"{snapshot.elapsed_s:5.0f} s  {_usd(snapshot.spend_per_minute, 2)}/min  total {_usd(whole.cost_usd, 2)}  "
+        f"{snapshot.elapsed_s:5.0f} s  "
+        f"{dollars(snapshot.spend_per_minute, 2)}/min  total {dollars(whole.cost_usd, 2)}  "
         f"{snapshot.calls_per_s:,.0f} calls/s  lag {_lag(snapshot)}  unpriced {whole.unpriced:,}  "
         f"dead letters {_dead(snapshot):,}  dearest: {dearest or 'none yet'}"
     )
@@ -93,8 +95,8 @@ def spend_table(dimension: str, snapshot: Snapshot) -> Table:
 def _headline(snapshot: Snapshot) -> Panel:
     whole = total(snapshot.since_start)
     shown = (
-        ("spend a minute", _usd(snapshot.spend_per_minute, 2), "bold green"),
-        ("total", _usd(whole.cost_usd, 2), "bold"),
+        ("spend a minute", dollars(snapshot.spend_per_minute, 2), "bold green"),
+        ("total", dollars(whole.cost_usd, 2), "bold"),
         ("calls a second", f"{snapshot.calls_per_s:,.0f}", "bold"),
         ("published", f"{snapshot.published:,}", ""),
         ("metered", f"{whole.calls:,}", ""),
@@ -167,14 +169,7 @@ def _digits(spends: Iterable[Spend]) -> int:
 def _amount(spend: Spend, digits: int) -> Text:
     if spend.calls and spend.unpriced == spend.calls:
         return Text("unpriced", "yellow")
-    least = Decimal(1).scaleb(-digits)
-    if 0 < spend.cost_usd < least:
-        return Text(f"< {_usd(least, digits)}")
-    return Text(_usd(spend.cost_usd, digits))
-
-
-def _usd(amount: Decimal, digits: int) -> str:
-    return f"${amount:,.{digits}f}"
+    return Text(dollars(spend.cost_usd, digits))
 
 
 def _lag(snapshot: Snapshot) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from spendstream.core.money import exact_dollars
 from spendstream.core.progress import read_progress
 from spendstream.demo.publisher import PublisherStatus
 from spendstream.schemas import topics
@@ -104,7 +105,7 @@ def account(published: PublisherStatus, counters: Counters, before: Totals, afte
             (published.events, published.duplicates, published.malformed) == (metered, duplicates, dead),
         ),
         Equation(
-            f"ledger {_usd(after.ledger_usd)} = rollups {_usd(after.rollup_usd)}",
+            f"ledger {exact_dollars(after.ledger_usd)} = rollups {exact_dollars(after.rollup_usd)}",
             after.ledger_usd == after.rollup_usd,
         ),
         Equation(
@@ -112,8 +113,3 @@ def account(published: PublisherStatus, counters: Counters, before: Totals, afte
             rows == metered == rolled_up and letters == dead,
         ),
     ]
-
-
-def _usd(amount: Decimal) -> str:
-    """Every digit: pico-dollars."""
-    return f"${amount:,.12f}"

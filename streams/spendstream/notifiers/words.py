@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from spendstream.core.money import dollars
 from spendstream.schemas.alert import Alert, Attribution, BudgetStatus, Part
 
 _PARTS: Final = 3
@@ -27,20 +27,6 @@ def lines(alert: Alert) -> list[str]:
 def text(alert: Alert) -> str:
     """Return title and lines, for receivers of plain text."""
     return "\n".join((title(alert), *lines(alert)))
-
-
-def usd(value: Decimal | float) -> str:
-    """Return an amount for people: $1,240, $41.20, $0.0512; below a dollar two digits that count."""
-    number = float(value)
-    if not math.isfinite(number):
-        return "an unknown amount"
-    size, sign = abs(number), "-" if number < 0 else ""
-    if size >= 999.5:
-        return f"{sign}${size:,.0f}"
-    if size >= 0.095 or size == 0:
-        return f"{sign}${size:,.2f}"
-    places = min(12, 1 - math.floor(math.log10(size)))
-    return f"{sign}${size:.{places}f}"
 
 
 def _lines(alert: Alert) -> Iterator[str]:
@@ -78,9 +64,9 @@ def _who(attribution: Attribution) -> Iterator[str]:
 
 
 def _budget(budget: BudgetStatus) -> str:
-    words = f"budget: {usd(budget.spent_usd)} of {usd(budget.amount_usd)} spent"
+    words = f"budget: {dollars(budget.spent_usd)} of {dollars(budget.amount_usd)} spent"
     if budget.forecast_usd is not None:
-        words += f", heading for {usd(budget.forecast_usd)}"
+        words += f", heading for {dollars(budget.forecast_usd)}"
     return f"{words}; the period ends {_moment(budget.period_end)}"
 
 
@@ -89,4 +75,4 @@ def _moment(at: datetime) -> str:
 
 
 def _signed(value: Decimal) -> str:
-    return f"+{usd(value)}" if value > 0 else usd(value)
+    return f"+{dollars(value)}" if value > 0 else dollars(value)

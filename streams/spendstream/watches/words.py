@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final, assert_never
 
+from spendstream.core.money import exact_dollars
 from spendstream.schemas.watch import AnomalyRule, BudgetRule, BurnRate, Measure, Rule, ThresholdRule
 
 _UNITS: Final = ((604_800, "w"), (86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -43,14 +44,6 @@ def scope_in_words(scope: Mapping[str, Sequence[str]]) -> str:
     return ", ".join(f"{name} {' or '.join(value or '(none)' for value in values)}" for name, values in scope.items())
 
 
-def usd_in_words(amount: Decimal) -> str:
-    """Return an amount with all its digits, and with cents where it has a fraction: ``$5,000``, ``$0.50``."""
-    text = f"{amount:,f}"
-    whole, _, digits = text.partition(".")
-    digits = digits.rstrip("0")
-    return f"${whole}.{digits:0<2}" if digits else f"${whole}"
-
-
 def percent(share: float) -> str:
     """Return a share as ``50%`` or ``12.5%``."""
     return f"{share * 100:.6g}%"
@@ -66,7 +59,7 @@ def _anomaly(rule: AnomalyRule) -> str:
 
 
 def _budget(rule: BudgetRule) -> str:
-    said = f"{usd_in_words(rule.amount_usd)} a {rule.period}"
+    said = f"{exact_dollars(rule.amount_usd)} a {rule.period}"
     if rule.amounts:
         said += f" ({len(rule.amounts)} of other amounts)" if len(rule.amounts) > 1 else " (one of another amount)"
     marks = [percent(threshold) for threshold in rule.thresholds]
@@ -95,7 +88,7 @@ def _value(measure: Measure, value: float) -> str:
     if measure in _SHARES:
         return percent(value)
     if measure in _MONEY:
-        return usd_in_words(Decimal(repr(value))) + ("/min" if measure == "cost" else "")
+        return exact_dollars(Decimal(repr(value))) + ("/min" if measure == "cost" else "")
     if measure in ("calls", "tokens"):
         return f"{_number(value)}/min"
     return f"{_number(value)} ms" if measure == "latency_ms" else _number(value)

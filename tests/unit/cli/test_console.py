@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from spendstream.cli.console import table, to_json, usd
+from spendstream.cli.console import table, to_json
 
 ID = uuid.UUID("019a0000-0000-7000-a000-000000000001")
 
@@ -55,8 +55,3 @@ def test_markup_in_a_value_is_shown_and_not_obeyed() -> None:
 def test_null_is_a_dash_and_an_empty_result_keeps_its_columns() -> None:
     assert "–" in render(("a", None))
     assert "value" in render()
-
-
-def test_amounts_have_thousands_and_a_dash_where_there_is_none() -> None:
-    assert usd(Decimal("1234567.899")) == "$1,234,567.90"
-    assert usd(None) == "–"

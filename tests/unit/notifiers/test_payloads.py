@@ -43,25 +43,6 @@ def test_a_budget_says_where_it_stands() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (0, "$0.00"),
-        (0.0512, "$0.051"),
-        (0.0949, "$0.095"),
-        (0.095, "$0.10"),
-        (0.000004321, "$0.0000043"),
-        (-41.2, "-$41.20"),
-        (999.49, "$999.49"),
-        (999.5, "$1,000"),
-        (1240.4, "$1,240"),
-        (float("nan"), "an unknown amount"),
-    ],
-)
-def test_amounts_are_short_and_never_vanish(value: float, shown: str) -> None:
-    assert words.usd(value) == shown
-
-
 # https://docs.slack.dev/reference/block-kit/blocks
 def check_slack(message: dict[str, Any]) -> None:
     assert set(message) == {"text", "blocks"}

@@ -3,6 +3,7 @@
 from typing import Final
 
 from spendstream.core.detect.finding import Finding, Level
+from spendstream.core.money import dollars
 from spendstream.schemas.watch import Watch
 
 _NAMES: Final = {
@@ -60,13 +61,6 @@ def amount(value: float, unit: str) -> str:
     return f"{value:,.0f} {unit}" if abs(value) >= 10 else f"{value:,.2g} {unit}"
 
 
-def dollars(value: float) -> str:
-    """Return USD with as many decimals as the size needs."""
-    sign, size = ("-" if value < 0 else ""), abs(value)
-    digits = 0 if size >= 10_000 else 2 if size >= 0.1 or size == 0 else 4
-    return f"{sign}${size:,.{digits}f}"
-
-
 def _topic(watch: Watch) -> str:
     return _NAMES[getattr(watch.rule, "measure", "cost")]
 
@@ -74,10 +68,10 @@ def _topic(watch: Watch) -> str:
 def _budget(finding: Finding) -> str:
     budget = finding.budget
     assert budget is not None
-    of = f"of {dollars(float(budget.amount_usd))} until {budget.period_end:%Y-%m-%d %H:%M}Z"
-    spent = dollars(float(budget.spent_usd))
+    of = f"of {dollars(budget.amount_usd)} until {budget.period_end:%Y-%m-%d %H:%M}Z"
+    spent = dollars(budget.spent_usd)
     if finding.facet == "forecast":
-        return f"{dollars(float(budget.forecast_usd or 0))} forecast {of}; {spent} spent"
+        return f"{dollars(budget.forecast_usd or 0)} forecast {of}; {spent} spent"
     if finding.facet.startswith("burn"):
         return f"the budget burns at {finding.observed:.1f} times the even pace; {spent} spent {of}"
     return f"{spent} spent {of}: {float(budget.spent_usd / budget.amount_usd):.0%}"

@@ -15,6 +15,7 @@ from spendstream.core.detect.attribution.focus import Focus, Sides, focuses, rat
 from spendstream.core.detect.attribution.mix import model_words, tier_words
 from spendstream.core.detect.attribution.price import price_words
 from spendstream.core.detect.attribution.rates import AT, GPU, INPUT, KINDS, OUTPUT, SEARCHES
+from spendstream.core.money import dollars
 from spendstream.core.rollup.measures import COLUMN
 from spendstream.schemas.alert import Factor
 from spendstream.schemas.buckets import INPUT_BUCKETS, OUTPUT_BUCKETS, tokens_field
@@ -187,4 +188,4 @@ def _of_input(share: Sides, how: str) -> str:
 
 def without_history(now: Decimal, expected: Decimal) -> str:
     """Return what can be said where nothing is known of what the expected spend is made of."""
-    return f"${amount(float(now))} a minute where ${amount(float(expected))} is usual; of what, isn't known yet"
+    return f"{dollars(now)} a minute where {dollars(expected)} is usual; of what, isn't known yet"
