@@ -1,12 +1,11 @@
 """Anthropic's usage: ``input_tokens`` excludes what was read from cache and what was written to it.
 
-Thinking is inside ``output_tokens``; newer responses say how much of it there is.
+Thinking is inside ``output_tokens``; newer responses state how much of it there is.
 """
 
 from typing import Final
 
-from spendstream.adapters.counts import Counts, Part, split_cache_writes
-from spendstream.adapters.shape import Body, Shape
+from spendstream.adapters.shape import Body, Counts, Part, Shape, split_cache_writes
 
 
 def buckets(usage: Counts, body: Body) -> dict[str, int]:
@@ -18,37 +17,33 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
 
     Raises: InconsistentUsage, when the lifetimes exceed what was written, or thinking exceeds the output.
     """
-    made = _one(usage)
+    total = _one(usage)
     for iteration in usage.each("iterations"):
         if iteration.raw.get("type") == "compaction":
             for field, tokens in _one(iteration).items():
-                made[field] += tokens
-    return made
+                total[field] += tokens
+    return total
 
 
 def _one(usage: Counts) -> dict[str, int]:
+    written_5m = usage.part("cache_creation", "ephemeral_5m_input_tokens")
+    written_1h = usage.part("cache_creation", "ephemeral_1h_input_tokens")
+    written = usage.part("cache_creation_input_tokens")
+    if not usage.states(written.field):
+        written = Part("cache_creation", written_5m.tokens + written_1h.tokens)
     thinking = usage.part("output_tokens_details", "thinking_tokens")
     return {
         "input_tokens": usage.count("input_tokens"),
         "cache_read_tokens": usage.count("cache_read_input_tokens"),
-        **_written(usage),
+        **split_cache_writes(usage, written, written_5m, written_1h),
         "output_tokens": usage.rest(usage.part("output_tokens"), thinking),
         "reasoning_tokens": thinking.tokens,
         "web_searches": usage.inner("server_tool_use").count("web_search_requests"),
     }
 
 
-def _written(usage: Counts) -> dict[str, int]:
-    written_5m = usage.part("cache_creation", "ephemeral_5m_input_tokens")
-    written_1h = usage.part("cache_creation", "ephemeral_1h_input_tokens")
-    written = usage.part("cache_creation_input_tokens")
-    if not usage.states(written.field):
-        written = Part("cache_creation", written_5m.tokens + written_1h.tokens)
-    return split_cache_writes(usage, written, written_5m, written_1h)
-
-
 def _tier(usage: Body, body: Body) -> object:
-    # Fast mode is dearer than any tier that an event can state: it must not pass for standard.
+    # Fast mode costs more than any tier that an event can state: it must not be priced as standard.
     return "fast" if usage.get("speed") == "fast" else usage.get("service_tier")
 
 
@@ -69,4 +64,4 @@ HOSTED_CLAUDE: Final = Shape(
     buckets=buckets,
     tier=ANTHROPIC.tier,
 )
-"""The same on another's cloud, where bare ``input_tokens`` might be anybody's."""
+"""The same on another's cloud, where ``input_tokens`` alone could be any API's."""

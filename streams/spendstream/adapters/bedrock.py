@@ -1,10 +1,9 @@
-"""Bedrock Converse's usage: ``inputTokens`` excludes cache reads and writes; ``totalTokens`` has everything."""
+"""Bedrock Converse's usage: ``inputTokens`` excludes cache reads and writes; ``totalTokens`` includes everything."""
 
 from collections.abc import Mapping
 from typing import Final
 
-from spendstream.adapters.counts import Counts, InconsistentUsage, Part, split_cache_writes
-from spendstream.adapters.shape import Body, Shape
+from spendstream.adapters.shape import Body, Counts, InconsistentUsage, Part, Shape, split_cache_writes
 
 
 def buckets(usage: Counts, body: Body) -> dict[str, int]:
@@ -18,7 +17,12 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
         **split_cache_writes(usage, usage.part("cacheWriteInputTokens"), _written(usage, "5m"), _written(usage, "1h")),
         "output_tokens": usage.count("outputTokens"),
     }
-    _check_total(usage, made)
+    total, whole = usage.count("totalTokens"), sum(made.values())
+    uncached = made["input_tokens"] + made["output_tokens"]
+    # Some models' totals leave the cache out, though it is billed.
+    if usage.states("totalTokens") and total not in (whole, uncached):
+        what = f"{total} is neither input + output ({uncached}) nor that plus the cache ({whole})"
+        raise InconsistentUsage(usage.provider, "totalTokens", what)
     return made
 
 
@@ -27,20 +31,9 @@ def _written(usage: Counts, lifetime: str) -> Part:
     return Part(f"cacheDetails.{lifetime}", sum(entry.count("inputTokens") for entry in entries))
 
 
-def _check_total(usage: Counts, made: dict[str, int]) -> None:
-    total, uncached = usage.count("totalTokens"), made["input_tokens"] + made["output_tokens"]
-    # Some models' totals leave the cache out, though it is billed.
-    if usage.states("totalTokens") and total not in (sum(made.values()), uncached):
-        raise InconsistentUsage(
-            usage.provider,
-            "totalTokens",
-            f"{total} is neither input + output ({uncached}) nor that and the cache ({sum(made.values())})",
-        )
-
-
 def _tier(usage: Body, body: Body) -> object:
-    said = body.get("serviceTier")
-    return said.get("type") if isinstance(said, Mapping) else said
+    stated = body.get("serviceTier")
+    return stated.get("type") if isinstance(stated, Mapping) else stated
 
 
 BEDROCK: Final = Shape(
@@ -49,6 +42,6 @@ BEDROCK: Final = Shape(
     held_at=(("usage",), ("metadata", "usage")),
     buckets=buckets,
     tier=_tier,
-    model_at=("modelId",),  # Converse names no model: boto3 callers may put it beside
+    model_at=("modelId",),  # Converse names no model: boto3 callers can put it beside
     id_at=("requestId",),
 )

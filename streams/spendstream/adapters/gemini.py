@@ -4,12 +4,11 @@ candidates' count and sometimes beside it: ``totalTokenCount`` decides. Tool-use
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from spendstream.adapters.counts import Counts, InconsistentUsage, Part, split_input
-from spendstream.adapters.shape import Body, Shape
+from spendstream.adapters.shape import Body, Counts, InconsistentUsage, Part, Shape, split_input
 
-# Documents are read, and billed, as images. Video has no bucket: its rate is the text's.
+# Documents are read and billed as images. Video has no bucket: it is billed at the text rate.
 IMAGE_KINDS: Final = frozenset({"IMAGE", "DOCUMENT"})
 AUDIO_KINDS: Final = frozenset({"AUDIO"})
 
@@ -17,8 +16,8 @@ AUDIO_KINDS: Final = frozenset({"AUDIO"})
 def buckets(usage: Counts, body: Body) -> dict[str, int]:
     """Return disjoint buckets of a response's usage metadata.
 
-    Of 100 prompt, 50 candidate and 30 thought tokens, a total of 180 says beside: 50 output and 30 reasoning;
-    a total of 150 says inside: 20 output and 30 reasoning. Without a total they are beside, as documented.
+    Of 100 prompt, 50 candidate and 30 thought tokens, a total of 180 means beside: 50 output and 30 reasoning;
+    a total of 150 means inside: 20 output and 30 reasoning. Without a total they are beside, as documented.
 
     Raises: InconsistentUsage, when a part exceeds its whole, or the total fits no reading.
     """
@@ -32,7 +31,7 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
 
 
 def _camel(field: str) -> str:
-    """Return the wire's name of a field that the Python SDK spells ``prompt_token_count``."""
+    """Return a field's name on the wire (``promptTokenCount``); the Python SDK spells it ``prompt_token_count``."""
     head, *words = field.split("_")
     return head + "".join(map(str.capitalize, words))
 
@@ -43,7 +42,7 @@ def _candidates(usage: Counts) -> Part:
 
 
 def _placement(usage: Counts) -> tuple[bool, bool]:
-    """Return whether (tool-use prompts, thoughts) stand beside the prompt's and the candidates' counts."""
+    """Return whether (tool-use prompts, thoughts) are beside the prompt's and the candidates' counts."""
     total = usage.count("totalTokenCount")
     tools, thoughts = usage.count("toolUsePromptTokenCount"), usage.count("thoughtsTokenCount")
     stated = usage.count("promptTokenCount") + _candidates(usage).tokens
@@ -90,27 +89,19 @@ def _output(usage: Counts, thoughts_beside: bool) -> dict[str, int]:
 
 def _of_kind(usage: Counts, details: str, kinds: frozenset[str]) -> int:
     entries = (Counts(usage.provider, {_camel(f): v for f, v in d.raw.items()}) for d in usage.each(details))
-    return sum(entry.count("tokenCount") for entry in entries if _modality(entry) in kinds)
-
-
-def _modality(entry: Counts) -> str:
-    """Return ``AUDIO`` for the wire's text and for the SDK's enum, whose text is ``MediaModality.AUDIO``."""
-    return str(entry.raw.get("modality")).rpartition(".")[2]
+    # the wire says AUDIO; the SDK has an enum whose text is MediaModality.AUDIO
+    return sum(e.count("tokenCount") for e in entries if str(e.raw.get("modality")).rpartition(".")[2] in kinds)
 
 
 def web_searches(body: Body) -> int:
-    """Count the web searches to be paid: each query from Gemini 3 on, before that one for a grounded answer."""
+    """Count the billed web searches: each query from Gemini 3 on; before that, one for a grounded answer."""
     queries = 0
     for candidate in body.get("candidates") or ():
         if isinstance(candidate, Mapping):
-            queries += len(_queries(candidate))
+            grounding = candidate.get("groundingMetadata") or candidate.get("grounding_metadata") or {}
+            queries += len(grounding.get("webSearchQueries") or grounding.get("web_search_queries") or [])
     model = str(body.get("modelVersion") or body.get("model_version") or "")
     return min(queries, 1) if re.match(r"(models/)?gemini-[12]\b", model) else queries
-
-
-def _queries(candidate: Mapping[str, Any]) -> list[Any]:
-    grounding = candidate.get("groundingMetadata") or candidate.get("grounding_metadata") or {}
-    return grounding.get("webSearchQueries") or grounding.get("web_search_queries") or []
 
 
 def _tier(usage: Body, body: Body) -> object:

@@ -1,16 +1,15 @@
-"""OpenAI's usage (chat completions, responses, realtime, images, embeddings), and that of the many made in its image.
+"""OpenAI's usage (chat completions, responses, realtime, images, embeddings), and that of the many compatible APIs.
 
-Cached tokens are inside the prompt count, reasoning inside the completion count. Some who copied the shape
-(xAI; Gemini's compatible endpoint) keep reasoning beside the completion count: the total tells.
+Cached tokens are inside the prompt count, reasoning inside the completion count. Some compatible APIs
+(xAI; Gemini's compatible endpoint) keep reasoning beside the completion count: the total shows which.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from spendstream.adapters.counts import Counts, InconsistentUsage, Part, split_input
-from spendstream.adapters.shape import Body, Shape
+from spendstream.adapters.shape import Body, Counts, InconsistentUsage, Part, Shape, split_input
 
-# Gemini's compatible endpoint counts thoughts in the total alone, under no name.
+# Gemini's compatible endpoint counts thoughts only in the total, under no name.
 HIDES_THOUGHTS: Final = frozenset({"google", "gemini", "gcp.gemini", "gcp.gen_ai", "gcp.vertex_ai", "vertex_ai"})
 
 
@@ -23,11 +22,12 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     Raises: InconsistentUsage, when cached > prompt, reasoning > completion, or the total fits no reading.
     """
     prompt, completion = ("prompt", "completion") if usage.states("prompt_tokens") else ("input", "output")
-    return _input(usage, prompt) | _output(usage, prompt, completion, body)
+    searches = {"web_searches": web_searches(body)}
+    return _input(usage, prompt) | _output(usage, prompt, completion, body) | searches
 
 
 def _details(usage: Counts, side: str) -> str:
-    """Return the name of a side's details: the realtime and transcription APIs say ``input_token_details``."""
+    """Return the field with a side's details: the realtime and transcription APIs call it ``input_token_details``."""
     singular = f"{side}_token_details"
     return singular if usage.states(singular) else f"{side}_tokens_details"
 
@@ -51,7 +51,7 @@ def _input(usage: Counts, prompt: str) -> dict[str, int]:
 def _cached(usage: Counts, details: str) -> Part:
     if usage.inner(details).states("cached_tokens"):
         return usage.part(details, "cached_tokens")
-    # DeepSeek and Moonshot state it beside the prompt count, under names of their own.
+    # DeepSeek and Moonshot state it beside the prompt count, under their own names.
     for elsewhere in ("prompt_cache_hit_tokens", "cached_tokens"):
         if usage.states(elsewhere):
             return usage.part(elsewhere)
@@ -80,7 +80,7 @@ def _output(usage: Counts, prompt: str, completion: str, body: Body) -> dict[str
 
 
 def _beside(usage: Counts, prompt: int, completion: int, reasoning: int) -> int:
-    """Return the reasoning tokens that the completion count leaves out, as the total tells; 0 where it has them."""
+    """Return the reasoning tokens that the completion count leaves out, by the total; 0 where it includes them."""
     total = usage.count("total_tokens")
     if not usage.states("total_tokens") or total == prompt + completion:
         return 0
@@ -90,35 +90,31 @@ def _beside(usage: Counts, prompt: int, completion: int, reasoning: int) -> int:
     raise InconsistentUsage(
         usage.provider,
         "total_tokens",
-        f"{total} is neither prompt + completion ({prompt} + {completion}) nor that and {reasoning} of reasoning",
+        f"{total} is neither prompt + completion ({prompt} + {completion}) nor that plus {reasoning} of reasoning",
     )
 
 
 def _made_images(body: Body) -> bool:
-    """Whether the response is the images API's, which gives no details of its output: it is images throughout."""
+    """Whether the response is the images API's, which gives no details: all of its output is images."""
     data = body.get("data")
     return isinstance(data, list) and any(isinstance(d, Mapping) and ("b64_json" in d or "url" in d) for d in data)
 
 
 def web_searches(body: Body) -> int:
-    """Count the web searches among a response's output items; opening a page found is not a search."""
-    return sum(_is_search(item) for item in body.get("output") or () if isinstance(item, Mapping))
-
-
-def _is_search(item: Mapping[str, Any]) -> bool:
-    action = item.get("action")
-    kind = action.get("type") if isinstance(action, Mapping) else None
-    return item.get("type") == "web_search_call" and kind in (None, "search")
-
-
-def _with_searches(usage: Counts, body: Body) -> dict[str, int]:
-    return buckets(usage, body) | {"web_searches": web_searches(body)}
+    """Count the web searches among a response's output items; opening a page that was found is not a search."""
+    count = 0
+    for item in body.get("output") or ():
+        if isinstance(item, Mapping) and item.get("type") == "web_search_call":
+            action = item.get("action")
+            kind = action.get("type") if isinstance(action, Mapping) else None
+            count += kind in (None, "search")
+    return count
 
 
 OPENAI: Final = Shape(
     name="openai",
     marks=frozenset({"prompt_tokens", "input_tokens"}),
     held_at=(("usage",), ("response", "usage"), ("response", "body", "usage")),
-    buckets=_with_searches,
+    buckets=buckets,
     tier=lambda usage, body: body.get("service_tier") or usage.get("service_tier"),
 )

@@ -30,7 +30,7 @@ def test_cache_is_added_to_the_input_and_the_total_has_everything() -> None:
     assert sum(map(int, fields.values())) == 5_300
 
 
-def test_lifetimes_are_told_apart_and_their_remainder_is_kept() -> None:
+def test_lifetimes_are_separate_buckets_and_their_remainder_is_kept() -> None:
     details = [{"ttl": "5m", "inputTokens": 600}, {"ttl": "1h", "inputTokens": 300}]
     fields = usage_fields("aws.bedrock", converse(5_300, cacheDetails=details))
     assert [fields[f"cache_write{life}_tokens"] for life in ("_5m", "_1h", "")] == [600, 300, 100]

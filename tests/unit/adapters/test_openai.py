@@ -134,7 +134,7 @@ def test_searches_of_a_response_are_counted_and_opened_pages_are_not() -> None:
     assert usage_fields("openai", {"output": output, "usage": chat(1, 1)})["web_searches"] == 2
 
 
-def test_reasoning_beside_the_completion_is_told_by_the_total() -> None:
+def test_the_total_shows_whether_reasoning_is_beside_the_completion() -> None:
     usage = {
         "prompt_tokens": 32,
         "completion_tokens": 9,
@@ -159,16 +159,16 @@ def test_thoughts_that_gemini_counts_in_the_total_alone_are_reasoning() -> None:
         ("mistral", chat(100, 1, prompt_tokens_details={"cached_tokens": 64})),
     ],
 )
-def test_those_who_name_the_cache_their_own_way_are_read(provider: str, usage: dict[str, Any]) -> None:
+def test_providers_with_their_own_names_for_the_cache_are_read(provider: str, usage: dict[str, Any]) -> None:
     assert usage_fields(provider, usage) == {"input_tokens": 36, "cache_read_tokens": 64, "output_tokens": 1}
 
 
-def test_as_much_cached_as_prompted_is_consistent_and_one_more_is_not() -> None:
+def test_as_many_cached_as_prompt_tokens_are_consistent_and_one_more_is_not() -> None:
     assert usage_fields("openai", chat(400, 1, prompt_tokens_details={"cached_tokens": 400}))["input_tokens"] == 0
     with pytest.raises(InconsistentUsage, match=r"cached_tokens: 401 tokens, more than the 400 of prompt_tokens") as e:
         usage_fields("openai", chat(400, 1, prompt_tokens_details={"cached_tokens": 401}))
     assert e.value.field == "prompt_tokens_details.cached_tokens"
-    assert "Pass the usage object of one call" in str(e.value)
+    assert "Pass one call's usage object" in str(e.value)
 
 
 def test_more_reasoning_than_completion_is_refused() -> None:
@@ -183,8 +183,8 @@ def test_a_total_that_fits_no_reading_is_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, "12", True])
-def test_anything_but_a_whole_number_is_refused(count: Any) -> None:
-    with pytest.raises(InconsistentUsage, match="a whole number of tokens is expected"):
+def test_a_count_that_is_not_a_whole_number_is_refused(count: Any) -> None:
+    with pytest.raises(InconsistentUsage, match="expected a whole number of tokens"):
         usage_fields("openai", {"prompt_tokens": count, "completion_tokens": 0})
 
 

@@ -1,0 +1,255 @@
+"""One entry point for all providers, and an event that is ready to publish."""
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from spendstream.adapters import (
+    PROVIDERS,
+    MissingUsage,
+    UnknownProvider,
+    as_record,
+    mint_event_id,
+    usage_event,
+    usage_fields,
+)
+from spendstream.adapters.event import MAX_TAGS, OMITTED, usage_tags
+from spendstream.adapters.shape import Counts
+from spendstream.core.ledger import ledger_table
+from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
+from spendstream.core.pricing import PriceBook
+from spendstream.schemas.rollup import DIMENSIONS
+from spendstream.schemas.usage import UsageEvent
+from tests.unit.log import LATER, NOON, Log
+
+CHAT: dict[str, Any] = {
+    "id": "chatcmpl-7",
+    "model": "gpt-5-2025-08-07",
+    "usage": {"prompt_tokens": 1_000, "completion_tokens": 300, "prompt_tokens_details": {"cached_tokens": 400}},
+}
+
+
+def test_adapters_return_only_fields_that_events_have() -> None:
+    for provider, shapes in PROVIDERS.items():
+        for shape in shapes:
+            assert shape.buckets(Counts(provider, {}), {}).keys() <= UsageEvent.model_fields.keys()
+
+
+def test_an_unknown_provider_gets_the_closest_name_suggested() -> None:
+    with pytest.raises(UnknownProvider, match="did you mean 'anthropic'"):
+        usage_fields("antropic", CHAT)
+
+
+def test_an_object_that_is_not_a_mapping_says_to_call_model_dump() -> None:
+    with pytest.raises(MissingUsage, match="model_dump"):
+        usage_fields("openai", object())  # type: ignore[arg-type]
+
+
+def test_an_event_has_what_the_response_states_and_what_the_caller_adds() -> None:
+    event = usage_event(
+        "openai",
+        CHAT,
+        service="search",
+        model="gpt-5",
+        occurred_at=NOON,
+        team="growth",
+        tags={"ab": "b"},
+        provider_cost=Decimal("0.0125"),
+    )
+    assert event["occurred_at"] == "2026-03-04T12:00:00Z"
+    assert UUID(event.pop("event_id")).version == 7
+    assert event == {
+        "occurred_at": "2026-03-04T12:00:00Z",
+        "service": "search",
+        "provider": "openai",
+        "model_requested": "gpt-5",
+        "model_served": "gpt-5-2025-08-07",
+        "provider_response_id": "chatcmpl-7",
+        "input_tokens": 600,
+        "cache_read_tokens": 400,
+        "output_tokens": 300,
+        "team": "growth",
+        "tags": {"ab": "b"},
+        "provider_cost": "0.0125",
+    }
+
+
+def test_what_the_caller_states_wins_over_the_response() -> None:
+    # A batch's results say "default": only the caller knows that they came from a batch.
+    event = usage_event("openai", CHAT | {"service_tier": "default"}, service="search", service_tier="batch")
+    assert event["service_tier"] == "batch"
+
+
+def test_bedrock_states_no_model_so_the_requested_one_is_priced_and_its_latency_is_kept() -> None:
+    response = {"usage": {"inputTokens": 1, "outputTokens": 2, "totalTokens": 3}, "metrics": {"latencyMs": 840}}
+    event = usage_event("aws", response, service="s", model="amazon.nova-pro-v1:0")
+    assert UsageEvent.model_validate(event).model == "amazon.nova-pro-v1:0"
+    assert event["latency_ms"] == 840
+
+
+def test_a_field_that_events_do_not_have_gets_the_closest_suggested() -> None:
+    with pytest.raises(TypeError, match="no field 'custommer'; did you mean 'customer'"):
+        usage_event("openai", CHAT, service="s", custommer="acme")
+
+
+def test_an_invalid_value_is_refused_at_the_producer() -> None:
+    with pytest.raises(ValidationError, match="attempt"):
+        usage_event("openai", CHAT, service="s", attempt=0)
+
+
+def test_gpu_time_that_is_not_a_number_is_refused_at_the_producer_not_sent_as_absent() -> None:
+    with pytest.raises(ValidationError, match="gpu_seconds"):
+        usage_event("openai", CHAT, service="s", gpu_seconds=float("nan"))
+
+
+def test_a_record_is_keyed_by_the_task_so_that_its_retries_meet() -> None:
+    first = usage_event("openai", CHAT, service="s", task_id="t-1")
+    again = usage_event("openai", CHAT, service="s", task_id="t-1", attempt=2)
+    (key, value), (key_again, _) = as_record(first), as_record(again)
+    assert key == key_again == b"t-1"
+    assert UsageEvent.model_validate_json(value).input_tokens == 600
+    assert first["event_id"] != again["event_id"]
+
+
+def test_ids_sort_by_the_time_they_were_minted() -> None:
+    later = NOON + timedelta(milliseconds=1)
+    assert mint_event_id(NOON) < mint_event_id(later)
+    assert len({mint_event_id(NOON) for _ in range(1_000)}) == 1_000
+
+
+@st.composite
+def chat_usage(draw: st.DrawFn) -> dict[str, Any]:
+    prompt, completion = draw(st.integers(0, 10**6)), draw(st.integers(0, 10**6))
+    cached, audio = draw(st.integers(0, prompt)), draw(st.integers(0, prompt))
+    image = draw(st.integers(0, prompt - audio))
+    reasoning = draw(st.integers(0, completion))
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": audio, "image_tokens": image},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }
+
+
+@given(chat_usage())
+def test_buckets_of_any_consistent_usage_sum_to_the_total(usage: dict[str, Any]) -> None:
+    fields = usage_fields("openai", usage)
+    counts = [n for field, n in fields.items() if field.endswith("_tokens") and isinstance(n, int)]
+    assert sum(counts) == usage["total_tokens"]
+    assert min(counts) >= 0
+
+
+WORKER_ONLY = ("msgspec", "polars", "pyarrow", "numpy", "genai_prices", "structlog", "aiokafka", "faust")
+
+
+def test_a_service_imports_the_adapters_without_the_workers_dependencies() -> None:
+    script = "import sys, spendstream.adapters, spendstream.schemas.usage; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert "pydantic" in loaded
+    assert not set(WORKER_ONLY) & set(loaded)
+
+
+COUNTED: dict[str, Any] = {
+    "id": "chatcmpl-7",
+    "model": "gpt-4o",
+    "usage": {
+        "prompt_tokens": 1_000,
+        "completion_tokens": 300,
+        "prompt_tokens_details": {"cached_tokens": 400, "audio_tokens": 0},
+        "service_tier": "default",
+    },
+}
+KEPT = {
+    "usage.prompt_tokens": "1000",
+    "usage.completion_tokens": "300",
+    "usage.prompt_tokens_details.cached_tokens": "400",
+}
+
+
+def event_of(response: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    return usage_event("openai", response or COUNTED, service="search", occurred_at=NOON, **fields)
+
+
+def test_the_providers_own_counts_are_kept_only_on_request() -> None:
+    assert "tags" not in event_of()
+    assert event_of(keep_usage=True)["tags"] == KEPT
+
+
+def test_a_services_own_tags_stay_and_win() -> None:
+    own = {"experiment": "b", "usage.prompt_tokens": "mine"}
+    assert event_of(keep_usage=True, tags=own)["tags"] == {**KEPT, **own}
+
+
+def test_kept_counts_change_no_other_field() -> None:
+    plain, kept = event_of(), event_of(keep_usage=True)
+    assert {**plain, "event_id": None} == {**{k: v for k, v in kept.items() if k != "tags"}, "event_id": None}
+
+
+def test_counts_in_a_list_are_named_by_modality_or_else_by_position() -> None:
+    of_modality = [{"modality": "TEXT", "tokenCount": 5}, {"modality": "AUDIO", "tokenCount": 7}]
+    assert usage_tags({"promptTokensDetails": of_modality}) == {
+        "usage.promptTokensDetails.TEXT.tokenCount": "5",
+        "usage.promptTokensDetails.AUDIO.tokenCount": "7",
+    }
+    assert usage_tags({"iterations": [{"type": "message", "n": 1}, {"type": "message", "n": 2}]}) == {
+        "usage.iterations.0.n": "1",
+        "usage.iterations.1.n": "2",
+    }
+
+
+def test_numbers_that_no_provider_would_state_are_left_out_and_counted() -> None:
+    assert usage_tags({"n": 1, "a b": 2, "\x00": 3, "m": 10**40}) == {"usage.n": "1", OMITTED: "3"}
+
+
+def test_text_is_never_kept() -> None:
+    said = {"note": "a prompt", "parts": [{"type": "tell me a secret", "n": 1}, {"type": "x\n", "n": 2}], "ok": True}
+    assert usage_tags(said) == {"usage.parts.0.n": "1", "usage.parts.1.n": "2"}
+
+
+@pytest.mark.parametrize(("numbers", "omitted"), [(30, None), (31, 2)])
+def test_counts_that_exceed_an_events_tags_are_left_out_and_counted(numbers: int, omitted: int | None) -> None:
+    """Two tags are the service's own: of 32 that leaves 30, or 29 and the number of those left out."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "inner": {f"n{i}": i + 1 for i in range(numbers - 2)}}
+    tags = event_of({**COUNTED, "usage": usage}, keep_usage=True, tags={"a": "1", "b": "2"})["tags"]
+    assert len(tags) == MAX_TAGS
+    assert tags.get(OMITTED) == (None if omitted is None else str(omitted))
+    assert tags["usage.prompt_tokens"] == "1"
+
+
+NAMES = st.text(max_size=3) | st.sampled_from(["n", "type", "modality", "x" * 300])
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**40), 10**40) | st.floats() | st.sampled_from(["TEXT", "a b"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(NAMES, JSON_VALUES, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_the_event_is_valid_whatever_else_a_provider_states(more: dict[str, Any]) -> None:
+    made = event_of({**COUNTED, "usage": {**more, **COUNTED["usage"]}}, keep_usage=True)
+    assert made["tags"].items() >= KEPT.items()
+
+
+def test_the_ledger_stores_the_kept_counts_and_the_rollups_ignore_them(acme_book: PriceBook) -> None:
+    log = Log()
+    for keep in (False, True):
+        log.append(as_record(event_of(keep_usage=keep))[1])
+    meter = PartitionMeter(new_marker(0, "life-1", -1), MeterRules(), acme_book)
+    meter.absorb(log.batch(), LATER)
+    taken = meter.take()
+    assert taken.calls is not None
+    rows = ledger_table(taken.calls, partition=0, source_log="life-1").to_pylist()
+    assert [json.loads(row["tags"] or "{}") for row in rows] == [{}, KEPT]
+    assert len(taken.rollups) == 1
+    assert "tags" not in DIMENSIONS
