@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+UV_PIP := $(BIN)/uv pip --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
 
@@ -9,10 +11,20 @@ help: ## print this help
 
 setup: $(VENV)/.installed ## make .venv with everything the demo and the tests need (idempotent)
 
-$(VENV)/.installed: pyproject.toml
+# uv is ten times as fast as pip; pip knows indexes that only its own configuration names.
+$(VENV)/.installed: pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
+	$(PIP) install "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
+	$(UV_PIP) install --require-hashes -r requirements.lock || $(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
+
+# Hashes, no addresses: the locks hold for any index that serves the same files.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(UPGRADE)
+
+lock: setup ## pin all versions again; `make lock UPGRADE=--upgrade` takes the newest that pyproject.toml allows
+	$(COMPILE) pyproject.toml --extra embedded --extra plot --group dev -o requirements.lock
+	$(COMPILE) pyproject.toml --extra worker -c requirements.lock -o infra/docker/requirements.lock
 
 demo: setup ## the whole stack on this machine with a realistic load and a live view, no Docker
 	$(BIN)/spendstream demo
@@ -50,10 +62,10 @@ soak: setup kafka ## randomized crash soak: kills, rebalances, outages, then exa
 	$(BIN)/python -m tests.crash.soak
 
 bench: setup kafka ## throughput and latency, with ratios measured side by side in one run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev,bench]'
+	$(UV_PIP) install --group bench
 	$(BIN)/python -m tests.bench
 
 bench-alerts: setup ## quality and cost of anomaly alerts on labelled synthetic incidents
 	$(BIN)/python -m tests.bench.alerts
 
-.PHONY: help setup demo test fast-tests kafka format lint types contract schemas check-schemas check soak bench bench-alerts
+.PHONY: help setup lock demo test fast-tests kafka format lint types contract schemas check-schemas check soak bench bench-alerts

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from aiokafka.errors import IllegalStateError
+from faust import Stream
 from faust.types import TP, AppT, EventT, StreamT
 
 from spendstream.core.batch import RecordBatch
@@ -40,13 +41,18 @@ class _Lease:
     meter: PartitionMeter
     generation: int
     expected_offset: int
-    inbox: deque[EventT] = field(default_factory=deque)
+    inbox: deque[EventT[Any]] = field(default_factory=deque)
     absorber: "asyncio.Task[None] | None" = None
-    unacked: list[EventT] = field(default_factory=list)
+    unacked: list[EventT[Any]] = field(default_factory=list)
     absorbing: asyncio.Lock = field(default_factory=asyncio.Lock)
     flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
     reported: Counters = field(default_factory=Counters)
     gap: "_Gap | None" = None
+
+
+def _fetched(event: EventT[Any]) -> FetchedBatch:
+    """Return what the transport put into an event in place of a record's bytes."""
+    return cast(FetchedBatch, event.message.value)
 
 
 def _absorb_fetches(meter: PartitionMeter, fetches: Sequence[FetchedBatch]) -> int:
@@ -86,7 +92,7 @@ class MeterAgent:
 
     async def run(self, stream: StreamT[Any]) -> AsyncIterator[None]:
         """Absorb batches as they come. An event is acked by the flush that makes it durable."""
-        async for event in stream.noack().events():
+        async for event in cast(Stream[Any], stream).noack().events():
             try:
                 await self._receive(event)
             except Exception as error:
@@ -99,12 +105,12 @@ class MeterAgent:
         log.error("meter.crashed", error=repr(error), exc_info=error)
         await self._app.crash(error)
 
-    async def _receive(self, event: EventT) -> None:
+    async def _receive(self, event: EventT[Any]) -> None:
         """Put a batch into its partition's inbox, if it joins what came before."""
         if event.message.generation_id != self._app.consumer_generation_id:
             return  # fetched under an assignment that is over; its partition is read again from what is durable
         lease = await self._lease(event.message.partition, event.message.generation_id)
-        records: FetchedBatch = event.message.value
+        records = _fetched(event)
         if not await self._follows(lease, records.first_offset, event.message.tp):
             records.take()
             return
@@ -126,9 +132,9 @@ class MeterAgent:
 
     async def _absorb(self, lease: _Lease) -> None:
         events, count = [lease.inbox.popleft()], 0
-        while lease.inbox and (count := count + len(events[-1].message.value)) < MAX_BATCH_RECORDS:
+        while lease.inbox and (count := count + len(_fetched(events[-1]))) < MAX_BATCH_RECORDS:
             events.append(lease.inbox.popleft())
-        fetches = [event.message.value for event in events]
+        fetches = [_fetched(event) for event in events]
         started = time.perf_counter()
         records = await asyncio.get_running_loop().run_in_executor(
             self._executor, _absorb_fetches, lease.meter, fetches
@@ -206,7 +212,7 @@ class MeterAgent:
             async with lease.absorbing:
                 self._report(lease, len(taken.rollups), time.perf_counter() - started)
 
-    def _ack(self, lease: _Lease, events: Sequence[EventT]) -> None:
+    def _ack(self, lease: _Lease, events: Sequence[EventT[Any]]) -> None:
         if self._leases.get(lease.meter.marker.partition) is lease:
             for event in events:
                 event.ack()

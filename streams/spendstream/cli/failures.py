@@ -2,10 +2,13 @@
 
 import errno
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from spendstream.cli import environment
 from spendstream.errors import SpendstreamError
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.exceptions import ClickHouseError
 
 # The driver's words around ClickHouse's own, and the parser's list of every keyword it knows.
 _AROUND_CLICKHOUSE: Final = re.compile(r"^.*?server response: Code: \d+\. DB::Exception: | \(for url .*$")
@@ -43,7 +46,7 @@ def _setting(location: tuple[int | str, ...], message: str, value: object) -> st
     return f"{name}={value}: {message.removeprefix('Value error, ')}"
 
 
-def _clickhouse(error: Exception) -> str:
+def _clickhouse(error: "ClickHouseError") -> str:
     from spendstream.sinks.errors import NO_SUCH_TABLE, error_code
 
     code = error_code(error)

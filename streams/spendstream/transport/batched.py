@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import faust
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
@@ -71,7 +71,7 @@ class _LeanThread(AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Transport) -> Any:
         client = super()._create_worker_consumer(transport)
-        read_lean(client, self.consumer.batched_topics)
+        read_lean(client, cast(BatchedConsumer, self.consumer).batched_topics)
         return client
 
 
@@ -127,10 +127,10 @@ class BatchedConsumer(Consumer):
             partition=tp.partition,
             offset=records.last_offset,
             timestamp=max(0, int(batches[-1].timestamps_ms[-1])) / 1000.0,
-            timestamp_type=None,
+            timestamp_type=0,
             headers=None,
             key=None,
-            value=records,
+            value=cast(Any, records),  # the agent takes it out again; nothing of Faust looks inside
             checksum=None,
             tp=tp,
             generation_id=self.app.consumer_generation_id,
@@ -155,7 +155,7 @@ class BatchedConsumer(Consumer):
             await super()._add_gap(tp, offset_from, offset_to)
 
 
-class BatchSchema(faust.Schema):
+class BatchSchema(faust.Schema[Any, Any]):
     """Hands a batch's records on as they are: there is nothing to deserialise."""
 
     def loads_key(self, app: Any, message: Any, **_: Any) -> None:
