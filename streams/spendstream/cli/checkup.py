@@ -16,8 +16,7 @@ from spendstream.cli.failures import explain
 from spendstream.cli.topics import check_topics
 from spendstream.clickhouse.layout import migration_settings
 from spendstream.clickhouse.migrate import Migrator
-from spendstream.core.pricing import PriceBook
-from spendstream.core.pricing.errors import RateCardError
+from spendstream.core.pricing import PriceBook, RateCardError
 from spendstream.drain import drain
 from spendstream.kafka.layout import topic_specs
 from spendstream.schemas import topics

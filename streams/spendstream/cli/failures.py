@@ -26,7 +26,7 @@ def explain(error: BaseException) -> str | None:
     from clickhouse_connect.driver.exceptions import ClickHouseError
     from pydantic import ValidationError
 
-    from spendstream.core.pricing.errors import RateCardError
+    from spendstream.core.pricing import RateCardError
 
     if isinstance(error, RateCardError):
         return str(error)

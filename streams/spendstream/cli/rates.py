@@ -13,8 +13,7 @@ from spendstream.cli.console import echo_json, err, out, table
 from spendstream.cli.intake_options import refuse
 from spendstream.cli.price import RatesOption, load_book
 from spendstream.core.money import exact_dollars
-from spendstream.core.pricing import CardRef, Explanation, PriceBook, RateCardError
-from spendstream.core.pricing.rate_set import SERVICE_TIERS
+from spendstream.core.pricing import SERVICE_TIERS, CardRef, Explanation, PriceBook, RateCardError
 from spendstream.schemas.usage import ServiceTier
 
 NOT_FOUND_EXIT: Final = 1

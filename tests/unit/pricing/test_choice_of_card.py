@@ -206,8 +206,8 @@ def test_a_provider_s_own_name_goes_before_its_usual_one(book_of: BookOf) -> Non
 
 
 def test_names_that_events_bring_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spendstream.core.pricing.choose.KEPT", 3)
-    monkeypatch.setattr("spendstream.core.pricing.public.NAMES_KEPT", 3)
+    monkeypatch.setattr("spendstream.core.pricing.choose.MAX_KEYS", 3)
+    monkeypatch.setattr("spendstream.core.pricing.public.MAX_NAMES", 3)
     book = PriceBook()
     for number in range(10):
         book.price(frame(call(f"made-up-{number}", provider="openai"), call("gpt-4o", provider="openai")))

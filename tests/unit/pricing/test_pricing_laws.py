@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spendstream.core.pricing import PriceBook
-from spendstream.core.pricing.dimensions import BUCKET_DIMENSIONS, RATE_DIMENSIONS
 from spendstream.core.pricing.public import CONTEXT
+from spendstream.core.pricing.rates import BUCKET_DIMENSIONS, RATE_DIMENSIONS
 from spendstream.schemas.buckets import COST_BUCKETS, INPUT_BUCKETS, TOKEN_BUCKETS, tokens_field
 from tests.unit.pricing.conftest import call, frame
 

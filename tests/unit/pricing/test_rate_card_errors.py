@@ -78,7 +78,7 @@ def write(tmp_path: Path, text: str, name: str = "cards.yaml") -> Path:
             16,
             "overlaps the entry from 2026-02-01",
         ),
-        ("        usd_per_mtok: {input: 3, input: 4}\n", 7, 34, "already given in line 7"),
+        ("        usd_per_mtok: {input: 3, input: 4}\n", 7, 34, "already set on line 7"),
     ],
 )
 def test_a_wrong_card_is_refused_where_it_is_wrong(

@@ -58,13 +58,13 @@ WHOLE_RULES = [
 AFTER_COST = [
     ("    renotfy: ▸1h", "watches.cost.renotfy: unknown field: did you mean renotify?"),
     ("    severity: ▸urgent", "unknown value urgent: one of info, warning, critical"),
-    ("    ▸rule: {kind: anomaly}", "rule: already given in line 4: remove one"),
+    ("    ▸rule: {kind: anomaly}", "rule: already set on line 4: remove one"),
     ("    scope: {▸tema: x}", "unknown value tema: did you mean team?"),
     ("    scope: {team: ▸[]}", "empty: add at least one"),
     ("    scope: {▸user: ada}", "user is no dimension of this deployment (METER_DIMENSIONS has service, team"),
     ("    notify: ▸pager", "expected a list"),
     ("    notify: [▸pager]", "unknown notifier pager: there is no notifier in this file"),
-    ("    <<: ▸{}", "merge keys are not read: write the fields out"),
+    ("    <<: ▸{}", "merge keys aren't supported: write the fields out"),
     ("  - name: ▸cost\n    rule: {kind: anomaly}", "cost is the name of another one above"),
     ("  - ▸just text", "expected a mapping"),
     ("wathces: ▸[]", "wathces: unknown field"),
@@ -80,7 +80,7 @@ AFTER_COST = [
     ("notifiers:\n  - &n {name: n, kind: slack, url_env: X}\n  - {name: ▸n, kind: slack, url_env: Y}", "another one"),
     ("maintenance:\n  - ▸{name: m, starts_at: 2026-01-01, ends_at: 2026-01-02T00:00:00Z}", "times with their zone"),
     (f"maintenance:\n  - {{name: m, {DAY}, ends_at: ▸2026-01-02T00:00:00Z}}", "must be later than starts_at"),
-    (f"maintenance:\n  - {{name: m, {DAY}, ends_at: ▸tomorrow}}", "not a time: write it with its zone"),
+    (f"maintenance:\n  - {{name: m, {DAY}, ends_at: ▸tomorrow}}", "not a valid time: write it with its zone"),
     (f"maintenance:\n  - {{name: m, {DAYS}, watches: [▸cots]}}", "unknown watch cots: did you mean cost?"),
     (f"maintenance:\n  - {{name: m, {DAYS}, scope: {{▸user: ada}}}}", "user is no dimension of this deployment"),
 ]
@@ -100,7 +100,7 @@ WHOLE_FILES = [
     ("watches: ▸[]\n", "empty: add at least one"),
     ("▸- a\n", "expected a mapping"),
     ("▸# nothing yet\n", "the file is empty: add watches"),
-    ("▸watches: &a [*a]\n", "an alias holds itself"),
+    ("▸watches: &a [*a]\n", "an alias contains itself"),
 ]
 
 

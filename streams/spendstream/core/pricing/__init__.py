@@ -1,18 +1,16 @@
 """Pricing: what a model call costs, in exact integers."""
 
-from spendstream.core.documents import Issue
-from spendstream.core.pricing.book import PriceBook
-from spendstream.core.pricing.errors import RateCardError, RateCardInvalid, RateCardUnreadable
-from spendstream.core.pricing.explain import Explanation
-from spendstream.core.pricing.priced import PricedColumns, Unpriced
-from spendstream.core.pricing.public_rates import Exclusion
-from spendstream.core.pricing.rate_set import CardRef
+from spendstream.core.pricing.book import Explanation, PriceBook
+from spendstream.core.pricing.cards import RateCardError, RateCardInvalid, RateCardUnreadable
+from spendstream.core.pricing.price import PricedColumns, Unpriced
+from spendstream.core.pricing.public import Exclusion
+from spendstream.core.pricing.rates import SERVICE_TIERS, CardRef
 
 __all__ = [
+    "SERVICE_TIERS",
     "CardRef",
     "Exclusion",
     "Explanation",
-    "Issue",
     "PriceBook",
     "PricedColumns",
     "RateCardError",

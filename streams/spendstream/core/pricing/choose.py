@@ -1,25 +1,81 @@
-"""Whose rates price a call: contract > custom > public, and what would price it otherwise."""
+"""Whose rates price a call: the most specific card of the strongest kind, contract > custom > public."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Final
 
-from spendstream.core.pricing.names import model_names
-from spendstream.core.pricing.own import Call, OwnCard, layers_for
-from spendstream.core.pricing.public import PublicPrices
-from spendstream.core.pricing.rate_set import SERVICE_TIERS
-from spendstream.core.pricing.timeline import Timeline, overlay
+from spendstream.core.pricing.public import PublicPrices, model_names
+from spendstream.core.pricing.rates import SERVICE_TIERS, Timeline, overlay
 from spendstream.schemas.usage import ServiceTier
 
-KEPT: Final = 65_536
-"""Keys come with events, so there must be a limit to how many are remembered."""
+MAX_KEYS: Final = 65_536
+"""How many keys are remembered. Keys come with events, so there must be a limit."""
 
+_EXACT: Final = 1_000  # more than any glob has letters
 _NOWHERE: Final = Timeline()
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """What a card matches of a call, in lower case. A provider or a model can have several names."""
+
+    providers: tuple[str, ...]
+    models: tuple[str, ...]
+    service_tier: str
+    region: str
+    deployment: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCard:
+    """A card ready to be matched: names in lower case, timelines by service tier."""
+
+    kind: str
+    provider: str
+    model: str
+    region: str
+    service_tier: str
+    deployment: str
+    timelines: dict[str, Timeline]
+
+    def match(self, call: Call) -> tuple[int, ...] | None:
+        """Return how specific the card is for a call, greater being more so; None if it doesn't price the call."""
+        if self.deployment and self.deployment != call.deployment:
+            return None
+        if self.service_tier and self.service_tier != call.service_tier:
+            return None
+        model = _likeness(self.model, call.models)
+        region = _likeness(self.region, (call.region,)) if self.region else 0
+        provider = _likeness(self.provider, call.providers)
+        if model is None or region is None or provider is None:
+            return None
+        strength = int(self.kind == "contract")
+        return strength, int(bool(self.deployment)), model, region, int(bool(self.service_tier)), provider
+
+
+def _likeness(pattern: str, names: Iterable[str]) -> int | None:
+    """Return how closely a pattern matches one of the names, the first being the call's own; None if it doesn't.
+
+    A glob scores its letters. An exact name scores more, and most if it is the call's own.
+    """
+    wild = sum(character in "*?[" for character in pattern)
+    for index, name in enumerate(names):
+        if fnmatchcase(name, pattern) if wild else name == pattern:
+            return len(pattern) - wild if wild else _EXACT - index
+    return None
+
+
+def layers_for(cards: Sequence[OwnCard], call: Call) -> list[Timeline]:
+    """Return the timelines of the cards that price a call, strongest first; equal ones in the order of the files."""
+    matches = [(match, card) for card in cards if (match := card.match(call)) is not None]
+    matches.sort(key=lambda pair: pair[0], reverse=True)
+    return [card.timelines[call.service_tier] for _, card in matches if call.service_tier in card.timelines]
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
-    """What of a call chooses its card, as the columns have it: "" where absent."""
+    """The columns of a call that determine its card; "" where absent."""
 
     provider: str
     model_requested: str
@@ -31,7 +87,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The rates over time of the calls of one key. What can't differ is the same object."""
+    """Rates over time for calls with one key. Timelines that can't differ are the same object."""
 
     billed: Timeline
     at_standard_tier: Timeline
@@ -39,7 +95,7 @@ class Choice:
 
 
 class Chooser:
-    """Choices by key, remembered."""
+    """Chooses rates by key, and remembers its choices."""
 
     def __init__(self, own: Sequence[OwnCard], public: PublicPrices) -> None:
         self._own = own
@@ -47,30 +103,26 @@ class Chooser:
         self._choices: dict[Key, Choice] = {}
 
     def choose(self, key: Key) -> Choice:
-        """Return whose rates price the calls of a key: by the model that served, else the one requested."""
+        """Return whose rates price the calls of a key: by the model that served, else by the one requested."""
         choice = self._choices.get(key)
         if choice is None:
-            if len(self._choices) >= KEPT:
+            if len(self._choices) >= MAX_KEYS:
                 self._choices.clear()
-            choice = self._choices[key] = self._choice(key)
+            served = key.model_served or key.model_requested
+            billed = standard = requested = self._timeline(key, served, key.service_tier)
+            if key.service_tier != "standard":
+                standard = self._timeline(key, served, "standard")
+            if key.model_requested and key.model_requested != served:
+                requested = self._timeline(key, key.model_requested, key.service_tier)
+            choice = self._choices[key] = Choice(billed, standard, requested)
         return choice
-
-    def _choice(self, key: Key) -> Choice:
-        served = key.model_served or key.model_requested
-        billed = self._timeline(key, served, key.service_tier)
-        standard = billed if key.service_tier == "standard" else self._timeline(key, served, "standard")
-        requested = billed
-        if key.model_requested and key.model_requested != served:
-            requested = self._timeline(key, key.model_requested, key.service_tier)
-        return Choice(billed, standard, requested)
 
     def _timeline(self, key: Key, model: str, service_tier: str) -> Timeline:
         tier: ServiceTier = next((known for known in SERVICE_TIERS if known == service_tier), "standard")
-        layers = layers_for(self._own, self._call(key, model, tier)) if self._own else []
+        layers: list[Timeline] = []
+        if self._own:
+            providers = self._public.provider_names(key.provider)
+            models = tuple(model_names(providers[-1], frozenset(providers), model))
+            layers = layers_for(self._own, Call(providers, models, tier, key.region.lower(), key.deployment.lower()))
         public = self._public.timeline(key.provider, model, tier)
         return overlay([*layers, public or _NOWHERE])
-
-    def _call(self, key: Key, model: str, tier: ServiceTier) -> Call:
-        providers = self._public.provider_names(key.provider)
-        models = tuple(model_names(providers[-1], frozenset(providers), model))
-        return Call(providers, models, tier, key.region.lower(), key.deployment.lower())

@@ -1,32 +1,134 @@
-"""Price a batch of calls, in columns."""
+"""Price a batch of calls, in columns: sums of products of integers, in pico-dollars (1e-12 USD)."""
 
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Final
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from spendstream.core.pricing.bill import MAX_PUSD, Amounts, Bill, bill, lost_without_cache, may_overflow
 from spendstream.core.pricing.choose import Chooser, Key
-from spendstream.core.pricing.priced import PricedColumns, Unpriced
-from spendstream.core.pricing.table import UNCACHED, Int32s, RateTable, tier_code
-from spendstream.core.pricing.timeline import UNKNOWN, Int64s, Timeline
-from spendstream.core.pricing.usage import Usage, usage_of
+from spendstream.core.pricing.rates import (
+    UNCACHED,
+    UNKNOWN,
+    CardRef,
+    Int32s,
+    Int64s,
+    RateTable,
+    Timeline,
+    bit,
+    tier_code,
+)
+from spendstream.schemas.buckets import COST_BUCKETS, INPUT_BUCKETS, TOKEN_BUCKETS, tokens_field
 
 Bools = npt.NDArray[np.bool_]
 
+Amounts = npt.NDArray[Any]
+"""Pico-dollars: 64-bit integers, or Python's own."""
+
+MAX_PUSD: Final = np.iinfo(np.int64).max
+"""About 9.2 million USD."""
+
 KEYS: Final = tuple(field.name for field in fields(Key))
-"""The columns that choose a card."""
+"""The columns that determine a card."""
+
+COLUMN_OF_COUNT: Final = {**{bucket: tokens_field(bucket) for bucket in TOKEN_BUCKETS}, "web_search": "web_searches"}
+
+_GPU_US_PER_HOUR: Final = 3_600_000_000
+
+
+class Unpriced(IntEnum):
+    """Why a call has no price."""
+
+    PRICED = 0
+    UNKNOWN_MODEL = 1
+    """No card prices the model at that time."""
+    NO_RATE = 2
+    """The call uses a bucket that its card has no rate for; a cost without that bucket would be wrong."""
+    TOO_LARGE = 3
+    """The cost exceeds 9.2 million USD, more pico-dollars than 64 bits hold: a count must be wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class PricedColumns:
+    """Costs of a batch in integer pico-dollars (1e-12 USD), and what priced them. Arrays have one element a call.
+
+    An unpriced call has 0 in all amounts; ``priced`` distinguishes it from a free one.
+    """
+
+    total_pusd: Int64s
+    priced: npt.NDArray[np.bool_]
+    by_bucket: dict[str, Int64s]
+    """By cost bucket, summing to the total. A bucket that no call uses is absent."""
+    card: Int32s
+    """Index into ``cards``; -1 if the model is unknown. A call whose card lacks a rate has a card, but no price."""
+    cards: tuple[CardRef, ...]
+    unpriced_reason: npt.NDArray[np.int8]
+    """An ``Unpriced``."""
+    tier_substituted: npt.NDArray[np.bool_]
+    """The call's service tier has no known price, so the standard rates were applied."""
+    without_cache_pusd: Int64s
+    """What the calls would have cost without a cache: reads and writes as plain input."""
+    at_standard_tier_pusd: Int64s
+    with_requested_model_pusd: Int64s
+    """What the calls would have cost with the requested model. Like the two above, the total itself if unknown."""
+    missing: Int32s
+    """Buckets used without a rate, as a mask: see ``missing_buckets``."""
+
+    def missing_buckets(self, call: int) -> tuple[str, ...]:
+        """Return the buckets that a call uses and its card has no rate for; ``gpu`` if its GPU time wasn't reported."""
+        mask = int(self.missing[call])
+        return tuple(bucket for bucket in COST_BUCKETS if mask & bit(bucket))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What each call used. Arrays have one element a call; buckets that no call of the batch uses are absent."""
+
+    counts: dict[str, npt.NDArray[Any]]
+    """Tokens, or searches, by bucket; 64-bit integers, or Python's own where a product might overflow."""
+    used: Int32s
+    """The buckets that a call uses, as a mask."""
+    total_input: Int64s
+    """Tokens of all input buckets, which determine the tier."""
+    gpu_us: Int64s
+    has_gpu_time: npt.NDArray[np.bool_]
+    """Whether the GPU time was reported: a call that used none differs from one that wasn't timed."""
+    is_unbounded: bool = False
+    """Counts are Python integers."""
+
+    def take(self, rows: Int64s) -> "Usage":
+        """Return the usage of some calls."""
+        counts = {bucket: count[rows] for bucket, count in self.counts.items()}
+        gpu_us, has_gpu_time = self.gpu_us[rows], self.has_gpu_time[rows]
+        return Usage(counts, self.used[rows], self.total_input[rows], gpu_us, has_gpu_time, self.is_unbounded)
+
+    def unbounded(self) -> "Usage":
+        """Return the same usage in Python integers, whose products can't overflow."""
+        counts = {bucket: count.astype(object) for bucket, count in self.counts.items()}
+        return Usage(counts, self.used, self.total_input, self.gpu_us, self.has_gpu_time, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """Costs of calls. They are valid only where ``missing`` is 0."""
+
+    by_bucket: dict[str, Amounts]
+    total: Amounts
+    missing: Int32s
+    """The buckets that a call uses and its card has no rate for, as a mask."""
+    rows: Int64s
+    """The row of the table that priced each call."""
 
 
 def price(calls: pl.DataFrame, chooser: Chooser, table: RateTable) -> PricedColumns:
     """Price each call at the rates in force when it was requested. See ``PriceBook.price``.
 
-    1. Calls with equal keys are found, and for each key the rates over time; then for each call its rate set.
-    2. Each call is billed. Its counterfactuals are billed where their rate sets differ from its own.
-    3. Calls with a bucket that has no rate, or with a cost that 64 bits don't hold, become unpriced as a whole.
+    1. Find the distinct keys of the batch, the rates of each key over time, and from those each call's rate set.
+    2. Bill each call; bill its counterfactuals where their rate sets differ from its own.
+    3. Mark calls as unpriced that use a bucket without a rate, or whose cost exceeds 64 bits.
     """
     codes, keys = _distinct_keys(calls)
     choices = [chooser.choose(key) for key in keys]
@@ -38,7 +140,9 @@ def price(calls: pl.DataFrame, chooser: Chooser, table: RateTable) -> PricedColu
     at_us = calls["priced_at_us"].to_numpy()
     sets = _sets_in_force([choice.billed for choice in choices], codes, at_us)
     billed = bill(table, sets, usage)
-    reason = _reasons(sets, billed)
+    reason = np.where(billed.missing != 0, np.int8(Unpriced.NO_RATE), np.int8(Unpriced.PRICED))
+    reason[~_fits(billed.total)] = Unpriced.TOO_LARGE
+    reason[sets == UNKNOWN] = Unpriced.UNKNOWN_MODEL
     priced = reason == Unpriced.PRICED
 
     without_cache = _without_cache(table, billed, usage)
@@ -68,7 +172,7 @@ def price(calls: pl.DataFrame, chooser: Chooser, table: RateTable) -> PricedColu
 
 
 def _distinct_keys(calls: pl.DataFrame) -> tuple[Int64s, list[Key]]:
-    """Return the distinct keys of a batch, and for each call the index of its own."""
+    """Return for each call the index of its key, and the distinct keys."""
     numbered = calls.select(*KEYS, pl.int_range(pl.len(), dtype=pl.Int64).alias("call"))
     first_call = numbered.select(pl.col("call").first().over(KEYS)).to_series().to_numpy()
     distinct = np.flatnonzero(first_call == np.arange(calls.height))
@@ -78,7 +182,7 @@ def _distinct_keys(calls: pl.DataFrame) -> tuple[Int64s, list[Key]]:
 
 
 def _sets_in_force(timelines: Sequence[Timeline], codes: Int64s, at_us: Int64s) -> Int64s:
-    """Return the rate set of each call. A price seldom changes within a batch: only then are times looked up."""
+    """Return the rate set of each call. Times are looked up only if a price changes within the batch."""
     if not len(at_us):
         return np.zeros(0, dtype=np.int64)
     first_us, last_us = int(at_us.min()), int(at_us.max())
@@ -91,17 +195,10 @@ def _sets_in_force(timelines: Sequence[Timeline], codes: Int64s, at_us: Int64s) 
     return sets
 
 
-def _reasons(sets: Int64s, billed: Bill) -> npt.NDArray[np.int8]:
-    reason = np.where(billed.missing != 0, np.int8(Unpriced.NO_RATE), np.int8(Unpriced.PRICED))
-    reason[~_fits(billed.total)] = Unpriced.TOO_LARGE
-    reason[sets == UNKNOWN] = Unpriced.UNKNOWN_MODEL
-    return reason
-
-
 def _without_cache(table: RateTable, billed: Bill, usage: Usage) -> Amounts:
     if not usage.counts.keys() & UNCACHED.keys():
         return billed.total
-    extra, missing = lost_without_cache(table, billed, usage)
+    extra, missing = saved_by_cache(table, billed, usage)
     total = billed.total + extra
     return np.where((missing == 0) & _fits(total), total, billed.total)
 
@@ -119,7 +216,7 @@ def _billed_otherwise(table: RateTable, others: Int64s, sets: Int64s, billed: Bi
 
 
 def _cards(sets: Int64s, table_size: int) -> tuple[Int32s, Int64s]:
-    """Return for each call the position of its rate set among those of the batch, -1 if unknown; and these sets."""
+    """Return for each call the position of its rate set among the batch's, -1 if unknown; and the batch's sets."""
     used = np.zeros(table_size, dtype=np.bool_)
     used[sets] = True
     used[UNKNOWN] = False
@@ -128,7 +225,7 @@ def _cards(sets: Int64s, table_size: int) -> tuple[Int32s, Int64s]:
 
 
 def _fits(amounts: Amounts) -> Bools:
-    """Tell which amounts 64 bits hold. Those computed in 64 bits do: ``may_overflow`` was asked before."""
+    """Return which amounts fit into 64 bits. Those computed in 64 bits do: ``may_overflow`` ruled out the rest."""
     if amounts.dtype != object:
         return np.ones(len(amounts), dtype=np.bool_)
     return np.asarray(amounts <= MAX_PUSD, dtype=np.bool_)
@@ -138,3 +235,73 @@ def _if_priced(amounts: Amounts, priced: Bools) -> Int64s:
     if not priced.all():
         amounts = np.where(priced, amounts, 0)
     return amounts.astype(np.int64, copy=False)
+
+
+def usage_of(calls: pl.DataFrame) -> Usage:
+    """Read the counts. Columns: ``<bucket>_tokens`` of each token bucket, ``web_searches``, ``gpu_us`` (or null)."""
+    columns = {bucket: calls[column].to_numpy() for bucket, column in COLUMN_OF_COUNT.items()}
+    counts = {bucket: count for bucket, count in columns.items() if count.any()}
+    used = np.zeros(calls.height, dtype=np.int32)
+    total_input = np.zeros(calls.height, dtype=np.int64)
+    for bucket, count in counts.items():
+        used |= (count > 0) * np.int32(bit(bucket))
+        if bucket in INPUT_BUCKETS:
+            total_input += count
+    gpu_us = calls["gpu_us"].cast(pl.Int64)
+    return Usage(counts, used, total_input, gpu_us.fill_null(0).to_numpy(), gpu_us.is_not_null().to_numpy())
+
+
+def bill(table: RateTable, sets: Int64s, usage: Usage) -> Bill:
+    """Price each call under its rate set.
+
+    600 plain and 400 cached tokens at $3 and $0.30 per million cost $0.00192.
+    """
+    rows = table.rows(sets, usage.total_input)
+    missing = usage.used & ~table.rated.take(rows)
+    amounts = {bucket: count * table.rates[bucket].take(rows) for bucket, count in usage.counts.items()}
+    if table.largest["request"]:
+        amounts["request"] = table.rates["request"].take(rows)
+    if table.largest_gpu_hour:
+        missing |= _bill_gpu(table, sets, usage, amounts)
+    total = sum(amounts.values(), start=np.zeros(len(rows), dtype=np.int64))
+    return Bill(amounts, total, missing, rows)
+
+
+def saved_by_cache(table: RateTable, billed: Bill, usage: Usage) -> tuple[Amounts, Int32s]:
+    """Return what the cache saved, and the buckets whose rate as plain input is unknown."""
+    extra: Amounts = np.zeros(len(billed.rows), dtype=np.int64)
+    missing = np.zeros(len(billed.rows), dtype=np.int32)
+    rated = table.rated.take(billed.rows)
+    for bucket, plain in UNCACHED.items():
+        count = usage.counts.get(bucket)
+        if count is not None:
+            extra = extra + count * table.rates[plain].take(billed.rows) - billed.by_bucket[bucket]
+            missing |= usage.used & np.where(rated & bit(plain), np.int32(0), np.int32(bit(bucket)))
+    return extra, missing
+
+
+def may_overflow(table: RateTable, usage: Usage) -> bool:
+    """Return whether a batch's largest counts at the highest rates could exceed 64 bits."""
+    worst = table.largest["request"]
+    for bucket, count in usage.counts.items():
+        worst += int(count.max(initial=0)) * max(table.largest[bucket], table.largest[UNCACHED.get(bucket, bucket)])
+    if table.largest_gpu_hour:
+        worst += int(usage.gpu_us.max(initial=0)) * table.largest_gpu_hour // _GPU_US_PER_HOUR + 1
+    return worst > MAX_PUSD
+
+
+def gpu_cost_pusd(gpu_us: int, gpu_hour_pusd: int) -> int:
+    """Return the cost of GPU time, rounded to the nearest pico-dollar, halves to the even one."""
+    cost, rest = divmod(gpu_us * gpu_hour_pusd, _GPU_US_PER_HOUR)
+    return cost + (2 * rest > _GPU_US_PER_HOUR or (2 * rest == _GPU_US_PER_HOUR and cost % 2 == 1))
+
+
+def _bill_gpu(table: RateTable, sets: Int64s, usage: Usage, amounts: dict[str, Amounts]) -> Int32s:
+    """Add GPU time to the amounts of calls billed by it. Returns ``gpu`` as missing where none was reported."""
+    billed = table.is_gpu.take(sets)
+    if billed.any():
+        costs = np.zeros(len(sets), dtype=object)
+        for row in np.flatnonzero(billed):
+            costs[row] = gpu_cost_pusd(int(usage.gpu_us[row]), table.sets[sets[row]].gpu_hour or 0)
+        amounts["gpu"] = costs if usage.is_unbounded else costs.astype(np.int64)
+    return np.where(billed & ~usage.has_gpu_time, np.int32(bit("gpu")), np.int32(0))

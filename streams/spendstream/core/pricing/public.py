@@ -1,18 +1,47 @@
-"""The public price book, genai-prices, as rate sets.
+"""The public price book, genai-prices, compiled into rate sets.
 
-Its own ``calc_price`` takes 70-90 µs a call, and a model that it doesn't know several times that. Here each (model,
-service tier) that is met is compiled once, by asking the price book for the prices of each of its periods.
+Its own ``calc_price`` takes 70-90 µs a call, and several times that for a model it doesn't know. Here each (model,
+service tier) is compiled once, when it is first needed, by asking the price book for its prices in each period.
+
+Two habits of genai-prices are not taken over. Where it has no price for a service tier it silently applies the standard
+one: here such rates say ``tier_applied="standard"``. Where it has no rate for a bucket it charges 0: here a call that
+uses the bucket is unpriced.
 """
 
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from spendstream.core.pricing.names import model_names, provider_alias
-from spendstream.core.pricing.public_rates import Compiler, Exclusion, variants
-from spendstream.core.pricing.rate_set import SERVICE_TIERS, Intern
-from spendstream.core.pricing.timeline import Timeline
+from spendstream.core.pricing.rates import (
+    DAY_US,
+    NAME_OF_RATE,
+    NO_RATE,
+    SERVICE_TIERS,
+    UNKNOWN,
+    Dimensions,
+    Inexact,
+    Intern,
+    RateSet,
+    Timeline,
+    instant,
+    midnight_us,
+    openings,
+    pusd_per_token,
+    rate_of_each_bucket,
+    whole,
+)
+from spendstream.schemas.buckets import TOKEN_BUCKETS
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider
+    from genai_prices.units import UnitDef
 
 CONTEXT: Final = MappingProxyType(
     {
@@ -22,40 +51,108 @@ CONTEXT: Final = MappingProxyType(
         "priority": {"service_tier": "priority"},
     }
 )
-"""A service tier in the price book's words: Anthropic's ``service_tier=batch`` is its ``processing=batch``."""
+"""Service tiers as the price book names them: Anthropic's ``service_tier=batch`` is its ``processing=batch``."""
 
-NAMES_KEPT: Final = 65_536
-"""Names looked up are remembered, known or not. Names come with events, so there must be a limit."""
+MAX_NAMES: Final = 65_536
+"""How many looked-up names are remembered, known or not. Names come with events, so there must be a limit."""
+
+PROVIDER_ALIASES: Final = MappingProxyType(
+    {
+        # OpenTelemetry GenAI
+        "gcp.gen_ai": "google",
+        "mistral_ai": "mistral",
+        "moonshot_ai": "moonshotai",
+        "x_ai": "x-ai",
+        # common SDKs and gateways
+        "az.ai.inference": "azure",
+        "az.ai.openai": "azure",
+        "fireworks-ai": "fireworks",
+        "fireworks_ai": "fireworks",
+        "google-anthropic": "google",
+        "grok": "x-ai",
+        "novita-ai": "novita",
+        "together.ai": "together",
+        "togetherai": "together",
+        "z-ai": "zai",
+        "z_ai": "zai",
+        "zhipu": "zhipuai",
+    }
+)
+"""Names of providers that the price book doesn't know, or would mistake for another."""
+
+_HOSTS: Final = (("azure", "azure"), ("bedrock", "aws"), ("vertex", "google"))
+"""The host of a model bills it: ``azure.ai.openai`` is not OpenAI, ``anthropic-bedrock`` is not Anthropic."""
+
+_PUBLISHER_PATH: Final = re.compile(r"^(?:projects/.+/)?(?:publishers/[^/]+/)?models/")
+_BEDROCK_GEOGRAPHY: Final = re.compile(r"^(?:us-gov|us|eu|apac|au|ca|jp|sa)\.(?=[a-z0-9]+\.)")
+"""A cross-region profile of one geography. ``global.`` stays: it has prices of its own."""
+
+_FREE: Final = {frozenset({("family", "tokens")}): Decimal(0)}
+_AUDIO: Final = ("modality", "audio")
+
+
+def provider_alias(name: str) -> str:
+    """Return a provider's usual name, by default its own: ``provider_alias("aws.bedrock") == "aws"``.
+
+    Services name providers as their SDK or OpenTelemetry does (``gen_ai.provider.name``).
+    """
+    name = name.strip().lower()
+    hosted = next((provider for word, provider in _HOSTS if word in name), name)
+    return PROVIDER_ALIASES.get(name, hosted)
+
+
+def model_names(provider: str, own_names: frozenset[str], model: str) -> Iterator[str]:
+    """Yield the names under which a model may be listed, the exact one first, each once, in lower case.
+
+    ``own_names`` are the provider's: a prefix that repeats one of them, as in ``openai/gpt-4o``, is dropped.
+    """
+    name = model.strip().lower()
+    yield name
+    bare = _PUBLISHER_PATH.sub("", name)
+    head, slash, tail = bare.partition("/")
+    if slash and head in own_names:
+        bare = tail
+    if bare != name:
+        yield bare
+    if provider == "aws" and (anywhere := _BEDROCK_GEOGRAPHY.sub("", bare)) != bare:
+        yield anywhere
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Public prices that can't be used; calls that need them are unpriced."""
+
+    provider: str
+    model: str
+    what: str
+    """A bucket, or ``model`` if none of its prices can be used."""
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    provider: Any
-    model: Any
+    provider: Provider
+    model: ModelInfo
     has_tiers: bool
-    """Not so where it was found by fallback: a service tier's price is what its own provider offers."""
+    """False if it was found by fallback: service tiers have only the prices that the model's own provider offers."""
 
 
 class PublicPrices:
-    """The price book, compiled as it is asked."""
+    """The public prices, each compiled when it is first needed."""
 
     def __init__(self, intern: Intern) -> None:
-        self._intern = intern
+        self._compiler = Compiler(intern)
         self._found: dict[tuple[str, str], _Listed | None] = {}
         self._timelines: dict[tuple[int, str], Timeline | None] = {}
 
     @cached_property
-    def _providers(self) -> list[Any]:
-        from genai_prices.data import providers  # 0.2 s: not before it is needed
+    def _providers(self) -> list[Provider]:
+        from genai_prices.data import providers  # takes 0.2 s: loaded when first needed
 
         return list(providers)
 
-    @cached_property
-    def _compiler(self) -> Compiler:
-        return Compiler(self._intern)
-
     def provider_names(self, name: str) -> tuple[str, ...]:
-        """Return the names of a provider in lower case: as given, its usual one, the price book's (last)."""
+        """Return a provider's names in lower case: as given, its usual one, and last the price book's."""
         alias = provider_alias(name)
         provider = self._provider(alias)
         return tuple(dict.fromkeys((name.strip().lower(), alias, *([provider.id] if provider else []))))
@@ -64,29 +161,29 @@ class PublicPrices:
         """Return the rate sets of a model at a service tier over time; None if the price book doesn't price it."""
         key = provider, model
         if key not in self._found:
-            if len(self._found) >= NAMES_KEPT:
+            if len(self._found) >= MAX_NAMES:
                 self._found.clear()
             self._found[key] = self._find(provider, model)
         found = self._found[key]
         return None if found is None else self._timeline(found, tier)
 
     def compile_all(self) -> tuple[Exclusion, ...]:
-        """Compile each model at each service tier. Returns what can't be used."""
+        """Compile each model at each service tier. Returns the prices that can't be used."""
         for provider in self._providers:
             for model in provider.models:
                 for tier in SERVICE_TIERS:
                     self._timeline(_Listed(provider, model, has_tiers=True), tier)
         return tuple(self._compiler.exclusions)
 
-    def _provider(self, name: str) -> Any:
+    def _provider(self, name: str) -> Provider | None:
         from genai_prices.data_snapshot import find_provider_by_id
 
         return find_provider_by_id(self._providers, name)
 
     def _find(self, provider: str, model: str) -> _Listed | None:
-        """Find the model whose prices hold. Fallbacks are followed: Azure sells OpenAI's models."""
+        """Find the model whose prices apply. Fallbacks are followed: Azure sells OpenAI's models."""
         name = provider_alias(provider)
-        if name == "litellm" and "/" in model:  # a gateway: the model's name says through whom
+        if name == "litellm" and "/" in model:  # a gateway: the model's name starts with the provider
             name, _, model = model.partition("/")
             name = provider_alias(name)
         owner = self._provider(name)
@@ -106,3 +203,144 @@ class PublicPrices:
         if key not in self._timelines:
             self._timelines[key] = self._compiler.timeline(listed.provider, listed.model, CONTEXT[tier], tier)
         return self._timelines[key]
+
+
+class Compiler:
+    """Turns one model's dated, conditional and tiered prices into rate sets on a timeline; lists what can't be used."""
+
+    def __init__(self, intern: Intern) -> None:
+        self._intern = intern
+        self.exclusions: dict[Exclusion, None] = {}
+
+    @cached_property
+    def _units(self) -> dict[str, UnitDef]:
+        from genai_prices.data_units import unit_data
+        from genai_prices.units import UnitRegistry
+
+        return {unit.price_key: unit for unit in UnitRegistry(unit_data).units.values()}
+
+    def timeline(self, provider: Provider, model: ModelInfo, context: Mapping[str, str], tier: str) -> Timeline | None:
+        """Return a model's rate sets over time, at the service tier that the context states; None if it has no price.
+
+        genai-prices is asked once for each period of whole days and each time of day in which its answer may differ.
+        """
+        special = variants(model, context)
+        starts, slots = _boundaries(model, special)
+        width = len(slots) + 1
+        since: list[int | None] = [None] * width
+        before: list[ModelPrice | None] = [None] * width
+        sets = []
+        for index, time_us in enumerate(openings(starts, slots)):
+            at, slot = instant(time_us), index % width
+            prices = model.get_prices(at, dict(context))
+            if index >= width and prices != before[slot]:
+                since[slot] = time_us - time_us % DAY_US
+            before[slot] = prices
+            applied = tier if any(v.constraint is None or v.constraint.active(at) for v in special) else "standard"
+            rate_set = self._rate_set(provider, model, prices, applied, since[slot])
+            sets.append(UNKNOWN if rate_set is None else self._intern(rate_set))
+        return Timeline(tuple(starts), tuple(slots), tuple(sets)) if any(sets) else None
+
+    def _rate_set(
+        self, provider: Provider, model: ModelInfo, prices: ModelPrice, tier: str, since_us: int | None
+    ) -> RateSet | None:
+        priced = [(self._units[key], value) for key, value in prices.__dict__.items() if value is not None]
+        tokens: dict[Dimensions, Any] = {
+            frozenset(u.dimensions.items()): v for u, v in priced if u.dimensions["family"] == "tokens"
+        }
+        fees = {u.usage_key: v for u, v in priced if u.usage_key in ("requests", "web_searches")}
+        if not priced and model.id.endswith(":free"):  # how genai-prices marks models that cost nothing
+            tokens = dict(_FREE)
+        try:
+            if not tokens and not fees:
+                raise Inexact(_why_unusable(unit.usage_key for unit, _ in priced))
+            taken = rate_of_each_bucket(tokens)
+            request = _per_unit(fees.get("requests", Decimal(0)))
+            web_search = _per_unit(fees["web_searches"]) if "web_searches" in fees else NO_RATE
+        except ValueError as error:
+            self._exclude(provider, model, "model", str(error))
+            return None
+        if any(unit.dimensions["family"] == "durations" for unit, _ in priced):
+            for bucket in ("input_audio", "cache_read_audio", "output_audio"):
+                if bucket in taken and _AUDIO not in taken[bucket]:  # not at a text rate: audio is billed by the hour
+                    del taken[bucket]
+                    self._exclude(provider, model, bucket, _why_unusable(["audio_seconds"]))
+        starts = tuple(sorted({tier.start for value in tokens.values() for tier in getattr(value, "tiers", ())}))
+        return RateSet(
+            source="genai-prices",
+            provider=provider.id,
+            model=model.id,
+            tier_applied=tier,
+            valid_from_us=since_us,
+            reference=(provider.pricing_urls or ("",))[0],
+            thresholds=starts,
+            steps=self._steps(provider, model, {b: tokens[rate] for b, rate in taken.items()}, starts),
+            web_search=web_search,
+            request=request,
+            priced_as={bucket: NAME_OF_RATE.get(rate, "free") for bucket, rate in taken.items()},
+        )
+
+    def _steps(
+        self, provider: Provider, model: ModelInfo, prices: dict[str, Any], starts: tuple[int, ...]
+    ) -> tuple[tuple[int, ...], ...]:
+        """Return pico-dollars per token, by step and bucket. A bucket whose price isn't exact has no rate."""
+        exact: dict[str, list[int]] = {}
+        for bucket, price in prices.items():
+            try:
+                exact[bucket] = [pusd_per_token(_at_step(price, start)) for start in (-1, *starts)]
+            except Inexact as error:
+                self._exclude(provider, model, bucket, str(error))
+        none = [NO_RATE] * (len(starts) + 1)
+        return tuple(zip(*(exact.get(bucket, none) for bucket in TOKEN_BUCKETS), strict=True))
+
+    def _exclude(self, provider: Provider, model: ModelInfo, what: str, why: str) -> None:
+        self.exclusions[Exclusion(provider.id, model.id, what, why)] = None
+
+
+def _why_unusable(units: Iterable[str]) -> str:
+    billed = ", ".join(units)
+    return f"billed by {billed}, which events don't count" if billed else "no price is published"
+
+
+def variants(model: ModelInfo, context: Mapping[str, str]) -> list[PriceVariant]:
+    """Return the prices that apply in this context alone. Some variants only say that nothing differs: not those."""
+    return [
+        variant
+        for variant in model.price_variants or ()
+        if variant.prices.__dict__ and all(context.get(key) == value for key, value in variant.when.items())
+    ]
+
+
+def _boundaries(model: ModelInfo, special: list[PriceVariant]) -> tuple[list[int], list[int]]:
+    """Return the midnights (epoch µs) and the times of day (µs) at which the prices may change."""
+    starts: set[int] = set()
+    slots: set[int] = set()
+    dated = model.prices if isinstance(model.prices, list) else []
+    for constraint in [*(price.constraint for price in dated), *(variant.constraint for variant in special)]:
+        if constraint is None:
+            continue
+        if hasattr(constraint, "start_date"):
+            starts.add(midnight_us(constraint.start_date))
+        else:
+            slots |= {_since_midnight_us(constraint.start_time), _since_midnight_us(constraint.end_time)}
+    return sorted(starts), sorted(slots - {0})
+
+
+def _at_step(price: Any, start: int) -> Decimal:
+    """Return the price of a call whose input exceeds ``start``, but not the next tier's start."""
+    tiers = reversed(getattr(price, "tiers", ()))
+    chosen = next((tier.price for tier in tiers if tier.start <= start), getattr(price, "base", price))
+    if not isinstance(chosen, Decimal):
+        raise Inexact(f"not a price: {chosen!r}")
+    return chosen
+
+
+def _per_unit(usd_per_thousand: Any) -> int:
+    if not isinstance(usd_per_thousand, Decimal):
+        raise Inexact("a fee that depends on the size of the call")
+    return whole(usd_per_thousand * 10**9)
+
+
+def _since_midnight_us(moment: time) -> int:
+    since = datetime.combine(date(1970, 1, 1), moment.replace(tzinfo=moment.tzinfo or UTC))
+    return (since - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) % DAY_US
