@@ -6,7 +6,7 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.detect.groups import Values
+from spendstream.core.detect.finding import Values
 from spendstream.schemas.watch import Measure
 
 MINUTE_S: Final = 60

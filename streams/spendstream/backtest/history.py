@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spendstream.backtest.errors import BacktestError
 from spendstream.backtest.feed import MINUTE_S, Part, Step
-from spendstream.core.detect.groups import Values
+from spendstream.core.detect.finding import Values
 from spendstream.core.detect.measures import DEFINITIONS
 from spendstream.core.money import PUSD
 from spendstream.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS, SUMS

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from spendstream.backtest.feed import Part
 from spendstream.backtest.lanes import Lane
 from spendstream.core.detect.anomaly import AnomalyEvaluator
-from spendstream.core.detect.groups import Groups, Values
+from spendstream.core.detect.finding import Groups, Values
 from spendstream.core.detect.measures import DEFINITIONS, denominators, is_ratio, numerators
 from spendstream.core.rollup.measures import SUMS
 from spendstream.schemas.alert import Alert

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendstream.backtest.errors import BacktestError
-from spendstream.core.detect.groups import Values
+from spendstream.core.detect.finding import Values
 from spendstream.core.money import PUSD
 from spendstream.core.timestamps import epoch_us
 from spendstream.intake.row import RowError

@@ -22,6 +22,9 @@ from spendstream.transport.offsets import high_watermarks
 
 log = structlog.get_logger(__name__)
 
+FORMAT: Final = 2
+"""The number of the format, raised whenever a section or array is renamed or changes its meaning."""
+
 CHUNK_BYTES: Final = 900_000
 PARTITION: Final = 0
 _SLOTS: Final = ("a", "b")
@@ -36,6 +39,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    format: int = 1
     number: int
     chunks: int
     unpacked_bytes: int
@@ -92,7 +96,11 @@ class SnapshotStore:
         ]
         await self._producer.write(self._topic, records)
         complete = Manifest(
-            **manifest, chunks=len(pieces), unpacked_bytes=whole, digest=hashlib.sha256(packed).hexdigest()
+            **manifest,
+            format=FORMAT,
+            chunks=len(pieces),
+            unpacked_bytes=whole,
+            digest=hashlib.sha256(packed).hexdigest(),
         )
         await self._producer.write(
             self._topic, [Record(_key(number, _MANIFEST), complete.model_dump_json().encode(), PARTITION)]
@@ -144,14 +152,21 @@ def _key(number: int, part: str) -> bytes:
 
 
 def _manifests(newest: Mapping[bytes, bytes]) -> list[Manifest]:
+    """Return the manifests that this version can read. A snapshot of another format is ignored, never misread."""
     found = []
     for slot in _SLOTS:
         value = newest.get(f"{slot}/{_MANIFEST}".encode())
-        if value is not None:
-            try:
-                found.append(Manifest.model_validate_json(value))
-            except ValidationError as error:
-                log.warning("detect.snapshot_unreadable", slot=slot, error=str(error))
+        if value is None:
+            continue
+        try:
+            manifest = Manifest.model_validate_json(value)
+        except ValidationError as error:
+            log.warning("detect.snapshot_unreadable", slot=slot, error=str(error))
+            continue
+        if manifest.format == FORMAT:
+            found.append(manifest)
+        else:
+            log.warning("detect.snapshot_ignored", slot=slot, format=manifest.format, expected_format=FORMAT)
     return found
 
 

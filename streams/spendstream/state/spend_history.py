@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from spendstream.core.detect.cut import Bounds, Cut, Source
-from spendstream.core.detect.groups import Values
+from spendstream.core.detect.finding import Values
 from spendstream.core.detect.seeding import History, Seeding, Spent
 from spendstream.core.money import PUSD
 from spendstream.core.timestamps import US

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spendstream.core.detect.anomaly import AnomalyEvaluator
-from spendstream.core.detect.finding import Level, Updates
-from spendstream.core.detect.groups import Groups
+from spendstream.core.detect.finding import Groups, Level, Updates
 from spendstream.core.detect.measures import CALLS, SPEND
 from spendstream.core.rollup.measures import SUMS
 from spendstream.core.timestamps import MINUTE_US, US

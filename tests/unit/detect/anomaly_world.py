@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from spendstream.core.detect.anomaly import AnomalyEvaluator
-from spendstream.core.detect.finding import Arrays, Finding, Level, Updates
-from spendstream.core.detect.groups import Groups
+from spendstream.core.detect.finding import Arrays, Finding, Groups, Level, Updates
 from spendstream.core.rollup.measures import COLUMN, SUMS
 from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.watch import AnomalyRule, Watch

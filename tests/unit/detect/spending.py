@@ -7,8 +7,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from spendstream.core.detect.finding import Evaluator, Finding, Updates
-from spendstream.core.detect.groups import Groups
+from spendstream.core.detect.finding import Evaluator, Finding, Groups, Updates
 from spendstream.core.money import PUSD
 from spendstream.core.rollup.measures import COLUMN, COST, SUMS
 from spendstream.core.timestamps import epoch_us

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spendstream.core.detect.anomaly.slopes import Slopes
+from spendstream.core.detect.anomaly.baseline import Slopes
 from spendstream.core.detect.finding import Level
 from tests.unit.detect.anomaly_world import World, level, minute
 

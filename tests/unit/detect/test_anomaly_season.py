@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from spendstream.core.detect.anomaly.baseline import Season
 from spendstream.core.detect.anomaly.limits import HOUR_US
-from spendstream.core.detect.anomaly.season import Season
 from spendstream.core.timestamps import MINUTE_US
 from tests.unit.detect.anomaly_world import START_US, minute, settled
 
@@ -25,7 +25,7 @@ def taught(weeks: int, teach: bool = True) -> Season:
 @pytest.mark.parametrize(("weeks", "trust"), [(1, 0.0), (2, 0.5), (3, 2 / 3)])
 def test_an_hour_counts_once_it_was_seen_in_two_weeks_and_then_more(weeks: int, trust: float) -> None:
     at = minute(weeks * WEEK + DAY + 9 * 60 + 30)
-    change, sure = taught(weeks).way(at, at + 10 * MINUTE_US, slice(None))
+    change, sure = taught(weeks).change(at, at + 10 * MINUTE_US, slice(None))
     assert sure.tolist() == pytest.approx([trust, trust, 0])
     assert (change * (sure > 0)).tolist() == pytest.approx([1 / 6 * (trust > 0)] * 2 + [0], abs=1e-5)
 
@@ -33,7 +33,9 @@ def test_an_hour_counts_once_it_was_seen_in_two_weeks_and_then_more(weeks: int, 
 def test_hours_run_into_each_other_without_a_jump() -> None:
     season = taught(2)
     first = minute(2 * WEEK + DAY + 9 * 60)
-    steps = [season.way(first + at * MINUTE_US, first + (at + 1) * MINUTE_US, slice(0, 1))[0][0] for at in range(120)]
+    steps = [
+        season.change(first + at * MINUTE_US, first + (at + 1) * MINUTE_US, slice(0, 1))[0][0] for at in range(120)
+    ]
     assert steps == pytest.approx([1 / 60] * 120, abs=1e-4)
 
 

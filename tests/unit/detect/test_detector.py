@@ -8,6 +8,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from spendstream.core.detect.budget import BudgetEvaluator
 from spendstream.core.detect.detector import Detector
 from spendstream.core.timestamps import MINUTE_US, US, from_epoch_us
 from spendstream.schemas.alert import Alert, Silence
@@ -174,6 +175,14 @@ def test_an_alert_that_no_rule_reports_after_a_restart_is_closed_but_not_at_once
     assert (over.transition, over.alert_id) == ("resolved", twin.topic[0].alert_id)
 
 
+def spent_of(world: World) -> int:
+    """What the budget's only group has spent, in pico-dollars."""
+    _, evaluator = world.detector.evaluator("team-budget")
+    assert isinstance(evaluator, BudgetEvaluator)
+    (spent,) = evaluator.spent(0).values()
+    return spent
+
+
 def test_a_budget_counts_every_partition_and_its_sum_is_exact() -> None:
     world = World(BUDGET)
     world.play(range(40))
@@ -187,16 +196,14 @@ def test_a_budget_counts_every_partition_and_its_sum_is_exact() -> None:
     assert last.state == "firing"
     exact = [alert.budget.spent_usd for alert in world.topic if alert.budget is not None]
     assert exact == sorted(exact)
-    (spent,) = world.detector._watched["team-budget"].evaluator.spent(0).values()  # type: ignore[attr-defined]
-    assert spent == whole
+    assert spent_of(world) == whole
 
 
 def test_a_watch_that_is_taken_up_later_knows_what_the_book_holds() -> None:
     world = World()
     world.play(range(10))
     world.detector.configure(Watches(watches=(FEATURE_SPEND, BUDGET)))
-    (spent,) = world.detector._watched["team-budget"].evaluator.spent(0).values()  # type: ignore[attr-defined]
-    assert spent == sum(sum(meter.truth.values()) for meter in world.meters)
+    assert spent_of(world) == sum(sum(meter.truth.values()) for meter in world.meters)
 
 
 def test_a_reload_that_changes_only_who_is_told_keeps_what_was_learned() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from spendstream.core.detect.silences import Silences
+from spendstream.core.detect.lifecycle import Silences
 from spendstream.schemas.alert import Silence
 from spendstream.schemas.watch import Maintenance
 from spendstream.watches.silence_topic import decode, encode

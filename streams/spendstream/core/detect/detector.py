@@ -9,16 +9,14 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from spendstream.core.detect.attribution import Profiles
-from spendstream.core.detect.finding import Arrays, Evaluator, Finding, Level
-from spendstream.core.detect.groups import Groups
-from spendstream.core.detect.lifecycle import Case, Lifecycle, Why
+from spendstream.core.detect.finding import Arrays, Evaluator, Finding, Groups, Level
+from spendstream.core.detect.lifecycle import Case, Lifecycle, Silences, Why
 from spendstream.core.detect.reading import RollupRecord
 from spendstream.core.detect.reasons import Reasons
 from spendstream.core.detect.recent import RecentMinutes
 from spendstream.core.detect.rollups import Changes, RollupBook
 from spendstream.core.detect.seeding import Seeding
-from spendstream.core.detect.silences import Silences
-from spendstream.core.detect.watched import Watched, definition, evaluator_of
+from spendstream.core.detect.watch_runner import WatchRunner, definition, evaluator_of
 from spendstream.core.timestamps import US
 from spendstream.schemas.alert import Alert, Silence
 from spendstream.schemas.watch import AnomalyRule, BudgetRule, Watch, Watches
@@ -34,7 +32,7 @@ _SILENCES: Final = TypeAdapter(list[Silence])
 
 
 class Detector:
-    """What is watched, what was learned, what has been alerted. One writer; time comes from its caller.
+    """What is runner, what was learned, what has been alerted. One writer; time comes from its caller.
 
     ``dimensions``: of the rollups. ``keep_s``: the meter's allowed lateness. ``explains``: whether alerts are given
     their reasons.
@@ -47,7 +45,7 @@ class Detector:
         self._explains = explains
         self._recent = RecentMinutes()
         self._profiles = Profiles(tuple(dimensions))
-        self._watched: dict[str, Watched] = {}
+        self._runners: dict[str, WatchRunner] = {}
         self._restored: dict[str, Arrays] = {}
         self._trust_absence_from_us = 0
 
@@ -55,14 +53,14 @@ class Detector:
         """Take up a watches file, at first or anew. A watch whose rule, scope and grouping stay keeps what it knows."""
         self.lifecycle.notifiers = tuple(notifier.name for notifier in watches.notifiers)
         self.silences.plan(watches.maintenance)
-        former, self._watched = self._watched, {}
+        former, self._runners = self._runners, {}
         for watch in watches.watches:
             same = former.get(watch.name)
             if same is not None and definition(same.watch) == definition(watch):
                 same.watch = watch
-                self._watched[watch.name] = same
+                self._runners[watch.name] = same
             else:
-                self._watched[watch.name] = self._take_up(watch)
+                self._runners[watch.name] = self._take_up(watch)
 
     def absorb(self, records: Sequence[RollupRecord], now_us: int) -> int:
         """Take in rollup records, in the order of their partitions. Returns how many aggregates changed."""
@@ -74,9 +72,9 @@ class Detector:
         """Take in what was added to minutes, by the numbers of ``book.combination``: history that is no record."""
         if len(changes):
             self._recent.add(changes, now_us)
-            for watched in self._watched.values():
-                watched.map(self.book.combinations)
-                watched.apply(changes, now_us)
+            for runner in self._runners.values():
+                runner.map(self.book.combinations)
+                runner.apply(changes, now_us)
 
     def decide(self, now_us: int, *, is_live: bool) -> list[Alert]:
         """Judge every watch. Returns the transitions to publish; they count once ``published`` is told of them.
@@ -84,11 +82,11 @@ class Detector:
         ``is_live``: the detection clock is near the wall clock: who is to be told, is told.
         """
         self._learn(now_us)
-        decided = [alert for watched in self._watched.values() for alert in self._judge(watched, now_us, is_live)]
+        decided = [alert for runner in self._runners.values() for alert in self._judge(runner, now_us, is_live)]
         return decided + [
             self.lifecycle.withdraw(alert, now_us, "no longer watched")
             for alert in self.lifecycle.open_alerts()
-            if alert.watch not in self._watched
+            if alert.watch not in self._runners
         ]
 
     def published(self, alerts: Sequence[Alert]) -> None:
@@ -98,16 +96,16 @@ class Detector:
 
     def unseeded(self) -> list[str]:
         """Return the watches that may lack some of their period: budgets that began within it."""
-        return [name for name, watched in list(self._watched.items()) if not watched.is_seeded]
+        return [name for name, runner in list(self._runners.items()) if not runner.is_seeded]
 
     def doubt_budgets(self) -> None:
         """Take note that records were lost: every budget may lack something."""
-        for watched in self._watched.values():
-            watched.is_seeded = not isinstance(watched.watch.rule, BudgetRule)
+        for runner in self._runners.values():
+            runner.is_seeded = not isinstance(runner.watch.rule, BudgetRule)
 
     def begin_seeding(self, now_us: int) -> Seeding | None:
         """Cut: return what history is wanted for the watches that are not seeded; None where all are."""
-        wanting = [watched for watched in self._watched.values() if not watched.is_seeded]
+        wanting = [runner for runner in self._runners.values() if not runner.is_seeded]
         return Seeding(self.book, wanting, now_us) if wanting else None
 
     def tidy(self, now_us: int) -> None:
@@ -118,12 +116,12 @@ class Detector:
 
     def evaluator(self, watch: str) -> tuple[Groups, Evaluator]:
         """Return the groups and the evaluator of a watch, to look at. Raises: KeyError."""
-        watched = self._watched[watch]
-        return watched.groups, watched.evaluator
+        runner = self._runners[watch]
+        return runner.groups, runner.evaluator
 
     def group_count(self) -> dict[str, int]:
         """Return the number of groups by watch."""
-        return {name: len(watched.groups) for name, watched in self._watched.items()}
+        return {name: len(runner.groups) for name, runner in self._runners.items()}
 
     def snapshot(self) -> Sections:
         """Return all of the state, as it is now."""
@@ -133,12 +131,12 @@ class Detector:
             "profiles": self._profiles.snapshot(),
             "alerts": {"json": _bytes(_ALERTS.dump_json(self.lifecycle.snapshot()))},
         }
-        for name, watched in self._watched.items():
+        for name, runner in self._runners.items():
             sections[f"watch/{name}"] = {
-                "definition": np.array([definition(watched.watch)]),
-                "seeded": np.array([watched.is_seeded]),
-                "groups": _names(watched.groups.values, len(watched.watch.group_by)),
-                **{f"state/{key}": array for key, array in watched.evaluator.snapshot().items()},
+                "definition": np.array([definition(runner.watch)]),
+                "seeded": np.array([runner.is_seeded]),
+                "groups": _names(runner.groups.values, len(runner.watch.group_by)),
+                **{f"state/{key}": array for key, array in runner.evaluator.snapshot().items()},
             }
         return sections
 
@@ -153,49 +151,49 @@ class Detector:
         }
         self._trust_absence_from_us = now_us + TRUST_ABSENCE_AFTER_US
 
-    def _take_up(self, watch: Watch) -> Watched:
+    def _take_up(self, watch: Watch) -> WatchRunner:
         groups = Groups(watch, self.book.dimensions)
-        watched = Watched(watch, groups, evaluator_of(watch, groups), not isinstance(watch.rule, BudgetRule))
+        runner = WatchRunner(watch, groups, evaluator_of(watch, groups), not isinstance(watch.rule, BudgetRule))
         arrays = self._restored.pop(watch.name, None)
         if arrays is not None and str(arrays["definition"][0]) == definition(watch):
             for values in arrays["groups"].tolist():
                 groups.number(tuple(values))
-            watched.is_seeded |= bool(arrays.get("seeded", np.zeros(1))[0])
-            watched.map(self.book.combinations)
-            watched.evaluator.restore(
+            runner.is_seeded |= bool(arrays.get("seeded", np.zeros(1))[0])
+            runner.map(self.book.combinations)
+            runner.evaluator.restore(
                 {key.removeprefix("state/"): array for key, array in arrays.items() if key.startswith("state/")}
             )
         else:
-            watched.map(self.book.combinations)
+            runner.map(self.book.combinations)
             known = self.book.known_since(0)
             if len(known):
-                watched.apply(known, int(known.minutes_us.max()))
-        return watched
+                runner.apply(known, int(known.minutes_us.max()))
+        return runner
 
-    def _judge(self, watched: Watched, now_us: int, is_live: bool) -> list[Alert]:
+    def _judge(self, runner: WatchRunner, now_us: int, is_live: bool) -> list[Alert]:
         decided, reported, firing = [], set(), set()
-        for finding in watched.evaluator.findings(now_us):
-            case = Case(watched.watch, watched.groups.named(finding.group), finding)
+        for finding in runner.evaluator.findings(now_us):
+            case = Case(runner.watch, runner.groups.named(finding.group), finding)
             reported.add(case.key)
             if finding.level is Level.FIRING:
                 firing.add(finding.group)
-            decided.append(self._decide(watched, case, now_us, is_live))
-        watched.evaluator.hold(firing)
+            decided.append(self._decide(runner, case, now_us, is_live))
+        runner.evaluator.hold(firing)
         # a budget that lacks some of its period can't say that anything is over
-        if is_live and watched.is_seeded and now_us >= self._trust_absence_from_us:
+        if is_live and runner.is_seeded and now_us >= self._trust_absence_from_us:
             decided += [
-                self._decide(watched, _over(watched.watch, alert), now_us, is_live)
+                self._decide(runner, _over(runner.watch, alert), now_us, is_live)
                 for alert in self.lifecycle.open_alerts()
-                if alert.watch == watched.watch.name
+                if alert.watch == runner.watch.name
                 and (alert.watch, alert.facet, tuple(alert.group.values())) not in reported
             ]
         return [alert for alert in decided if alert is not None]
 
-    def _decide(self, watched: Watched, case: Case, now_us: int, is_live: bool) -> Alert | None:
+    def _decide(self, runner: WatchRunner, case: Case, now_us: int, is_live: bool) -> Alert | None:
         def explain(case: Case) -> Why:
             if not self._explains:
                 return Why()
-            wanted = watched.group_of == case.finding.group
+            wanted = runner.group_of == case.finding.group
             return Reasons(self.book, self._recent, self._profiles).of(case, wanted, now_us)
 
         return self.lifecycle.decide(case, now_us, explain=explain, quiet=self._quiet, is_live=is_live)
@@ -216,18 +214,18 @@ class Detector:
     def _held(self) -> NDArray[np.int64]:
         """Return the combinations of every group whose spend has a firing alert."""
         held = np.zeros(len(self.book.combinations), dtype=np.bool_)
-        for watched in self._watched.values():
-            firing = self._firing_groups(watched)
-            if firing and isinstance(watched.watch.rule, AnomalyRule) and watched.watch.rule.measure == "cost":
-                watched.map(self.book.combinations)
-                held |= np.isin(watched.group_of, list(firing))
+        for runner in self._runners.values():
+            firing = self._firing_groups(runner)
+            if firing and isinstance(runner.watch.rule, AnomalyRule) and runner.watch.rule.measure == "cost":
+                runner.map(self.book.combinations)
+                held |= np.isin(runner.group_of, list(firing))
         return np.flatnonzero(held)
 
-    def _firing_groups(self, watched: Watched) -> set[int]:
+    def _firing_groups(self, runner: WatchRunner) -> set[int]:
         return {
-            watched.groups.number(tuple(alert.group.values()))
+            runner.groups.number(tuple(alert.group.values()))
             for alert in self.lifecycle.open_alerts()
-            if alert.watch == watched.watch.name and alert.state == "firing"
+            if alert.watch == runner.watch.name and alert.state == "firing"
         }
 
 

@@ -1,14 +1,15 @@
 """What a rule says of a group, and what every kind of rule can do."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spendstream.schemas.alert import BudgetStatus
+from spendstream.schemas.watch import Watch, in_scope
 
 Arrays = Mapping[str, NDArray[np.generic]]
 """State as named arrays, without Python objects: what a snapshot holds."""
@@ -85,3 +86,115 @@ class Evaluator(Protocol):
     def restore(self, arrays: Arrays) -> None:
         """Take over a snapshot's state."""
         ...
+
+
+Values = tuple[str, ...]
+
+
+class Groups:
+    """Numbers the groups of one watch, from 0, in the order in which they were first seen.
+
+    ``dimensions``: the names of the rollups' dimensions, in their order. Names of the watch that the rollups don't
+    carry are an empty string in every group.
+    """
+
+    def __init__(self, watch: Watch, dimensions: Sequence[str]) -> None:
+        self._watch = watch
+        self._dimensions = tuple(dimensions)
+        self._positions = [self._dimensions.index(name) if name in self._dimensions else -1 for name in watch.group_by]
+        self._numbers: dict[Values, int] = {}
+        self.values: list[Values] = []
+        """By number: the values of ``watch.group_by``."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def find(self, members: Values) -> int | None:
+        """Return the number of the group that these dimension values belong to; None where out of scope."""
+        if self._watch.scope and not in_scope(self._watch.scope, dict(zip(self._dimensions, members, strict=True))):
+            return None
+        return self.number(tuple(members[at] if at >= 0 else "" for at in self._positions))
+
+    def number(self, values: Values) -> int:
+        """Return the number of a group by its values; a new one where it wasn't known."""
+        number = self._numbers.setdefault(values, len(self.values))
+        if number == len(self.values):
+            self.values.append(values)
+        return number
+
+    def named(self, number: int) -> dict[str, str]:
+        """Return a group as names and values, in the watch's order."""
+        return dict(zip(self._watch.group_by, self.values[number], strict=True))
+
+
+class ActiveFindings:
+    """The findings that are not normal, by group, and those that ended at the present moment.
+
+    ``facets``: every facet that the rule can find, in a fixed order.
+    """
+
+    def __init__(self, facets: Iterable[str]) -> None:
+        self._facets = tuple(facets)
+        self._findings: dict[int, dict[str, Finding]] = {}
+        self._ended: dict[tuple[int, str], Finding] = {}
+        self._ended_at = -1
+        self._unsettled: set[int] = set()
+        self._listed: list[Finding] | None = None
+
+    def __contains__(self, group: int) -> bool:
+        """Whether a group has a finding."""
+        return group in self._findings
+
+    def begin(self, now_us: int) -> set[int]:
+        """Begin a judgement; what ended at an earlier moment has been told.
+
+        Returns the groups to judge again now: one alert had to end before the next of its facet may begin.
+        """
+        if now_us == self._ended_at:
+            return set()
+        again, self._unsettled = self._unsettled, set()
+        if self._ended:
+            self._listed = None
+        self._ended, self._ended_at = {}, now_us
+        return again
+
+    def settle(self, group: int, found: Iterable[Finding], ended: Callable[[Finding], Finding]) -> None:
+        """Take over what was found for a group. ``ended`` returns an ended finding with the figures of now."""
+        self._listed = None
+        before = self._findings.pop(group, {})
+        after = {finding.facet: finding for finding in found}
+        for facet, last in before.items():
+            new = after.get(facet)
+            if new is None or new.since_us != last.since_us:
+                self._ended[group, facet] = replace(ended(last), level=Level.NORMAL)
+        for facet in [facet for facet in after if (group, facet) in self._ended]:
+            del after[facet]
+            self._unsettled.add(group)
+        if after:
+            self._findings[group] = after
+
+    def all(self) -> Sequence[Finding]:
+        """Return what ended at this moment, then what stands."""
+        if self._listed is None:
+            standing = (finding for findings in self._findings.values() for finding in findings.values())
+            self._listed = [*self._ended.values(), *standing]
+        return self._listed
+
+    def snapshot(self) -> dict[str, NDArray[np.generic]]:
+        """Return what stands as arrays: group, facet, open of the evidence."""
+        positions = {facet: position for position, facet in enumerate(self._facets)}
+        numbers = (
+            number
+            for group, findings in self._findings.items()
+            for facet, finding in findings.items()
+            for number in (group, positions[facet], finding.since_us)
+        )
+        return {"active": np.fromiter(numbers, dtype=np.int64).reshape(-1, 3)}
+
+    def restore(self, arrays: Any) -> None:
+        """Take over what stood. Every group is to be judged anew: the figures are not part of a snapshot."""
+        self._findings, self._ended, self._ended_at, self._listed = {}, {}, -1, None
+        for group, facet, since_us in arrays["active"].tolist():
+            finding = Finding(group, self._facets[facet], Level.FIRING, since_us, 0.0)
+            self._findings.setdefault(group, {})[finding.facet] = finding
+        self._unsettled = set(self._findings)

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 
 from spendstream.core.detect.budget import period_of
 from spendstream.core.detect.cut import Cut
-from spendstream.core.detect.finding import Updates
-from spendstream.core.detect.groups import Values
+from spendstream.core.detect.finding import Updates, Values
 from spendstream.core.detect.measures import SPEND
 from spendstream.core.detect.rollups import RollupBook
-from spendstream.core.detect.watched import Watched
+from spendstream.core.detect.watch_runner import WatchRunner
 from spendstream.core.money import PUSD
 from spendstream.core.rollup.measures import SUMS
 from spendstream.core.timestamps import MINUTE_US
@@ -74,19 +73,19 @@ class Seeding:
     from when by the minute, before that by how much time, and the dimensions to keep apart.
     """
 
-    def __init__(self, book: RollupBook, watched: Sequence[Watched], now_us: int) -> None:
+    def __init__(self, book: RollupBook, runners: Sequence[WatchRunner], now_us: int) -> None:
         self._book = book
-        self._opens = {each.watch.name: _period(each, now_us)[0] for each in watched}
-        self._watched = list(watched)
+        self._opens = {each.watch.name: _period(each, now_us)[0] for each in runners}
+        self._runners = list(runners)
         self.cut: Final[Cut] = book.cut()
         self.since_us: Final = min(self._opens.values())
         self.fine_us: Final = (now_us - FINE_US) // SUMMED_US * SUMMED_US
-        edges = [edge for each in watched for edge in _period(each, now_us)]
+        edges = [edge for each in runners for edge in _period(each, now_us)]
         self.block_us: Final = SUMMED_US if all(edge % SUMMED_US == 0 for edge in edges) else MINUTE_US
-        wanted = {name for each in watched for name in (*each.watch.scope, *each.watch.group_by)}
+        wanted = {name for each in runners for name in (*each.watch.scope, *each.watch.group_by)}
         self.names: Final = tuple(name for name in book.dimensions if name in wanted)
         known = book.known_since(0)
-        for each in watched:
+        for each in runners:
             each.map(book.combinations)
             assert isinstance(each.watch.rule, BudgetRule)
             each.succeed(each.watch.rule, known, now_us)
@@ -94,7 +93,7 @@ class Seeding:
     @property
     def watches(self) -> list[str]:
         """The names of the watches that are being seeded."""
-        return [each.watch.name for each in self._watched]
+        return [each.watch.name for each in self._runners]
 
     def finish(self, history: History, now_us: int) -> bool:
         """Add history and let the successors take over. Once the stream has delivered all that history may hold.
@@ -106,7 +105,7 @@ class Seeding:
         if self._book.layouts != self.cut.layouts or any(map(self.cut.may_be_summed, born.values())):
             return False
         old = np.array([born.keys().isdisjoint(digests) for digests in history.digests], dtype=np.bool_)
-        for each in self._watched:
+        for each in self._runners:
             self._add(each, history.summed, np.ones(len(history.summed), dtype=np.bool_), now_us)
             self._add(each, history.singles, old, now_us)
             each.take_over()
@@ -116,34 +115,34 @@ class Seeding:
     def abandon(self) -> None:
         """Let it be: the evaluators stay as they are."""
         self._book.born = None
-        for each in self._watched:
+        for each in self._runners:
             each.successor = None
 
-    def _add(self, watched: Watched, spent: Spent, wanted: NDArray[np.bool_], now_us: int) -> None:
+    def _add(self, runner: WatchRunner, spent: Spent, wanted: NDArray[np.bool_], now_us: int) -> None:
         """Give a successor what lies in its period."""
-        groups = _groups(watched, self.names, self._book.dimensions, spent.members)
-        rows = np.flatnonzero(wanted & (groups >= 0) & (spent.minutes_us >= self._opens[watched.watch.name]))
+        groups = _groups(runner, self.names, self._book.dimensions, spent.members)
+        rows = np.flatnonzero(wanted & (groups >= 0) & (spent.minutes_us >= self._opens[runner.watch.name]))
         rows, pusd = _split(rows, spent.dollars[rows], spent.pusd[rows])
-        assert watched.successor is not None
+        assert runner.successor is not None
         for at in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[at : at + _ROWS_AT_ONCE]
             sums = np.zeros((len(some), len(SUMS)), dtype=np.int64)
             sums[:, SPEND] = pusd[at : at + _ROWS_AT_ONCE]
-            watched.successor.apply(Updates(groups[some], spent.minutes_us[some], sums), now_us)
+            runner.successor.apply(Updates(groups[some], spent.minutes_us[some], sums), now_us)
 
 
-def _period(watched: Watched, now_us: int) -> tuple[int, int]:
-    rule = watched.watch.rule
+def _period(runner: WatchRunner, now_us: int) -> tuple[int, int]:
+    rule = runner.watch.rule
     assert isinstance(rule, BudgetRule)
     return period_of(now_us, rule.period, rule.time_zone)
 
 
-def _groups(watched: Watched, names: Sequence[str], dimensions: Sequence[str], members: Sequence[Values]) -> Ints:
+def _groups(runner: WatchRunner, names: Sequence[str], dimensions: Sequence[str], members: Sequence[Values]) -> Ints:
     """Return the group of each member; -1 out of scope."""
     found: dict[Values, int] = {}
     for values in set(members):
         named: Mapping[str, str] = dict(zip(names, values, strict=True))
-        number = watched.groups.find(tuple(named.get(name, "") for name in dimensions))
+        number = runner.groups.find(tuple(named.get(name, "") for name in dimensions))
         found[values] = -1 if number is None else number
     return np.array([found[values] for values in members], dtype=np.int64)
 

@@ -7,10 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.detect.finding import CLOSE_AFTER_US, Arrays, Finding, Level, Updates
-from spendstream.core.detect.groups import Groups
+from spendstream.core.detect.finding import CLOSE_AFTER_US, ActiveFindings, Arrays, Finding, Groups, Level, Updates
 from spendstream.core.detect.measures import CALLS, DEFINITIONS, denominators, is_ratio, numerators, unit
-from spendstream.core.detect.standing import Standing
 from spendstream.core.detect.steps import Ahead, Floats, Ints, StepRing, earliest, grown
 from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.watch import ThresholdRule
@@ -61,7 +59,7 @@ class ThresholdEvaluator:
         self._minute_us = -1
         self._judged = (-1, -1)
         self._touched: set[int] = set()
-        self._standing = Standing((self._facet,))
+        self._active = ActiveFindings((self._facet,))
 
     def apply(self, updates: Updates, now_us: int) -> None:
         """Take in what was added."""
@@ -76,7 +74,7 @@ class ThresholdEvaluator:
     def findings(self, now_us: int) -> Iterable[Finding]:
         """Return what is not normal, and what has ended at this moment."""
         self._roll(now_us)
-        touched = self._touched | self._standing.begin(now_us)
+        touched = self._touched | self._active.begin(now_us)
         closed = (now_us - CLOSE_AFTER_US) // self._step_us - 1
         everyone = np.flatnonzero(self._first_us)
         first = closed if self._closed is None else max(self._closed + 1, closed - (self._ring.steps - self._width) + 2)
@@ -89,7 +87,7 @@ class ThresholdEvaluator:
             self._judge(groups)
         self._touched.clear()
         self._judged = (self._minute_us, self._closed)
-        return self._standing.all()
+        return self._active.all()
 
     def hold(self, groups: Collection[int]) -> None:
         """Nothing is learned here that an alert could spoil."""
@@ -104,7 +102,7 @@ class ThresholdEvaluator:
             "held": self._held[:groups].copy(),
             **self._ring.snapshot("window", groups),
             **self._ahead.snapshot(),
-            **self._standing.snapshot(),
+            **self._active.snapshot(),
         }
 
     def restore(self, arrays: Arrays) -> None:
@@ -118,7 +116,7 @@ class ThresholdEvaluator:
         self._held = np.array(arrays["held"], dtype=np.int64)
         self._ring.restore("window", arrays)
         self._ahead.restore(arrays)
-        self._standing.restore(arrays)
+        self._active.restore(arrays)
 
     def _roll(self, now_us: int) -> None:
         minute_us = now_us // MINUTE_US * MINUTE_US
@@ -160,10 +158,10 @@ class ThresholdEvaluator:
                 running, holds = self._window(groups, step)
                 self._mark(groups, step, holds)
                 value = np.where(np.isnan(running), value, running) if self._is_ratio else np.fmax(value, running)
-        stands = np.array([group in self._standing for group in groups.tolist()])
+        stands = np.array([group in self._active for group in groups.tolist()])
         for row in np.flatnonzero((self._since_us[groups] > 0) | stands).tolist():
             now = self._finding(int(groups[row]), float(value[row]))
-            self._standing.settle(now.group, [now] if now.level else [], self._ended(now))
+            self._active.settle(now.group, [now] if now.level else [], self._ended(now))
 
     def _window(self, groups: Ints, ending: int) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the measure in the window that ends with a step, NaN where it has none, and whether it holds."""

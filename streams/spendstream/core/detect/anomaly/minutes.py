@@ -1,18 +1,68 @@
-"""Exact sums of the minutes that are still open."""
+"""What each minute came to: exact sums by group, and the domain in which a measure's noise is even."""
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.detect.anomaly.columns import Column, Columns, Rows
 from spendstream.core.detect.finding import Updates
-from spendstream.core.detect.measures import CALLS, SPEND, denominators, numerators
+from spendstream.core.detect.measures import CALLS, DEFINITIONS, SPEND, denominators, is_ratio, numerators, unit
 from spendstream.schemas.watch import Measure
 
+Column = NDArray[Any]
+Floats = NDArray[np.float64]
+Rows = slice | NDArray[np.int64]
+"""Which groups: all of them, or some by number."""
+
+_GROWTH = 1.2  # little slack: memory per group is what limits the number of groups
+
+
+class Columns:
+    """Named arrays that grow with the groups: the state of 100,000 groups without a Python object for each.
+
+    ``layout``: name to (dtype, value of a new group). ``columns[name]`` is a view.
+    """
+
+    def __init__(self, layout: Mapping[str, tuple[Any, float]]) -> None:
+        self._layout = dict(layout)
+        self._arrays: dict[str, Column] = {name: np.empty(0, dtype=dtype) for name, (dtype, _) in layout.items()}
+        self._capacity = 0
+        self.size = 0
+
+    def __getitem__(self, name: str) -> Column:
+        return self._arrays[name][: self.size]
+
+    def grow(self, size: int) -> None:
+        """Make room for groups below ``size``; never shrinks."""
+        if size > self._capacity:
+            self._capacity = max(size, int(self._capacity * _GROWTH))
+            for name, (dtype, fill) in self._layout.items():
+                grown = np.full(self._capacity, fill, dtype=dtype)
+                grown[: self.size] = self._arrays[name][: self.size]
+                self._arrays[name] = grown
+        self.size = max(self.size, size)
+
+    def snapshot(self, prefix: str = "") -> dict[str, Column]:
+        """Return copies of all columns."""
+        return {prefix + name: self[name].copy() for name in self._layout}
+
+    def restore(self, arrays: Mapping[str, Column], prefix: str = "") -> None:
+        """Take over a snapshot. Raises KeyError where a column is missing."""
+        taken = {name: arrays[prefix + name].astype(dtype) for name, (dtype, _) in self._layout.items()}
+        self._arrays = taken
+        self.size = self._capacity = len(next(iter(taken.values())))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, slack included."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+
 _FIELDS: Final = ("numerator", "denominator", "cost", "calls")
-_LAYOUT: Final = dict.fromkeys(_FIELDS, (np.int64, 0))
+_SUMS_LAYOUT: Final = dict.fromkeys(_FIELDS, (np.int64, 0))
 
 
 class Sums(NamedTuple):
@@ -25,7 +75,7 @@ class Sums(NamedTuple):
 
 
 class OpenMinutes:
-    """Accumulators by minute. A minute exists once something was added to it, and until it is taken."""
+    """Exact sums of the minutes that are still open. A minute exists from the first row added until it is taken."""
 
     def __init__(self, measure: Measure) -> None:
         self._measure = measure
@@ -45,14 +95,14 @@ class OpenMinutes:
         for minute in np.unique(updates.minutes_us):
             at = np.flatnonzero(updates.minutes_us == minute)
             groups = updates.groups[at]
-            columns = self._minutes.setdefault(int(minute), Columns(_LAYOUT))
+            columns = self._minutes.setdefault(int(minute), Columns(_SUMS_LAYOUT))
             columns.grow(int(groups.max()) + 1)
             for name, value in zip(_FIELDS, values, strict=True):
                 np.add.at(columns[name], groups, value[at])
 
     def read(self, minute_us: int, size: int, rows: Rows = slice(None)) -> Sums:
         """Return the sums so far of groups among ``size``; zero where nothing came."""
-        columns = self._minutes.get(minute_us) or Columns(_LAYOUT)
+        columns = self._minutes.get(minute_us) or Columns(_SUMS_LAYOUT)
         columns.grow(size)
         return Sums(*(columns[name][rows] for name in _FIELDS))
 
@@ -87,7 +137,7 @@ class OpenMinutes:
         self._minutes = {}
         ends = np.cumsum(arrays["open_size"])
         for minute, end, size in zip(arrays["open_us"], ends, arrays["open_size"], strict=True):
-            columns = Columns(_LAYOUT)
+            columns = Columns(_SUMS_LAYOUT)
             columns.restore({name: arrays[f"open_{name}"][end - size : end] for name in _FIELDS})
             self._minutes[int(minute)] = columns
 
@@ -95,3 +145,100 @@ class OpenMinutes:
     def nbytes(self) -> int:
         """Memory held."""
         return sum(columns.nbytes for columns in self._minutes.values())
+
+
+_CALLS_EVEN: Final = 200.0  # beyond so many calls, more make a ratio no steadier
+_TINY: Final = 1e-12
+
+
+class Domain(Enum):
+    """The transformation of a value before it is compared."""
+
+    SUM = "square root"
+    MEAN = "logarithm"
+    SHARE = "arcsine of the square root"
+
+
+_SPREAD_FLOOR: Final = {Domain.SUM: 0.0, Domain.MEAN: 0.1, Domain.SHARE: 0.25}
+_SIGMA_FLOOR: Final = {Domain.SUM: 0.0, Domain.MEAN: 0.03, Domain.SHARE: 0.01}
+_LEVEL_FLOOR: Final = 0.02  # of the level of a sum: no traffic is steadier for long
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The domain in which one measure's noise is even, so that one spread serves a busy noon and a quiet night.
+
+    Spend per minute is a sum of randomly many calls of random cost: its variance grows with its mean, and that of its
+    square root does not. Means over calls vary by a factor, so they are compared as logarithms; shares vary as a
+    binomial, so as arcsines. The noise of a ratio shrinks with the square root of the calls behind it, down to what
+    moves from minute to minute anyway.
+    """
+
+    measure: Measure
+    domain: Domain
+    scale: float
+
+    @classmethod
+    def of(cls, measure: Measure) -> "Scale":
+        """Return the scale of a measure."""
+        domain = Domain.SUM
+        if is_ratio(measure):
+            domain = Domain.SHARE if unit(measure) == "share" else Domain.MEAN
+        return cls(measure, domain, DEFINITIONS[measure].scale)
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether an empty minute is a zero, rather than nothing."""
+        return self.domain is Domain.SUM
+
+    def observed(self, sums: Sums) -> Floats:
+        """Return the measure's values in its unit; 0 where a ratio has nothing below the line."""
+        if self.is_sum:
+            return sums.numerator / self.scale
+        below = np.maximum(sums.denominator, 1)
+        return np.where(sums.denominator > 0, sums.numerator / self.scale / below, 0.0)
+
+    def known(self, sums: Sums) -> NDArray[np.bool_]:
+        """Return which groups have a value: all for a sum; a mean of nothing has no logarithm."""
+        if self.is_sum:
+            return np.ones(len(sums.calls), dtype=np.bool_)
+        known = (sums.denominator > 0) & (sums.calls > 0)
+        return known & (sums.numerator > 0) if self.domain is Domain.MEAN else known
+
+    def forward(self, values: Floats) -> Floats:
+        """Transform values into the domain."""
+        if self.domain is Domain.SUM:
+            return np.sqrt(np.maximum(values, 0))
+        if self.domain is Domain.MEAN:
+            return np.log(np.maximum(values, _TINY))
+        return np.arcsin(np.sqrt(np.clip(values, 0, 1)))
+
+    def back(self, points: Floats) -> Floats:
+        """Transform points of the domain back to values."""
+        if self.domain is Domain.SUM:
+            return np.square(np.maximum(points, 0))
+        if self.domain is Domain.MEAN:
+            return np.exp(np.minimum(points, 700.0))
+        return np.square(np.sin(np.clip(points, 0, np.pi / 2)))
+
+    def mean(self, points: Floats, sigma: Floats) -> Floats:
+        """Return the mean value around points with standard deviation sigma: E(y) = E(√y)² + Var(√y)."""
+        values = self.back(points)
+        return values + np.square(sigma) if self.is_sum else values
+
+    def weight(self, calls: Floats) -> Floats:
+        """Return the factor that makes residuals of even size: 1 for sums."""
+        if self.is_sum:
+            return np.ones(len(calls))
+        return np.sqrt(np.maximum(calls, 1) / (1 + calls / _CALLS_EVEN))
+
+    def sigma(self, spread: Floats, weight: Floats, level: Floats, call: Floats) -> Floats:
+        """Return the standard deviation of a minute in the domain.
+
+        ``spread``: mean absolute weighted residual. ``call``: usual size of one call; a Poisson stream of such calls
+        alone has the standard deviation √call / 2 in the root domain, whatever its rate.
+        """
+        learned = 1.2533 * spread  # of a normal distribution: standard deviation / mean absolute deviation
+        if self.is_sum:
+            return np.maximum(np.maximum(learned, 0.5 * np.sqrt(call)), _LEVEL_FLOOR * level) + _TINY
+        return np.maximum(np.maximum(learned, _SPREAD_FLOOR[self.domain]) / weight, _SIGMA_FLOOR[self.domain])

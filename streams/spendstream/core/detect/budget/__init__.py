@@ -1,14 +1,9 @@
 """Budgets: spend against an amount per day, week or month, exact to the pico-dollar.
 
-calendar.py   periods that turn at midnight of a time zone
-ledger.py     spend per group and period
-limits.py     amounts, thresholds and burn rates by group and by name
-windows.py    spend in sliding windows
-breaches.py   which pairs of windows burn, and since when
-forecast.py   the spend at the period's end
-late.py       thresholds that became known after the period's end
-report.py     what was judged, as findings
-evaluator.py  the rule
+calendar.py   periods that begin at midnight of a time zone
+spend.py      spend by group and period, and in sliding windows
+limits.py     amounts, thresholds, forecast and burn rates: what spend is compared with
+evaluator.py  the rule, and its findings
 """
 
 from spendstream.core.detect.budget.calendar import period_of

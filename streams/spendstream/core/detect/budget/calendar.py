@@ -13,7 +13,7 @@ from spendstream.core.timestamps import EPOCH, epoch_us, from_epoch_us
 Period = Literal["day", "week", "month"]
 Ints = NDArray[np.int64]
 
-SHORTEST_S: Final[dict[Period, int]] = {"day": 86_400, "week": 7 * 86_400, "month": 28 * 86_400}
+MIN_PERIOD_S: Final[dict[Period, int]] = {"day": 86_400, "week": 7 * 86_400, "month": 28 * 86_400}
 """Seconds of the shortest period of its kind, clock changes aside."""
 
 EARLIEST_US: Final = epoch_us(datetime(1900, 1, 1, tzinfo=UTC))

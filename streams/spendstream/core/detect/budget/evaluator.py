@@ -1,25 +1,149 @@
 """The budget rule: thresholds of the period's spend, a forecast of its end, and burn rates."""
 
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.detect.budget.breaches import Breaches
-from spendstream.core.detect.budget.calendar import Calendar, Ints
-from spendstream.core.detect.budget.forecast import CLEARS_BELOW, RECENT_S, forecast_usd
-from spendstream.core.detect.budget.late import KNOWN_WITHIN_US, LateThresholds
-from spendstream.core.detect.budget.ledger import Small, SpendLedger
-from spendstream.core.detect.budget.limits import Amounts, burns, threshold_facet
-from spendstream.core.detect.budget.report import FORECAST, Judged, Reporter
-from spendstream.core.detect.budget.windows import SpendWindows
-from spendstream.core.detect.finding import Arrays, Finding, Updates
-from spendstream.core.detect.groups import Groups
+from spendstream.core.detect.budget.calendar import Calendar
+from spendstream.core.detect.budget.limits import (
+    CLEARS_BELOW,
+    KNOWN_WITHIN_US,
+    RECENT_S,
+    Amounts,
+    Breaches,
+    Burn,
+    LateThresholds,
+    burns,
+    forecast_usd,
+    threshold_facet,
+)
+from spendstream.core.detect.budget.spend import Small, SpendLedger, SpendWindows
+from spendstream.core.detect.finding import ActiveFindings, Arrays, Finding, Groups, Level, Updates
 from spendstream.core.detect.measures import SPEND
-from spendstream.core.detect.standing import Standing
-from spendstream.core.detect.steps import Floats, earliest, grown
-from spendstream.core.timestamps import MINUTE_US, US
+from spendstream.core.detect.steps import Floats, Ints, earliest, grown
+from spendstream.core.money import PUSD, usd_text
+from spendstream.core.timestamps import MINUTE_US, US, from_epoch_us
+from spendstream.schemas.alert import BudgetStatus, usd
 from spendstream.schemas.watch import BudgetRule
+
+FORECAST: Final = "forecast"
+
+
+@dataclass(frozen=True)
+class BudgetState:
+    """One group's budget at one minute: all that a finding is made of.
+
+    ``amount``: position among the amounts. ``reached``: how many thresholds the running period has reached.
+    ``late``: positions of the last period's thresholds that have just become known. ``forecast_usd``: NaN where it is
+    too early. ``rates`` and ``burns_since``: by pair of windows, as (long, short), and µs or 0.
+    """
+
+    group: int
+    minute_us: int
+    amount: int
+    reached: int
+    late: range
+    forecast_usd: float
+    forecast_fires: bool
+    rates: list[list[float]]
+    burns_since: list[int]
+
+
+class Reporter:
+    """Makes findings. Thresholds and forecast are in USD; burn rates in multiples of the even pace, ``x``."""
+
+    def __init__(
+        self,
+        ledger: SpendLedger,
+        calendar: Calendar,
+        amounts: Amounts,
+        thresholds: Sequence[float],
+        burns: Sequence[Burn],
+    ) -> None:
+        self._ledger = ledger
+        self._calendar = calendar
+        self._amounts = amounts
+        self._thresholds = {threshold_facet(threshold): threshold for threshold in thresholds}
+        self._facets = list(self._thresholds)
+        self._burns = {burn.facet: (at, burn) for at, burn in enumerate(burns)}
+
+    def report(self, state: BudgetState) -> tuple[list[Finding], Callable[[Finding], Finding]]:
+        """Return what is not normal in a group, and what tells the figures of now of a finding that ended."""
+        opened_us = self._calendar.span(state.minute_us)[0]
+        found: list[Finding] = []
+        if state.reached or state.forecast_fires or any(state.burns_since):
+            facts = self._facts(state, opened_us)
+            status = BudgetStatus(**facts)
+            found += [self._threshold(state, facet, opened_us, status) for facet in self._facets[: state.reached]]
+            found += [self._forecast(state, opened_us, status)] if state.forecast_fires else []
+            burning = [(facet, state.burns_since[at]) for facet, (at, _) in self._burns.items()]
+            found += [self._burn(state, facet, since_us, facts) for facet, since_us in burning if since_us]
+        late = [position for position in state.late if position >= state.reached]
+        if late:
+            last_us = self._calendar.back(opened_us, 1)
+            last = BudgetStatus(**self._facts(state, last_us))
+            found += [self._threshold(state, self._facets[position], last_us, last) for position in late]
+        return found, partial(self._ended, state)
+
+    def _ended(self, state: BudgetState, ended: Finding) -> Finding:
+        if ended.facet in self._burns:
+            return self._burn(state, ended.facet, ended.since_us, self._facts(state, state.minute_us))
+        status = BudgetStatus(**self._facts(state, ended.since_us))
+        if ended.facet in self._thresholds:
+            return self._threshold(state, ended.facet, ended.since_us, status)
+        return self._forecast(state, ended.since_us, status)
+
+    def _facts(self, state: BudgetState, opened_us: int) -> dict[str, Any]:
+        """Return where the budget stands in the period of an instant, as fields of ``BudgetStatus``."""
+        opened_us, closes_us = self._calendar.span(opened_us)
+        told = opened_us <= state.minute_us < closes_us and not math.isnan(state.forecast_usd)
+        return {
+            "period_start": from_epoch_us(opened_us),
+            "period_end": from_epoch_us(closes_us),
+            "amount_usd": self._amounts.usd[state.amount],
+            "spent_usd": Decimal(usd_text(self._ledger.spent_pusd(state.group, opened_us))),
+            "forecast_usd": usd(state.forecast_usd) if told else None,
+        }
+
+    def _threshold(self, state: BudgetState, facet: str, since_us: int, status: BudgetStatus) -> Finding:
+        """``expected``: what the even pace had come to by now."""
+        amount, (opened_us, closes_us) = self._amount(state), self._calendar.span(since_us)
+        passed = min(state.minute_us - opened_us, closes_us - opened_us) / (closes_us - opened_us)
+        return Finding(
+            state.group,
+            facet,
+            Level.FIRING,
+            since_us,
+            observed=float(status.spent_usd),
+            expected=amount * passed,
+            limit=amount * self._thresholds[facet],
+            unit="USD",
+            budget=status,
+        )
+
+    def _forecast(self, state: BudgetState, since_us: int, status: BudgetStatus) -> Finding:
+        """``observed``: the forecast; what was spent, where there is none any more."""
+        amount = self._amount(state)
+        observed = float(status.spent_usd) if math.isnan(state.forecast_usd) else state.forecast_usd
+        return Finding(
+            state.group, FORECAST, Level.FIRING, since_us, observed, amount, amount, unit="USD", budget=status
+        )
+
+    def _burn(self, state: BudgetState, facet: str, since_us: int, facts: dict[str, Any]) -> Finding:
+        """``observed``: the long window's rate; ``expected``: the even pace."""
+        at, burn = self._burns[facet]
+        long, short = state.rates[at]
+        status = BudgetStatus(**facts, burn_rate=long, burn_rate_short=short)
+        return Finding(state.group, facet, Level.FIRING, since_us, long, 1.0, burn.rate.factor, unit="x", budget=status)
+
+    def _amount(self, state: BudgetState) -> float:
+        return self._amounts.pusd[state.amount] / PUSD
 
 
 class BudgetEvaluator:
@@ -38,7 +162,8 @@ class BudgetEvaluator:
     the last period over a threshold within a day of its end, that is told (for two minutes, under that period's
     open; never while the running period fires the same threshold). Older periods raise nothing.
 
-    Judged are the groups that were touched, and all once a minute. Memory a group: 1.6 kB of windows, 100 bytes else.
+    Groups are evaluated when they were touched, and all once a minute. Memory a group: 1.6 kB of windows, 100 bytes
+    otherwise.
     """
 
     def __init__(self, rule: BudgetRule, groups: Groups) -> None:
@@ -55,7 +180,7 @@ class BudgetEvaluator:
         self._first_us: Ints = np.zeros(0, dtype=np.int64)
         self._late = LateThresholds()
         facets = (*map(threshold_facet, self._thresholds), FORECAST, *(burn.facet for burn in self._burns))
-        self._standing = Standing(facets)
+        self._active = ActiveFindings(facets)
         self._reporter = Reporter(self._ledger, self._calendar, self._amounts, self._thresholds, self._burns)
         self._touched: set[int] = set()
         self._minute_us = -1
@@ -77,16 +202,16 @@ class BudgetEvaluator:
     def findings(self, now_us: int) -> Iterable[Finding]:
         """Return what is not normal, and what has ended at this moment."""
         self._roll(now_us)
-        touched = self._touched | self._standing.begin(now_us)
+        touched = self._touched | self._active.begin(now_us)
         if self._judged_us != self._minute_us:
             groups = np.flatnonzero(self._first_us)
         else:
             groups = np.array(sorted(touched), dtype=np.int64)
         if len(groups):
-            self._judge(groups)
+            self._evaluate(groups)
         self._touched.clear()
         self._judged_us = self._minute_us
-        return self._standing.all()
+        return self._active.all()
 
     def hold(self, groups: Collection[int]) -> None:
         """Nothing is learned here that an alert could spoil."""
@@ -108,7 +233,7 @@ class BudgetEvaluator:
         for burn, breaches in zip(self._burns, self._breaches, strict=True):
             arrays |= breaches.snapshot(burn.facet, groups)
         arrays |= self._ledger.snapshot(groups) | self._windows.snapshot(groups)
-        return arrays | self._late.snapshot() | self._standing.snapshot()
+        return arrays | self._late.snapshot() | self._active.snapshot()
 
     def restore(self, arrays: Arrays) -> None:
         """Take over a snapshot's state; the groups must be numbered as they were."""
@@ -119,7 +244,7 @@ class BudgetEvaluator:
         self._forecast_fires = np.array(arrays["forecast_fires"], dtype=np.bool_)
         for burn, breaches in zip(self._burns, self._breaches, strict=True):
             breaches.restore(burn.facet, arrays)
-        for part in (self._ledger, self._windows, self._late, self._standing):
+        for part in (self._ledger, self._windows, self._late, self._active):
             part.restore(arrays)
         if self._opened_us >= 0:
             self._ledger.turn(self._opened_us)
@@ -143,7 +268,7 @@ class BudgetEvaluator:
         self._first_us, met = earliest(self._first_us, groups, minutes_us)
         self._touched.update(met.tolist())
 
-    def _judge(self, groups: Ints) -> None:
+    def _evaluate(self, groups: Ints) -> None:
         opened_us, closes_us = self._calendar.span(self._minute_us)
         chosen = self._amounts.chosen(groups)
         amount_usd = self._amounts.floats(chosen)
@@ -151,10 +276,10 @@ class BudgetEvaluator:
         rates, since = self._burn(groups, amount_usd, (closes_us - opened_us) / US)
         forecast = self._forecast(groups, opened_us, closes_us)
         fires = self._forecast_over(groups, forecast, amount_usd, reached)
-        stands = np.array([group in self._standing or group in self._late for group in groups.tolist()])
+        stands = np.array([group in self._active or group in self._late for group in groups.tolist()])
         for row in np.flatnonzero((reached > 0) | fires | since.any(axis=1) | stands).tolist():
             group = int(groups[row])
-            judged = Judged(
+            state = BudgetState(
                 group=group,
                 minute_us=self._minute_us,
                 amount=int(chosen[row]),
@@ -165,7 +290,7 @@ class BudgetEvaluator:
                 rates=rates[row].tolist(),
                 burns_since=since[row].tolist(),
             )
-            self._standing.settle(group, *self._reporter.report(judged))
+            self._active.settle(group, *self._reporter.report(state))
 
     def _reached(self, groups: Ints, chosen: Ints) -> Small:
         """Count the thresholds reached in the running period, and take note of late ones of the last."""
@@ -187,7 +312,7 @@ class BudgetEvaluator:
         for at, (burn, breaches) in enumerate(zip(self._burns, self._breaches, strict=True)):
             for side, window_s in enumerate((burn.rate.long, burn.rate.short)):
                 rates[:, at, side] = self._windows.usd(groups, window_s) / (amount_usd * window_s / length_s)
-            since[:, at] = breaches.judge(groups, rates[:, at, 0], rates[:, at, 1], self._minute_us)
+            since[:, at] = breaches.update(groups, rates[:, at, 0], rates[:, at, 1], self._minute_us)
         return rates, since
 
     def _forecast(self, groups: Ints, opened_us: int, closes_us: int) -> Floats:

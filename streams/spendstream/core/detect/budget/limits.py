@@ -1,16 +1,19 @@
-"""A budget's amounts, thresholds and burn rates, by group and by name."""
+"""What spend is compared with: amounts and thresholds, the forecast, burn rates."""
 
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.detect.budget.calendar import SHORTEST_S, Ints
-from spendstream.core.detect.groups import Groups
+from spendstream.core.detect.budget.calendar import MIN_PERIOD_S
+from spendstream.core.detect.budget.spend import Small
+from spendstream.core.detect.finding import Groups
+from spendstream.core.detect.steps import Floats, Ints, grown
 from spendstream.core.money import PUSD
+from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.watch import BudgetRule, BurnRate
 
 
@@ -28,7 +31,7 @@ def threshold_facet(threshold: float) -> str:
 
 def burns(rule: BudgetRule) -> tuple[Burn, ...]:
     """Return the burn rates whose long window is shorter than the period, named ``burn_1h_5m``."""
-    kept = [rate for rate in rule.burn_rates if rate.long < SHORTEST_S[rule.period]]
+    kept = [rate for rate in rule.burn_rates if rate.long < MIN_PERIOD_S[rule.period]]
     names = [f"burn_{_duration(rate.long)}_{_duration(rate.short)}" for rate in kept]
     unique = [name if names.count(name) == 1 else f"{name}_x{kept[at].factor:g}" for at, name in enumerate(names)]
     return tuple(Burn(*pair) for pair in dict(zip(unique, kept, strict=True)).items())
@@ -85,3 +88,122 @@ class Amounts:
     def _limit(pusd: int, threshold: float) -> int:
         # The decimal that was written, not the binary fraction nearest to it: 80% of $10 is $8, to the pico-dollar.
         return -(-pusd * Fraction(str(threshold)) // 1)
+
+
+RECENT_S: Final = 86_400
+"""The window of the recent pace: a whole day, so that the hour of the day does not matter."""
+
+EVIDENCE: Final = 0.05
+"""Part of the period that must have passed, and part that the group must be known for (a day is always enough)."""
+
+CLEARS_BELOW: Final = 0.95
+"""A forecast that fired is over once it falls below this part of the amount."""
+
+
+def forecast_usd(
+    spent_usd: Floats, recent_usd: Floats, recent_us: int, first_us: Ints, now_us: int, opened_us: int, closes_us: int
+) -> Floats:
+    """Return the forecast of each group's spend at the period's end, USD; NaN where it is too early to say.
+
+    ``spent + pace × remaining time``, where the pace is the mean of two: that of the last 24 hours, which sees a
+    change soon and knows no weekend, and the period's own so far, which knows weekends and is slow. Both count from
+    the group's first spend (``first_us``) where that is later: a feature of two days is not spread over the month.
+    $60 in 10 days of 30, of which $10 in the last 24 h: a pace of (10 + 6) / 2 = $8 a day, so 60 + 20 × 8 = $220.
+
+    Too early: less than ``EVIDENCE`` of the period has passed (month: 36 hours; day: 72 minutes), or the group is
+    known for less than that and less than a day.
+    """
+    length = closes_us - opened_us
+    known = (now_us - first_us).astype(np.float64)
+    recent_pace = recent_usd / np.clip(known, MINUTE_US, max(recent_us, MINUTE_US))
+    own_pace = spent_usd / np.clip(known, MINUTE_US, max(now_us - opened_us, MINUTE_US))
+    pace = np.maximum((recent_pace + own_pace) / 2, 0)
+    told = (now_us - opened_us >= EVIDENCE * length) & (known >= min(EVIDENCE * length, RECENT_S * US))
+    forecast: Floats = np.where(told, spent_usd + pace * (closes_us - now_us), np.nan)
+    return forecast
+
+
+CLEAR_AFTER_US: Final = 3 * MINUTE_US
+"""A burn is over once its short window has been below the factor for so long."""
+
+
+class Breaches:
+    """One pair of windows. A breach begins when both are at or above the factor; its open is the running minute."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+        self._since: Ints = np.zeros(0, dtype=np.int64)
+        self._below_since: Ints = np.zeros(0, dtype=np.int64)
+
+    def update(self, groups: Ints, long_rate: Floats, short_rate: Floats, minute_us: int) -> Ints:
+        """Return since when each group is in breach, µs; 0 where it is not. Judging twice in a minute changes nothing
+        unless the rates did."""
+        self._reserve(int(groups.max(initial=-1)) + 1)
+        since, below_since = self._since[groups], self._below_since[groups]
+        is_low = short_rate < self._factor
+        below_since = np.where(is_low, np.where(below_since == 0, minute_us, below_since), 0)
+        begins = (since == 0) & ~is_low & (long_rate >= self._factor)
+        ends = (since > 0) & is_low & (minute_us - below_since >= CLEAR_AFTER_US)
+        since = np.where(begins, minute_us, np.where(ends, 0, since))
+        self._since[groups], self._below_since[groups] = since, np.where(since > 0, below_since, 0)
+        return since
+
+    def snapshot(self, name: str, groups: int) -> dict[str, NDArray[np.generic]]:
+        """Return the state of the first ``groups`` groups as arrays."""
+        self._reserve(groups)
+        return {f"{name}_since": self._since[:groups].copy(), f"{name}_below_since": self._below_since[:groups].copy()}
+
+    def restore(self, name: str, arrays: Any) -> None:
+        """Take over what ``snapshot`` returned."""
+        self._since = np.array(arrays[f"{name}_since"], dtype=np.int64)
+        self._below_since = np.array(arrays[f"{name}_below_since"], dtype=np.int64)
+
+    def _reserve(self, groups: int) -> None:
+        self._since, self._below_since = grown(self._since, groups), grown(self._below_since, groups)
+
+
+KNOWN_WITHIN_US: Final = 86_400 * US
+"""A period that ended longer ago raises nothing any more; its sums are still corrected."""
+
+STANDS_US: Final = 2 * MINUTE_US
+"""A late threshold fires for so long, then it is over: so is its period."""
+
+
+class LateThresholds:
+    """By group: thresholds ``first`` to before ``end`` fire until a minute."""
+
+    def __init__(self) -> None:
+        self._standing: dict[int, tuple[int, int, int]] = {}
+
+    def learn(self, groups: Ints, were: Small, are: Small, minute_us: int) -> None:
+        """Take note of groups whose count of reached thresholds in the last period has just grown."""
+        for row in np.flatnonzero(are > were).tolist():
+            group = int(groups[row])
+            first, end, _ = self._standing.get(group, (int(were[row]), 0, 0))
+            self._standing[group] = first, max(end, int(are[row])), minute_us + STANDS_US
+
+    def forget(self, before_us: int) -> None:
+        """Let go of what has stood long enough."""
+        self._standing = {group: late for group, late in self._standing.items() if late[2] > before_us}
+
+    def forget_all(self) -> None:
+        """A new period has begun: the last one is another."""
+        self._standing.clear()
+
+    def of(self, group: int) -> range:
+        """Return the positions of a group's late thresholds."""
+        first, end, _ = self._standing.get(group, (0, 0, 0))
+        return range(first, end)
+
+    def __contains__(self, group: int) -> bool:
+        """Whether a group has any."""
+        return group in self._standing
+
+    def snapshot(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state: group, first, end, until."""
+        rows = [(group, *late) for group, late in self._standing.items()]
+        return {"late_thresholds": np.array(rows, dtype=np.int64).reshape(-1, 4)}
+
+    def restore(self, arrays: Any) -> None:
+        """Take over what ``snapshot`` returned."""
+        self._standing = {group: (first, end, until) for group, first, end, until in arrays["late_thresholds"].tolist()}

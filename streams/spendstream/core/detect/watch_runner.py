@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from spendstream.core.detect.anomaly import AnomalyEvaluator
 from spendstream.core.detect.budget import BudgetEvaluator
-from spendstream.core.detect.finding import Evaluator, Updates
-from spendstream.core.detect.groups import Groups
+from spendstream.core.detect.finding import Evaluator, Groups, Updates
 from spendstream.core.detect.rollups import Changes
 from spendstream.core.detect.threshold import ThresholdEvaluator
 from spendstream.schemas.watch import AnomalyRule, BudgetRule, Watch
 
 
 @dataclass
-class Watched:
+class WatchRunner:
     """A watch at work. ``group_of``: its group of each combination; -1 out of scope.
 
     ``is_seeded``: nothing of its period is missing; only a budget may lack it. ``successor``: an evaluator that is
