@@ -32,6 +32,9 @@ demo: setup ## the whole stack on this machine with a realistic load and a live 
 test: setup kafka ## all tests, on a real Kafka and the real ClickHouse engine
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
+fuzz: setup ## try the laws on fresh random examples; what fails lands in tests/examples, and `make test` replays it
+	$(BIN)/pytest -q -n auto --maxprocesses 4 --timeout 3600 -m 'hypothesis and not broker and not clickhouse and not crash' --hypothesis-profile=fuzz
+
 fast-tests: setup ## the tests that need no broker, no ClickHouse and kill nothing
 	$(BIN)/pytest -q -m 'not broker and not clickhouse and not crash'
 
@@ -68,4 +71,4 @@ bench: setup kafka ## throughput and latency, with ratios measured side by side 
 bench-alerts: setup ## quality and cost of anomaly alerts on labelled synthetic incidents
 	$(BIN)/python -m tests.bench.alerts
 
-.PHONY: help setup lock demo test fast-tests kafka format lint types contract schemas check-schemas check soak bench bench-alerts
+.PHONY: help setup lock demo test fuzz fast-tests kafka format lint types contract schemas check-schemas check soak bench bench-alerts
