@@ -150,7 +150,7 @@ class Metrics:
         for watch, count in groups.items():
             self._groups.labels(watch).set(count)
 
-    # the notifiers' side: spendstream.agents.notify_delivery.NotifyMetrics
+    # the notifiers' side: spendstream.notifiers.delivery.NotifyMetrics
     def notified(self, notifier: str, seconds: float) -> None:
         self._notified.labels(notifier).inc()
         self._notify_seconds.labels(notifier).observe(seconds)

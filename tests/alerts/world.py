@@ -63,7 +63,7 @@ class AlertWorld(World):
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             logs = "".join(path.read_text() for path in self.folder.glob("worker-*.log"))
-            if "detect.leads" in logs and "notify.begins" in logs:
+            if "detect.leads" in logs and "notify.started" in logs:
                 return
             time.sleep(0.1)
         raise AssertionError(self.logs())

@@ -15,7 +15,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError
 
 from spendstream.embedded.broker import EmbeddedBroker
-from spendstream.notifiers.build import messenger
+from spendstream.notifiers import messenger_of
+from spendstream.notifiers.base import Messenger
 from spendstream.notifiers.webhook import IDEMPOTENCY_KEY
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import Notifier
@@ -241,14 +242,12 @@ async def test_two_agents_share_and_lose_nothing_when_one_leaves(world: World) -
 
 
 async def test_a_fault_in_one_notifier_stops_nothing_and_no_secret_is_logged(small_world: World) -> None:
-    class Broken:
+    class Broken(Messenger):
         async def send(self, alerts: Sequence[Alert], now: datetime) -> None:
             raise RuntimeError("https://hooks.example/s3cretpath")
 
-        async def close(self) -> None: ...
-
     def make(notifier: Notifier, environ: Any) -> Any:
-        return Broken() if notifier.name == "broken" else messenger(notifier, environ)
+        return Broken(notifier) if notifier.name == "broken" else messenger_of(notifier, environ)
 
     both = make_alert().model_copy(update={"notifiers": ("broken", "works", "lacking", "refused")})
     with structlog.testing.capture_logs() as lines:

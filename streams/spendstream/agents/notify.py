@@ -1,4 +1,4 @@
-"""Tells people of alerts: a channel for each notifier, each on its own, so that a dead one delays only itself."""
+"""Sends notifications of alerts: one channel for each notifier, so that a dead receiver delays only itself."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 
 from spendstream.agents.notify_channel import Channel, ChannelSettings
-from spendstream.agents.notify_delivery import NotifyMetrics
-from spendstream.notifiers.base import Messenger
-from spendstream.notifiers.build import messenger
-from spendstream.notifiers.errors import NotConfigured
+from spendstream.notifiers import messenger_of
+from spendstream.notifiers.base import Messenger, NotConfigured
+from spendstream.notifiers.delivery import NotifyMetrics
 from spendstream.schemas import topics
 from spendstream.schemas.watch import Notifier
 from spendstream.settings import Settings
@@ -28,12 +27,12 @@ _RESTART_S: Final = 1.0
 
 
 class NotifyAgent:
-    """Reads alerts and tells the notifiers they are addressed to. `run()` returns after `stop()`.
+    """Reads alerts and sends them to the notifiers they are addressed to. `run()` returns after `stop()`.
 
     Each notifier reads ``llm.alert.v1`` in the consumer group ``<group>-notify-<its name>``. A notifier that lacks a
-    variable is left out with an error in the log; its group stays where it is, so nothing is lost meanwhile.
+    variable is left out, with an error in the log; its group keeps its offset, so nothing is lost meanwhile.
 
-    ``environ``: where the variables are that notifiers name; the process's own by default.
+    ``environ``: the variables that notifiers name; by default, the process's own.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class NotifyAgent:
         *,
         environ: Mapping[str, str] | None = None,
         backoff: Backoff | None = None,
-        make: Callable[[Notifier, Mapping[str, str]], Messenger] = messenger,
+        make: Callable[[Notifier, Mapping[str, str]], Messenger] = messenger_of,
         consumer: Callable[..., Any] = AIOKafkaConsumer,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -63,7 +62,7 @@ class NotifyAgent:
         self._stopped.set()
 
     async def run(self) -> None:
-        """Tell until `stop()`. Raises nothing but a fault of ours: no receiver and no broker can end it."""
+        """Deliver until `stop()`. Raises only on a bug: no receiver and no broker can end it."""
         self._stopped.clear()
         try:
             while not self._stopping:
@@ -75,15 +74,15 @@ class NotifyAgent:
             self._stopped.set()
 
     async def stop(self) -> None:
-        """Finish the requests under way, or leave them after a few seconds, and return when `run()` is done."""
+        """Finish the requests under way, or cancel them after a few seconds, and return when `run()` has."""
         self._stopping = True
         self._changed.set()
         await self._stopped.wait()
 
     def reconfigure(self, notifiers: Iterable[Notifier]) -> None:
-        """Take over another set of notifiers: new ones begin, removed ones stop, changed ones restart. Returns at once.
+        """Use another set of notifiers: new ones start, removed ones stop, changed ones restart. Returns at once.
 
-        A changed or returning notifier goes on where its group is; a new one begins with what is written from now on.
+        A changed or returning notifier resumes at its group's offset; a new one starts with the next alert.
         """
         self._wanted = _by_name(notifiers)
         self._changed.set()
@@ -97,7 +96,7 @@ class NotifyAgent:
 
     def _channel(self, notifier: Notifier) -> Channel | None:
         try:
-            made = self._make(notifier, self._environ)
+            messenger = self._make(notifier, self._environ)
         except NotConfigured as error:
             log.error("notify.not_configured", notifier=notifier.name, error=str(error))
             return None
@@ -109,10 +108,10 @@ class NotifyAgent:
             session_timeout_s=self._settings.kafka_session_timeout_s,
             backoff=self._backoff,
         )
-        return Channel(notifier, made, settings, self._metrics, consumer=self._consumer, clock=self._clock)
+        return Channel(messenger, settings, self._metrics, consumer=self._consumer, clock=self._clock)
 
     async def _until_changed(self) -> None:
-        """Return when the set of notifiers is another, or `stop()` was called. Raises what ended a channel."""
+        """Return when the set of notifiers has changed, or `stop()` was called. Raises what ended a channel."""
         changed = asyncio.create_task(self._changed.wait())
         try:
             tasks = {task for _, task in self._running.values()}
@@ -124,7 +123,7 @@ class NotifyAgent:
                 continue
             if not task.cancelled():
                 task.result()
-            # aiokafka lets a cancellation of its own tasks out now and then: nobody asked for it, so it begins anew.
+            # aiokafka sometimes lets the cancellation of one of its own tasks escape: restart the channel.
             log.warning("notify.restarted", notifier=name)
             del self._running[name]
             await asyncio.sleep(_RESTART_S)
@@ -133,7 +132,9 @@ class NotifyAgent:
         ending = {name: self._running.pop(name) for name in names}
         stops = [asyncio.create_task(channel.stop()) for channel, task in ending.values() if not task.done()]
         if stops:
-            await asyncio.wait(stops, timeout=_STOP_TIMEOUT_S)  # a broker that answers nothing holds up nobody
+            await asyncio.wait(
+                stops, timeout=_STOP_TIMEOUT_S
+            )  # a broker that does not answer must not delay the shutdown
         for task in (*stops, *(task for _, task in ending.values())):
             task.cancel()
         await asyncio.gather(*(task for _, task in ending.values()), return_exceptions=True)

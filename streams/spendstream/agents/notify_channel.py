@@ -1,47 +1,44 @@
-"""One notifier's way through the alert topic: a consumer group of its own, so it waits for none and delays none.
+"""One notifier reading the alert topic, in a consumer group of its own, so that it waits for none and delays none.
 
-At least once: a transition is committed once the receiver took it, or once it was given up. Killed between the two, the
-next run tells it again, with the same ids. A new group begins at the topic's end, and its beginning is committed before
-anything is read: from then on nothing is passed over, however long nobody runs.
+At least once: a transition is committed once the receiver has accepted it, or once it was dropped. After a kill between
+the two, the next run sends it again, with the same ids. A new group begins at the end of the topic, and commits that
+start before it reads anything: from then on no alert is passed over, however long nothing runs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, UnknownMemberIdError
 from pydantic import ValidationError
 
-from spendstream.agents.notify_delivery import Delivery, NotifyMetrics
-from spendstream.agents.notify_start import anchor, recalled
-from spendstream.notifiers.alertmanager import REFRESH_S, Alertmanager
-from spendstream.notifiers.base import Messenger, is_addressed
-from spendstream.notifiers.bundles import Bundles, Waiting
-from spendstream.notifiers.errors import NotifierError
-from spendstream.notifiers.progress import Progress
+from spendstream.notifiers.base import Messenger, NotifierError
+from spendstream.notifiers.delivery import Delivery, NotificationQueue, NotifyMetrics, OffsetTracker, QueuedAlert
 from spendstream.pause import pause
 from spendstream.schemas.alert import Alert
-from spendstream.schemas.watch import Notifier
 from spendstream.sinks.clickhouse import Backoff
 from spendstream.transport.membership import membership
+from spendstream.transport.offsets import high_watermarks, partitions_of
 
 log = structlog.get_logger(__name__)
 
 _IDLE_POLL_S: Final = 0.5
 _RETRY_S: Final = 1.0
-_MOST_WAITING: Final = 5000
+_FETCH_WAIT_MS: Final = 50
+_MAX_QUEUED: Final = 5000
 
 
 @dataclass(frozen=True)
 class ChannelSettings:
-    """How a notifier reads. ``kafka``: aiokafka's connection arguments; ``group_interval_s``: see `bundles`."""
+    """How a notifier reads. ``kafka``: aiokafka's connection arguments. ``group_interval_s``: of the queue."""
 
     topic: str
     group: str
@@ -50,15 +47,13 @@ class ChannelSettings:
     session_timeout_s: float = 10.0
     stop_timeout_s: float = 5.0
     backoff: Backoff = field(default_factory=lambda: Backoff(0.5, 60.0))
-    refresh_s: float = REFRESH_S
 
 
-class Channel:
-    """Tells one notifier. `run()` returns after `stop()`; what Kafka or the receiver do never ends it."""
+class Channel(ConsumerRebalanceListener):
+    """Delivers to one notifier. `run()` returns after `stop()`; neither Kafka nor the receiver can end it."""
 
     def __init__(
         self,
-        notifier: Notifier,
         messenger: Messenger,
         settings: ChannelSettings,
         metrics: NotifyMetrics,
@@ -66,35 +61,33 @@ class Channel:
         consumer: Callable[..., Any] = AIOKafkaConsumer,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.notifier = notifier
+        self.notifier = messenger.notifier
         self._messenger = messenger
         self._settings = settings
         self._metrics = metrics
         self._new_consumer = consumer
         self._clock = clock
-        self._standing = messenger.standing if isinstance(messenger, Alertmanager) else None
-        # Alertmanager groups by itself.
-        self._bundles = Bundles(0.0 if self._standing is not None else settings.group_interval_s)
-        self._progress = Progress()
+        self._queue = NotificationQueue(0.0 if messenger.refresh_s is not None else settings.group_interval_s)
+        self._offsets = OffsetTracker()
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._committing = asyncio.Lock()
         self._to_recall: set[TopicPartition] = set()
         self._refresh_at = 0.0
         self._stopping = asyncio.Event()
-        self._delivery = Delivery(notifier, messenger, metrics, settings.backoff, clock, self._stopping)
+        self._delivery = Delivery(messenger, metrics, settings.backoff, clock, self._stopping)
         self._stopped = asyncio.Event()
         self._stopped.set()
-        self._log = log.bind(notifier=notifier.name)
+        self._log = log.bind(notifier=self.notifier.name)
 
     async def run(self) -> None:
-        """Tell until `stop()`. While Kafka is away it tries until it is back."""
+        """Deliver until `stop()`. While Kafka is unavailable, try until it is back."""
         self._stopped.clear()
         try:
             while not self._stopping.is_set():
                 try:
                     await self._run_once()
                 except (KafkaError, IllegalStateError, OSError) as error:
-                    # A connection's own words hold the broker's address, no secret.
+                    # A connection's own message holds the broker's address, but no secret.
                     self._log.warning("notify.kafka_failed", error=" ".join(str(error).split()))
                     await pause(_RETRY_S, self._stopping)
         finally:
@@ -102,61 +95,60 @@ class Channel:
             self._stopped.set()
 
     async def stop(self) -> None:
-        """Finish what is under way, or leave it after `stop_timeout_s`, and return when `run()` is done."""
+        """Finish the requests under way, or cancel them after `stop_timeout_s`, and return when `run()` has."""
         self._stopping.set()
         await self._stopped.wait()
 
     async def _run_once(self) -> None:
         settings = self._settings
-        if not await anchor(settings.topic, settings.group, settings.kafka, self._stopping):
+        if not await commit_start_offset(settings.topic, settings.group, settings.kafka, self._stopping):
             return
-        consumer = self._consumer()
+        consumer = self._new_consumer(
+            **settings.kafka,
+            **membership(settings.group, settings.session_timeout_s),
+            auto_offset_reset="earliest",
+        )
         try:
             await consumer.start()
-            consumer.subscribe([settings.topic], listener=_Listener(self))
-            self._log.info("notify.begins", group=settings.group)
+            consumer.subscribe([settings.topic], listener=self)
+            self._log.info("notify.started", group=settings.group)
             while not self._stopping.is_set():
                 await self._round(consumer)
         finally:
             await self._leave(consumer)
 
     async def _round(self, consumer: Any) -> None:
-        await self._recall_standing(consumer)
+        await self._recall(consumer)
         for partition, records in (await self._poll(consumer)).items():
-            self._take_in(partition.partition, records)
-        for bundle in self._bundles.take(self._clock(), self._under_way):
-            watch = bundle[0].alert.watch
-            task = asyncio.create_task(self._deliver(consumer, bundle), name=f"notify-{self.notifier.name}")
-            self._under_way[watch] = task
+            for record in records:
+                self._take_in(partition.partition, record)
+        for batch in self._queue.take_due(self._clock(), self._under_way):
+            task = asyncio.create_task(self._deliver(consumer, batch), name=f"notify-{self.notifier.name}")
+            self._under_way[batch[0].alert.watch] = task
         for watch in [watch for watch, task in self._under_way.items() if task.done()]:
             self._under_way.pop(watch).result()
         await self._refresh()
         await self._commit(consumer)
 
     async def _poll(self, consumer: Any) -> Mapping[TopicPartition, Sequence[Any]]:
-        """Return what has come, or nothing once something is due or half a second is over."""
-        if len(self._bundles) >= _MOST_WAITING:
+        """Return new records, or nothing once a batch is due or half a second has passed."""
+        if len(self._queue) >= _MAX_QUEUED:
             await pause(_IDLE_POLL_S, self._stopping)
             return {}
         now = self._clock()
-        due = self._bundles.next_due_s(now, self._under_way)
+        due = self._queue.next_due_s(now, self._under_way)
         wait_s = _IDLE_POLL_S if due is None else min(_IDLE_POLL_S, max(0.0, due - now))
         polled: Mapping[TopicPartition, Sequence[Any]] = await consumer.getmany(timeout_ms=int(wait_s * 1000) + 1)
         return polled
 
-    def _take_in(self, partition: int, records: Sequence[Any]) -> None:
-        for record in records:
-            alert = self._decoded(record)
-            if alert is None or not self._wants(partition, alert):
-                self._progress.passed(partition, record.offset)
-                continue
-            written_s = record.timestamp / 1000 if record.timestamp > 0 else self._clock()
-            one = Waiting(alert, partition, record.offset, written_s)
-            self._progress.read(partition, record.offset)
-            self._bundles.add(one)
-
-    def _wants(self, partition: int, alert: Alert) -> bool:
-        return self._standing.takes(partition, alert) if self._standing else is_addressed(alert, self.notifier)
+    def _take_in(self, partition: int, record: Any) -> None:
+        alert = self._decoded(record)
+        if alert is None or not self._messenger.accepts(partition, alert):
+            self._offsets.skip(partition, record.offset)
+            return
+        written_s = record.timestamp / 1000 if record.timestamp > 0 else self._clock()
+        self._offsets.open(partition, record.offset)
+        self._queue.add(QueuedAlert(alert, partition, record.offset, written_s))
 
     def _decoded(self, record: Any) -> Alert | None:
         if record.value is None:
@@ -164,40 +156,41 @@ class Channel:
         try:
             return Alert.model_validate_json(record.value)
         except ValidationError:
-            # The alert sink keeps it as a dead letter; here there is nobody to tell.
+            # The alert sink keeps it as a dead letter; a receiver could do nothing with it.
             self._log.error("notify.undecodable", partition=record.partition, offset=record.offset)
             return None
 
-    async def _deliver(self, consumer: Any, bundle: list[Waiting]) -> None:
-        if not await self._delivery.settle(bundle):
+    async def _deliver(self, consumer: Any, batch: list[QueuedAlert]) -> None:
+        if not await self._delivery.deliver(batch):
             return
-        if any(map(self._delivery.was_told, bundle)):
-            self._bundles.told(bundle[0].alert.watch, self._clock())
-        for one in bundle:
-            self._progress.done(one.partition, one.offset)
+        if any(map(self._delivery.was_sent, batch)):
+            self._queue.mark_sent(batch[0].alert.watch, self._clock())
+        for queued in batch:
+            self._offsets.close(queued.partition, queued.offset)
         await self._commit(consumer)
 
     async def _refresh(self) -> None:
-        """Send what stands at Alertmanager again. A failure waits for the next time."""
+        """Send the receiver its present state again, when it is time. After a failure, wait for the next time."""
         now = self._clock()
-        if not isinstance(self._messenger, Alertmanager) or now < self._refresh_at:
+        if self._messenger.refresh_s is None or now < self._refresh_at:
             return
-        self._refresh_at = now + self._settings.refresh_s
+        self._refresh_at = now + self._messenger.refresh_s
         try:
             await self._messenger.refresh(datetime.fromtimestamp(now, UTC))
         except NotifierError as error:
             self._metrics.notify_failed(self.notifier.name)
             self._log.warning("notify.refresh_failed", error=str(error))
 
-    async def _recall_standing(self, consumer: Any) -> None:
-        """Learn from the topic what stands at Alertmanager: what was told before this run."""
-        if self._standing is None or not self._to_recall:
+    async def _recall(self, consumer: Any) -> None:
+        """Give the messenger the alerts of its newly assigned partitions that were delivered before this run."""
+        if self._messenger.refresh_s is None or not self._to_recall:
             return
         partitions, self._to_recall = self._to_recall, set()
+        since_s = self._clock() - self._messenger.recall_s
         try:
-            for record in await recalled(partitions, consumer, self._settings.kafka):
+            for record in await read_committed_alerts(partitions, consumer, self._settings.kafka, since_s):
                 if (alert := self._decoded(record)) is not None:
-                    self._standing.takes(record.partition, alert)
+                    self._messenger.accepts(record.partition, alert)
         except BaseException:
             self._to_recall |= partitions
             raise
@@ -205,7 +198,7 @@ class Channel:
 
     async def _commit(self, consumer: Any) -> None:
         async with self._committing:
-            offsets = self._progress.committable()
+            offsets = self._offsets.committable()
             mine = {partition.partition: partition for partition in consumer.assignment()}
             ends = {mine[number]: end for number, end in offsets.items() if number in mine}
             if not ends:
@@ -213,13 +206,13 @@ class Channel:
             try:
                 await consumer.commit(ends)
             except (KafkaError, IllegalStateError) as error:
-                # Whoever reads these again may tell them again, under the same ids.
+                # Whoever reads these records again may send them again, under the same ids.
                 self._log.info("notify.commit_failed", error=" ".join(str(error).split()))
                 return
-            self._progress.committed({partition.partition: end for partition, end in ends.items()})
+            self._offsets.mark_committed({partition.partition: end for partition, end in ends.items()})
 
     async def _leave(self, consumer: Any) -> None:
-        """Let what is under way finish for a moment, commit it, and close."""
+        """Let the requests under way finish for a moment, commit, and close."""
         if self._under_way:
             tasks = set(self._under_way.values())
             _, late = await asyncio.wait(tasks, timeout=self._settings.stop_timeout_s)
@@ -227,39 +220,94 @@ class Channel:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._under_way.clear()
-        self.revoked(consumer.assignment())
+        await self.on_partitions_revoked(consumer.assignment())
         await consumer.stop()
 
-    def revoked(self, partitions: Iterable[TopicPartition]) -> None:
-        """Leave partitions to others, who begin at what was committed."""
-        gone = [partition.partition for partition in partitions]
-        self._bundles.forget(gone)
-        self._progress.forget(gone)
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Leave partitions to others, who resume at the committed offset."""
+        gone = [partition.partition for partition in revoked]
+        self._queue.forget(gone)
+        self._offsets.forget(gone)
         for number in gone:
-            if self._standing is not None:
-                self._standing.forget(number)
-        self._to_recall -= set(partitions)
+            self._messenger.forget(number)
+        self._to_recall -= set(revoked)
 
-    def assigned(self, partitions: Iterable[TopicPartition]) -> None:
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Take over partitions."""
-        self._to_recall |= set(partitions)
-
-    def _consumer(self) -> Any:
-        return self._new_consumer(
-            **self._settings.kafka,
-            **membership(self._settings.group, self._settings.session_timeout_s),
-            auto_offset_reset="earliest",
-        )
+        self._to_recall |= set(assigned)
 
 
-class _Listener(ConsumerRebalanceListener):
-    """Tells a channel which partitions are its own."""
+async def commit_start_offset(topic: str, group: str, kafka: Mapping[str, Any], stopping: asyncio.Event) -> bool:
+    """Make sure that a group has committed where it starts; return False when `stopping` came first.
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    A group that has never committed starts at the end, so it sends no old alerts. That start is committed at once, so a
+    restart passes over nothing written later. A partition that is added to the topic afterwards is read whole.
+    Waits for a topic that does not exist yet. Raises: aiokafka's KafkaError.
+    """
+    consumer = AIOKafkaConsumer(
+        **kafka, group_id=group, enable_auto_commit=False, fetch_max_wait_ms=_FETCH_WAIT_MS, auto_offset_reset="latest"
+    )
+    try:
+        await consumer.start()
+        partitions = await _partitions(kafka, topic, stopping)
+        if not partitions:
+            return False
+        consumer.assign(partitions)
+        if any([await consumer.committed(partition) is not None for partition in partitions]):
+            return True
+        ends = await high_watermarks(consumer, partitions)
+        try:
+            await consumer.commit(ends)
+        except (UnknownMemberIdError, CommitFailedError):
+            log.debug("notify.start_committed_elsewhere", group=group)  # by another worker of the same group
+        return True
+    finally:
+        await consumer.stop()
 
-    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        self._channel.revoked(revoked)
 
-    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        self._channel.assigned(assigned)
+async def read_committed_alerts(
+    partitions: Collection[TopicPartition], group: Any, kafka: Mapping[str, Any], since_s: float
+) -> list[Any]:
+    """Return the records of `partitions` before the offset that a group's consumer has committed, in order.
+
+    ``since_s``: Unix seconds; older records are left out. Raises: aiokafka's KafkaError.
+    """
+    committed = {partition: await group.committed(partition) or 0 for partition in partitions}
+    records: list[Any] = []
+    reader = AIOKafkaConsumer(**kafka, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
+    try:
+        await reader.start()
+        reader.assign(list(partitions))
+        found = await reader.offsets_for_times(dict.fromkeys(partitions, int(since_s * 1000)))
+        starts = {partition: at.offset for partition, at in found.items() if at is not None}
+        ends = {partition: committed[partition] for partition, at in starts.items() if at < committed[partition]}
+        if not ends:
+            return []
+        reader.assign(list(ends))
+        for partition in ends:
+            reader.seek(partition, starts[partition])
+        while not all([await _is_at(reader, partition, end) for partition, end in ends.items()]):
+            for partition, some in (await reader.getmany(timeout_ms=_FETCH_WAIT_MS)).items():
+                records.extend(record for record in some if record.offset < ends[partition])
+        return records
+    finally:
+        await reader.stop()
+
+
+async def _is_at(reader: Any, partition: TopicPartition, end: int) -> bool:
+    """Whether a reader has reached an offset, or the partition's end: a recreated topic is shorter."""
+    at: int = await reader.position(partition)
+    high = reader.highwater(partition)
+    return at >= end or (high is not None and at >= high)
+
+
+async def _partitions(kafka: Mapping[str, Any], topic: str, stopping: asyncio.Event) -> list[TopicPartition]:
+    is_logged = False
+    while not stopping.is_set():
+        with contextlib.suppress(LookupError):
+            return [TopicPartition(topic, number) for number in (await partitions_of(kafka, [topic]))[topic]]
+        if not is_logged:
+            log.warning("notify.topic_missing", topic=topic, fix="spendstream topics")
+        is_logged = True
+        await pause(_RETRY_S, stopping)
+    return []

@@ -1,12 +1,13 @@
-"""Prometheus' Alertmanager, API v2. It is told of a state, not of events: what fires is sent again and again.
+"""Prometheus Alertmanager, API v2. Alertmanager keeps a state rather than events, so active alerts are sent repeatedly.
 
-Rule: an alert first comes here with its first transition that is to be told (so a silence or maintenance of ours keeps
-a new alert away). From then on every transition of it does, told or not, until it is resolved: renotification, grouping
-and silences are Alertmanager's business. What fires is sent again every `REFRESH_S` seconds with `endsAt` `HOLD_S`
-ahead, so it lasts while this process lives and ends by itself soon after, should nobody take over.
+An alert is first sent once somebody has been notified of it, so a silence or maintenance window here keeps a new alert
+away. After that, every transition is sent, whether it notifies or not, until the alert is resolved: renotification,
+grouping and silences are Alertmanager's job. Active alerts are sent again every ``REFRESH_S`` seconds with ``endsAt``
+``EXPIRES_AFTER_S`` seconds ahead: they return within a minute of a restart of Alertmanager, which stores no alerts, and
+they end by themselves when no worker is left to resolve them.
 
-Labels identify an alert there: alertname (the watch), severity, rule, facet and the group's dimensions; nothing that
-changes while it fires. Source: prometheus.io/docs/alerting/latest/alerts_api
+Labels identify an alert there: alertname (the watch), severity, rule, facet and the group's dimensions; none of them
+changes while the alert fires. Source: prometheus.io/docs/alerting/latest/alerts_api
 """
 
 from __future__ import annotations
@@ -19,72 +20,70 @@ from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
-from spendstream.notifiers import words
-from spendstream.notifiers.base import RANK, is_addressed
-from spendstream.notifiers.endpoint import Endpoint
-from spendstream.notifiers.http import Http
+from spendstream.notifiers import render
+from spendstream.notifiers.base import RANK, Endpoint, HttpClient, Messenger
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import Notifier
 
 PATH: Final = "/api/v2/alerts"
 REFRESH_S: Final = 60.0
-HOLD_S: Final = 300.0
-_BATCH: Final = 200
+EXPIRES_AFTER_S: Final = 300.0
+RECALL_S: Final = 4500.0
+"""Whatever fires has been published within this time: of a budget, hourly; of other rules, every minute."""
+
+_MAX_BATCH: Final = 200
 
 
-class Standing:
-    """The alerts that stand at Alertmanager, by the partition they are read from."""
+class Alertmanager(Messenger):
+    """Posts alerts to one Alertmanager, and keeps the active ones alive there."""
 
-    def __init__(self, notifier: Notifier) -> None:
-        self._notifier = notifier
-        self._alerts: dict[int, dict[UUID, Alert]] = {}
+    refresh_s = REFRESH_S
+    recall_s = RECALL_S
 
-    def takes(self, partition: int, alert: Alert) -> bool:
-        """Take in a transition; whether Alertmanager is to hear of it."""
-        here = self._alerts.setdefault(partition, {})
-        if alert.transition == "pending":
-            return False
-        if alert.alert_id not in here and not is_addressed(alert, self._notifier):
+    def __init__(self, notifier: Notifier, endpoint: Endpoint) -> None:
+        super().__init__(notifier)
+        self._http = HttpClient(_with_path(endpoint))
+        self._active: dict[int, dict[UUID, Alert]] = {}
+        # A refresh that overtook a resolved alert would raise it again.
+        self._one_at_a_time = asyncio.Lock()
+
+    def accepts(self, partition: int, alert: Alert) -> bool:
+        """Take note of a transition, and return whether Alertmanager is to receive it."""
+        active = self._active.setdefault(partition, {})
+        if alert.alert_id not in active and not self._concerns(alert):
             return False
         if alert.state == "resolved":
-            here.pop(alert.alert_id, None)
-            return self._notifier.resolved
-        here[alert.alert_id] = alert
-        return RANK[alert.severity] >= RANK[self._notifier.min_severity]
+            active.pop(alert.alert_id, None)
+            return self.notifier.resolved
+        active[alert.alert_id] = alert
+        return True
 
     def forget(self, partition: int) -> None:
-        """Leave a partition's alerts to the process that has taken it over."""
-        self._alerts.pop(partition, None)
-
-    def firing(self) -> list[Alert]:
-        """Return the last transition of each alert that stands."""
-        return [alert for here in self._alerts.values() for alert in here.values()]
-
-
-class Alertmanager:
-    """Posts alerts to one Alertmanager, and keeps those standing alive."""
-
-    def __init__(self, endpoint: Endpoint, notifier: Notifier) -> None:
-        self.standing = Standing(notifier)
-        self._http = Http(_with_path(endpoint))
-        # A refresh that overtook a resolved alert would raise it from the dead.
-        self._one_at_a_time = asyncio.Lock()
+        """Leave a partition's alerts to the process that reads it now."""
+        self._active.pop(partition, None)
 
     async def send(self, alerts: Sequence[Alert], now: datetime) -> None:
         """Post alerts; of several transitions of one alert, the last. Raises: Unreachable, Refused."""
         async with self._one_at_a_time:
             await self._post(alerts, now)
 
-    async def refresh(self, now: datetime) -> int:
-        """Post all that stands again, and return how many. Raises: Unreachable, Refused."""
+    async def refresh(self, now: datetime) -> None:
+        """Post all active alerts again. Raises: Unreachable, Refused."""
         async with self._one_at_a_time:
-            firing = self.standing.firing()
-            for first in range(0, len(firing), _BATCH):
-                await self._post(firing[first : first + _BATCH], now)
-            return len(firing)
+            firing = [alert for active in self._active.values() for alert in active.values()]
+            for first in range(0, len(firing), _MAX_BATCH):
+                await self._post(firing[first : first + _MAX_BATCH], now)
 
     async def close(self) -> None:
         await self._http.close()
+
+    def _concerns(self, alert: Alert) -> bool:
+        return (
+            alert.transition != "pending"
+            and (alert.notify or alert.notified_at is not None)
+            and self.notifier.name in alert.notifiers
+            and RANK[alert.severity] >= RANK[self.notifier.min_severity]
+        )
 
     async def _post(self, alerts: Sequence[Alert], now: datetime) -> None:
         latest = {alert.alert_id: alert for alert in alerts}
@@ -92,7 +91,7 @@ class Alertmanager:
 
 
 def postable(alert: Alert, now: datetime) -> dict[str, Any]:
-    """Return an alert as Alertmanager's ``postableAlert``. An empty label means a missing one there: left out."""
+    """Return an alert as Alertmanager's ``postableAlert``. Empty labels are left out: there they mean missing ones."""
     labels = {
         "alertname": alert.watch,
         "severity": alert.severity,
@@ -101,14 +100,14 @@ def postable(alert: Alert, now: datetime) -> dict[str, Any]:
         **{name: value for name, value in alert.group.items() if value},
     }
     annotations = {
-        "summary": words.title(alert),
-        "description": "\n".join(words.lines(alert)),
+        "summary": render.title(alert),
+        "description": "\n".join(render.lines(alert)),
         "runbook_url": alert.runbook or "",
         "alert_id": str(alert.alert_id),
     }
-    ends_at = now + timedelta(seconds=HOLD_S)
+    ends_at = now + timedelta(seconds=EXPIRES_AFTER_S)
     if alert.state == "resolved":
-        # An end in the future would let it fire on; one before its start is refused.
+        # With an end in the future it would go on firing; an end before its start is rejected.
         ends_at = max(min(alert.ends_at or now, now), alert.started_at)
     return {
         "labels": labels,

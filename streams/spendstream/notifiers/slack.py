@@ -1,8 +1,8 @@
-"""Slack's incoming webhooks: a message of blocks, readable in the notification's plain text too.
+"""Slack's incoming webhooks: a message of blocks, with a plain text for the notification.
 
-Slack's limits: 50 blocks a message, 150 characters in a header, 3,000 in a section's text. A bundle shows its first
-alerts in full and names the others. Slack has no idempotency: a message whose answer was lost comes twice.
-Source: docs.slack.dev/reference/block-kit/blocks
+Slack's limits: 50 blocks a message, 150 characters in a header, 3,000 in a section's text. A notification of several
+alerts shows the first ones in full and lists the titles of the others. Slack has no idempotency: a message whose answer
+was lost arrives twice. Source: docs.slack.dev/reference/block-kit/blocks
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from spendstream.notifiers import words
-from spendstream.notifiers.endpoint import Endpoint
-from spendstream.notifiers.http import Http
+from spendstream.notifiers import render
+from spendstream.notifiers.base import Endpoint, HttpClient, Messenger
 from spendstream.schemas.alert import Alert
+from spendstream.schemas.watch import Notifier
 
-_HEADER: Final = 150
-_SECTION: Final = 3000
-_TEXT: Final = 3000
-_IN_FULL: Final = 8
-_NAMED: Final = 30
+_MAX_HEADER: Final = 150
+_MAX_SECTION: Final = 3000
+_MAX_TEXT: Final = 3000
+_MAX_IN_FULL: Final = 8
+_MAX_LISTED: Final = 30
 _ICONS: Final = {"info": "ℹ️", "warning": "⚠️", "critical": "🚨"}
 _RESOLVED_ICON: Final = "✅"
 
 Block = dict[str, Any]
 
 
-class Slack:
+class Slack(Messenger):
     """Posts messages to one incoming webhook."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._http = Http(endpoint)
+    def __init__(self, notifier: Notifier, endpoint: Endpoint) -> None:
+        super().__init__(notifier)
+        self._http = HttpClient(endpoint)
 
     async def send(self, alerts: Sequence[Alert], now: datetime) -> None:
         """Post one message. Raises: Unreachable, Refused."""
@@ -43,33 +44,33 @@ class Slack:
 
 
 def payload(alerts: Sequence[Alert]) -> dict[str, Any]:
-    """Return the message of some transitions of one watch."""
-    fallback = "\n\n".join(_escaped(f"{_icon(alert)} {words.text(alert)}") for alert in alerts)
-    return {"text": _cut(fallback, _TEXT), "blocks": list(_blocks(alerts))}
+    """Return the message for some transitions of one watch."""
+    fallback = "\n\n".join(_escaped(f"{_icon(alert)} {render.text(alert)}") for alert in alerts)
+    return {"text": _cut(fallback, _MAX_TEXT), "blocks": list(_blocks(alerts))}
 
 
 def _blocks(alerts: Sequence[Alert]) -> Iterator[Block]:
     if len(alerts) > 1:
-        yield _header(f"{len(alerts)} alerts of {alerts[0].watch}")
-    for alert in alerts[:_IN_FULL]:
+        yield _header(render.subject(alerts))
+    for alert in alerts[:_MAX_IN_FULL]:
         if len(alerts) > 1:
             yield {"type": "divider"}
         yield from _alert(alert)
-    if rest := alerts[_IN_FULL:]:
+    if rest := alerts[_MAX_IN_FULL:]:
         yield {"type": "divider"}
-        named = [f"{_icon(alert)} {_escaped(words.title(alert))}" for alert in rest[:_NAMED]]
-        if len(rest) > _NAMED:
-            named.append(f"… and {len(rest) - _NAMED} more")
-        yield _section("\n".join(named))
+        listed = [f"{_icon(alert)} {_escaped(render.title(alert))}" for alert in rest[:_MAX_LISTED]]
+        if len(rest) > _MAX_LISTED:
+            listed.append(f"… and {len(rest) - _MAX_LISTED} more")
+        yield _section("\n".join(listed))
 
 
 def _alert(alert: Alert) -> Iterator[Block]:
-    """The title; what is known of the alert; where it belongs. What is over is told quietly: no icons of danger."""
-    yield _header(f"{_icon(alert)} {words.title(alert)}")
-    told = [line for line in words.lines(alert) if not line.startswith("runbook: ")]
-    if told:
-        yield _section("\n".join(map(_line, told)))
-    yield {"type": "context", "elements": [{"type": "mrkdwn", "text": _cut(_footer(alert), _SECTION)}]}
+    """Yield the title, the facts, and a footer. A resolved alert has no warning icon."""
+    yield _header(f"{_icon(alert)} {render.title(alert)}")
+    shown = [line for line in render.lines(alert) if not line.startswith("runbook: ")]
+    if shown:
+        yield _section("\n".join(map(_line, shown)))
+    yield {"type": "context", "elements": [{"type": "mrkdwn", "text": _cut(_footer(alert), _MAX_SECTION)}]}
 
 
 def _line(line: str) -> str:
@@ -88,11 +89,11 @@ def _footer(alert: Alert) -> str:
 
 
 def _header(content: str) -> Block:
-    return {"type": "header", "text": {"type": "plain_text", "text": _cut(content, _HEADER), "emoji": True}}
+    return {"type": "header", "text": {"type": "plain_text", "text": _cut(content, _MAX_HEADER), "emoji": True}}
 
 
 def _section(content: str) -> Block:
-    return {"type": "section", "text": {"type": "mrkdwn", "text": _cut(content, _SECTION)}}
+    return {"type": "section", "text": {"type": "mrkdwn", "text": _cut(content, _MAX_SECTION)}}
 
 
 def _icon(alert: Alert) -> str:
@@ -100,9 +101,9 @@ def _icon(alert: Alert) -> str:
 
 
 def _escaped(content: str) -> str:
-    """Names come from events: unescaped, one of them could call the whole channel."""
+    """Escape text: names come from events, and one such as ``<!channel>`` would notify everybody."""
     return content.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _cut(content: str, longest: int) -> str:
-    return content if len(content) <= longest else content[: longest - 1] + "…"
+def _cut(content: str, max_chars: int) -> str:
+    return content if len(content) <= max_chars else content[: max_chars - 1] + "…"

@@ -1,19 +1,19 @@
-"""The signed webhook: transitions as JSON, with a signature that proves who sent them and when.
+"""The signed webhook: transitions as JSON, with a signature that proves who sent them, and when.
 
     POST <url>
     Content-Type: application/json
-    Idempotency-Key: 6f0c…              the same for each attempt of one notification
+    Idempotency-Key: 6f0c…              the same at each attempt of one notification
     X-Spendstream-Timestamp: 1772625600 Unix seconds of this attempt
     X-Spendstream-Signature: sha256=…   where ``secret_env`` is set
 
     {"version": 1, "alerts": [{"alert_id": …, "transition_id": …, …}, …]}    schemas/json/llm.alert.v1.json
 
-A receiver verifies before it parses: HMAC-SHA256 with the shared key over the timestamp's text, a full stop and the raw
-body, in hex, compared in constant time; and the timestamp no more than five minutes off, against replays. ``verify``
-below does so. With OpenSSL: ``printf '%s.%s' "$TIMESTAMP" "$BODY" | openssl dgst -sha256 -hmac "$KEY"``.
+A receiver verifies before it parses: the signature is the HMAC-SHA256, in hex, of the timestamp's text, a full stop and
+the raw body, compared in constant time; the timestamp is at most five minutes off, which prevents replays. ``verify``
+below does this. With OpenSSL: ``printf '%s.%s' "$TIMESTAMP" "$BODY" | openssl dgst -sha256 -hmac "$KEY"``.
 
-Delivery is at least once. ``transition_id`` identifies a transition: after a crash it may come again, perhaps beside
-others and so under another Idempotency-Key.
+Delivery is at least once. ``transition_id`` identifies a transition: after a crash it may arrive again, possibly in
+another notification and so under another Idempotency-Key.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from spendstream.notifiers.base import idempotency_key
-from spendstream.notifiers.endpoint import Endpoint
-from spendstream.notifiers.http import Http
+from spendstream.notifiers.base import Endpoint, HttpClient, Messenger, idempotency_key
 from spendstream.schemas.alert import Alert
+from spendstream.schemas.watch import Notifier
 
 VERSION: Final = 1
 TIMESTAMP: Final = "X-Spendstream-Timestamp"
@@ -36,12 +35,13 @@ IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 TOLERANCE_S: Final = 300
 
 
-class Webhook:
+class Webhook(Messenger):
     """Posts transitions to one URL."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, notifier: Notifier, endpoint: Endpoint) -> None:
+        super().__init__(notifier)
         self._key = endpoint.key
-        self._http = Http(endpoint)
+        self._http = HttpClient(endpoint)
 
     async def send(self, alerts: Sequence[Alert], now: datetime) -> None:
         """Post these transitions. Raises: Unreachable, Refused."""
@@ -63,12 +63,12 @@ def body(alerts: Sequence[Alert]) -> bytes:
 
 
 def signature(key: bytes, timestamp: str, content: bytes) -> str:
-    """Return the signature header of a body sent at a timestamp (Unix seconds, as text)."""
+    """Return the signature header of a body that is sent at a timestamp (Unix seconds, as text)."""
     return "sha256=" + hmac.new(key, timestamp.encode() + b"." + content, hashlib.sha256).hexdigest()
 
 
 def verify(key: bytes, timestamp: str, signed: str, content: bytes, now: datetime) -> bool:
-    """Whether a request is genuine and fresh: what a receiver does with the two headers and the raw body."""
+    """Whether a request is genuine and fresh: a receiver's check of the two headers and the raw body."""
     if not (timestamp.isascii() and timestamp.isdigit()) or abs(now.timestamp() - int(timestamp)) > TOLERANCE_S:
         return False
     return hmac.compare_digest(signature(key, timestamp, content).encode(), signed.encode())

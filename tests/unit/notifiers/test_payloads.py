@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from spendstream.notifiers import slack, words
-from spendstream.notifiers.alertmanager import HOLD_S, Alertmanager, postable
-from spendstream.notifiers.build import messenger
+from spendstream.notifiers import messenger_of, render, slack
+from spendstream.notifiers.alertmanager import EXPIRES_AFTER_S, postable
 from spendstream.schemas.alert import Alert
 from tests.unit.notifiers.make import BUDGET, NOON, make_alert, make_notifier, receiver
 
@@ -20,26 +19,26 @@ NOW = NOON + timedelta(minutes=20)
 PLAIN = """\
 code_agent (team developer-platform): spend at $41.20/min, expected $5.10/min
 why: more calls: 412 a minute instead of 51 (+$31.00/min); longer prompts (+$5.10/min)
-beside the money: 12% of the calls fail
+also: 12% of the calls fail
 who: customer-007 71%
-if it goes on: +$1,240 by the end of the hour, +$26,000 by the end of the month
+if this continues: +$1,240 by the end of the hour, +$26,000 by the end of the month
 runbook: https://runbooks.example/spend?a=1&b=2"""
 
 
-def test_an_alert_in_words() -> None:
-    assert words.text(make_alert()) == PLAIN
+def test_an_alert_as_text() -> None:
+    assert render.text(make_alert()) == PLAIN
 
 
-def test_what_is_over_says_so_first_and_projects_nothing() -> None:
-    said = words.text(make_alert(3, "resolved"))
+def test_a_resolved_alert_says_so_first_and_has_no_projection() -> None:
+    said = render.text(make_alert(3, "resolved"))
     assert said.startswith("Resolved: ")
     assert "from 2026-03-04 12:00 UTC to 2026-03-04 12:09 UTC" in said
-    assert "if it goes on" not in said
+    assert "if this continues" not in said
 
 
-def test_a_budget_says_where_it_stands() -> None:
-    assert words.lines(make_alert(budget=BUDGET, attribution=None, projection=None, runbook=None)) == [
-        "budget: $801.00 of $1,000 spent, heading for $6,200; the period ends 2026-04-01 00:00 UTC"
+def test_a_budget_alert_says_how_much_is_spent() -> None:
+    assert render.lines(make_alert(budget=BUDGET, attribution=None, projection=None, runbook=None)) == [
+        "budget: $801.00 of $1,000 spent, forecast $6,200; the period ends 2026-04-01 00:00 UTC"
     ]
 
 
@@ -73,16 +72,16 @@ def all_text(message: dict[str, Any]) -> str:
     return json.dumps(message["blocks"], ensure_ascii=False)
 
 
-def test_slack_is_told_what_why_who_projection_and_runbook() -> None:
+def test_slack_shows_what_why_who_projection_and_runbook() -> None:
     message = slack.payload([make_alert()])
     check_slack(message)
     for content in (all_text(message), message["text"]):
-        for told in ("code_agent", "$41.20/min", "412 a minute", "customer-007 71%", "$1,240", "runbooks.example"):
-            assert told in content
+        for shown in ("code_agent", "$41.20/min", "412 a minute", "customer-007 71%", "$1,240", "runbooks.example"):
+            assert shown in content
     assert "<https://runbooks.example/spend?a=1&amp;b=2|runbook>" in all_text(message)
 
 
-def test_slack_shows_what_is_over_differently() -> None:
+def test_slack_shows_a_resolved_alert_differently() -> None:
     firing, resolved = (slack.payload([alert]) for alert in (make_alert(), make_alert(2, "resolved")))
     check_slack(resolved)
     assert firing["blocks"][0]["text"]["text"].startswith("🚨")
@@ -91,15 +90,15 @@ def test_slack_shows_what_is_over_differently() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 38, 39, 100])
-def test_slack_takes_any_bundle(count: int) -> None:
+def test_slack_accepts_a_notification_of_any_size(count: int) -> None:
     long = "x" * 400
     alerts = [make_alert(title=f"{number} {long}", runbook=long * 20) for number in range(count)]
     message = slack.payload(alerts)
     check_slack(message)
-    assert (f"{count} alerts of spend" in all_text(message)) == (count > 1)
+    assert (f"{count} alerts from spend" in all_text(message)) == (count > 1)
 
 
-def test_a_name_from_an_event_can_call_nobody_in_slack() -> None:
+def test_a_name_from_an_event_can_mention_nobody_in_slack() -> None:
     hostile = "<!channel> & <https://evil.example|click>"
     message = slack.payload([make_alert(title=hostile, watch="w", runbook=hostile)])
     check_slack(message)
@@ -124,7 +123,7 @@ def check_postable(alert: dict[str, Any]) -> None:
     assert times[0] <= times[1]
 
 
-def test_alertmanager_gets_labels_that_do_not_change_and_an_end_that_moves_on() -> None:
+def test_alertmanager_gets_constant_labels_and_an_end_that_moves_on() -> None:
     first, later = (postable(make_alert(seq, "updated"), NOW + timedelta(minutes=seq)) for seq in (1, 2))
     for one in (first, later):
         check_postable(one)
@@ -138,7 +137,7 @@ def test_alertmanager_gets_labels_that_do_not_change_and_an_end_that_moves_on() 
         "feature": "code_agent",
     }
     assert first["startsAt"] == later["startsAt"] == "2026-03-04T12:00:00.000Z"
-    assert datetime.fromisoformat(later["endsAt"]) == NOW + timedelta(minutes=2, seconds=HOLD_S)
+    assert datetime.fromisoformat(later["endsAt"]) == NOW + timedelta(minutes=2, seconds=EXPIRES_AFTER_S)
     assert first["annotations"]["summary"] == make_alert().title
     assert "customer-007" in first["annotations"]["description"]
     assert first["annotations"]["runbook_url"] == make_alert().runbook
@@ -153,7 +152,7 @@ def test_alertmanager_gets_labels_that_do_not_change_and_an_end_that_moves_on() 
         (None, NOW),
     ],
 )
-def test_what_is_over_ends_neither_in_the_future_nor_before_its_start(
+def test_a_resolved_alert_ends_neither_in_the_future_nor_before_its_start(
     ends_at: datetime | None, expected: datetime
 ) -> None:
     over = postable(make_alert(3, "resolved", ends_at=ends_at, group={"team": ""}, runbook=None), NOW)
@@ -165,7 +164,7 @@ def test_what_is_over_ends_neither_in_the_future_nor_before_its_start(
 async def posted(kind: str, path: str, alerts: list[Alert]) -> Any:
     async with receiver() as hook:
         url = hook.url.replace("http://", "json://") if kind == "apprise" else hook.url
-        sender = messenger(make_notifier(url + path, kind=kind), {})
+        sender = messenger_of(make_notifier(url + path, kind=kind), {})
         await sender.send(alerts, NOW)
         await sender.close()
     (request,) = hook.requests
@@ -184,25 +183,28 @@ async def test_alertmanager_is_posted_the_last_transition_of_each_alert(path: st
     assert datetime.fromisoformat(sent[0]["endsAt"]) == NOON + timedelta(minutes=9)
 
 
-async def test_what_stands_at_alertmanager_is_sent_again_until_it_is_over() -> None:
+async def test_active_alerts_are_sent_to_alertmanager_again_until_they_are_resolved() -> None:
     async with receiver() as hook:
-        notifier = make_notifier(hook.url + "/prefix", kind="alertmanager")
-        sender = messenger(notifier, {})
-        assert isinstance(sender, Alertmanager)
-        other = make_alert(1, group={"team": "b"})
-        assert sender.standing.takes(0, make_alert(1))
-        assert sender.standing.takes(1, other)
-        assert await sender.refresh(NOW) == 2
-        # told or not: what stands there stays up to date
-        assert sender.standing.takes(0, make_alert(2, "updated", notify=False, notifiers=()))
-        assert sender.standing.takes(0, make_alert(3, "resolved", notify=False, notifiers=()))
-        assert not sender.standing.takes(0, make_alert(3, "resolved", notify=False))
-        assert await sender.refresh(NOW) == 1
-        sender.standing.forget(1)
-        assert await sender.refresh(NOW) == 0
+        sender = messenger_of(make_notifier(hook.url + "/prefix", kind="alertmanager"), {})
+        assert sender.accepts(0, make_alert(1))
+        assert sender.accepts(1, make_alert(1, group={"team": "b"}))
+        await sender.refresh(NOW)
+        # whether a transition notifies or not: an active alert stays up to date
+        assert sender.accepts(0, make_alert(2, "updated", notify=False, notifiers=()))
+        assert sender.accepts(0, make_alert(3, "resolved", notify=False, notifiers=()))
+        assert not sender.accepts(0, make_alert(3, "resolved", notify=False))
+        await sender.refresh(NOW)
+        sender.forget(1)
+        await sender.refresh(NOW)
         await sender.close()
     assert [len(json.loads(request.body)) for request in hook.requests] == [2, 1]
     assert {request.path for request in hook.requests} == {"/prefix/api/v2/alerts"}
+
+
+async def test_alertmanager_is_sent_an_update_of_an_alert_that_was_notified_before_this_process_started() -> None:
+    sender = messenger_of(make_notifier(kind="alertmanager"), {})
+    assert sender.accepts(0, make_alert(7, "updated", notify=False, notified_at=NOON))
+    assert sender.accepts(0, make_alert(8, "resolved", notify=False, notified_at=NOON))
 
 
 @pytest.mark.parametrize(
@@ -215,14 +217,16 @@ async def test_what_stands_at_alertmanager_is_sent_again_until_it_is_over() -> N
         make_alert(severity="info"),
     ],
 )
-async def test_alertmanager_hears_of_no_alert_before_somebody_is_to_be_told(alert: Alert) -> None:
-    sender = messenger(make_notifier(kind="alertmanager", min_severity="warning"), {})
-    assert isinstance(sender, Alertmanager)
-    assert not sender.standing.takes(0, alert)
-    assert sender.standing.firing() == []
+async def test_alertmanager_is_sent_no_alert_before_somebody_is_notified(alert: Alert) -> None:
+    async with receiver() as hook:
+        sender = messenger_of(make_notifier(hook.url, kind="alertmanager", min_severity="warning"), {})
+        assert not sender.accepts(0, alert)
+        await sender.refresh(NOW)
+        await sender.close()
+    assert hook.requests == []
 
 
-async def test_apprise_is_told_in_plain_text() -> None:
+async def test_apprise_sends_plain_text() -> None:
     request = await posted("apprise", "", [make_alert()])
     content = json.loads(request.body)
     assert content["title"] == make_alert().title

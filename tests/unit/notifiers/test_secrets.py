@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from spendstream.notifiers.build import messenger
-from spendstream.notifiers.endpoint import endpoint
-from spendstream.notifiers.errors import NotConfigured, NotifierError, Refused
+from spendstream.notifiers import messenger_of
+from spendstream.notifiers.base import NotConfigured, NotifierError, Refused, endpoint_of
 from spendstream.schemas.watch import Notifier
 from spendstream.sinks.threads import in_thread
 from tests.unit.notifiers.make import NOON, make_alert, make_notifier, receiver
@@ -57,7 +56,7 @@ async def test_a_failing_receiver_leaks_nothing(kind: str, answer: int | str, he
         async with receiver(always=200 if answer == "closed" else answer) as hook:
             hook.words = f"no such hook: {' '.join(SECRETS)}"
             notifier, environ = secret_notifier(hook.url, kind)
-            sender = messenger(notifier, environ)
+            sender = messenger_of(notifier, environ)
             if answer != "closed":
                 with pytest.raises(NotifierError) as caught:
                     await sender.send([make_alert()], NOON)
@@ -66,29 +65,29 @@ async def test_a_failing_receiver_leaks_nothing(kind: str, answer: int | str, he
                 await sender.send([make_alert()], NOON)
         await sender.close()
     said = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + str(lines) + heard.getvalue()
-    said += repr(endpoint(notifier, environ)) + repr(sender)
+    said += repr(endpoint_of(notifier, environ)) + repr(sender)
     assert [secret for secret in SECRETS if secret in said] == []
     assert "127.0.0.1" in str(caught.value) or kind == "apprise"
 
 
-async def test_the_receivers_reason_is_told_without_what_it_echoes() -> None:
+async def test_the_receivers_reason_is_reported_without_the_secrets_it_echoes() -> None:
     async with receiver(always=403, words="invalid_token s3crettoken for /services/T00000000/B11111111") as hook:
         notifier, environ = secret_notifier(hook.url, "webhook")
-        sender = messenger(notifier, environ)
+        sender = messenger_of(notifier, environ)
         with pytest.raises(Refused, match="invalid_token"):
             await sender.send([make_alert()], NOON)
         await sender.close()
 
 
 @pytest.mark.parametrize("url", ["s3cretpath", "nonsense://s3cretpath", "json://a/s3cretpath json://b/s3cretpath"])
-def test_an_url_that_apprise_does_not_know_is_not_shown(url: str, heard: io.StringIO) -> None:
+def test_a_url_that_apprise_does_not_support_is_not_shown(url: str, heard: io.StringIO) -> None:
     with pytest.raises(NotConfigured) as caught:
-        messenger(make_notifier(kind="apprise", url_env="HOOK"), {"HOOK": url})
+        messenger_of(make_notifier(kind="apprise", url_env="HOOK"), {"HOOK": url})
     said = "".join(traceback.format_exception(caught.value)) + heard.getvalue()
     assert "s3cretpath" not in said
 
 
-async def test_what_a_thread_raises_is_heard() -> None:
+async def test_an_exception_in_a_thread_reaches_the_caller() -> None:
     def fail() -> None:
         raise OSError("no")
 

@@ -10,9 +10,8 @@ from datetime import timedelta
 
 import pytest
 
-from spendstream.notifiers import webhook
-from spendstream.notifiers.build import messenger
-from spendstream.notifiers.errors import NotConfigured, Refused, Unreachable
+from spendstream.notifiers import messenger_of, webhook
+from spendstream.notifiers.base import NotConfigured, Refused, Unreachable
 from spendstream.schemas.alert import Alert
 from tests.unit.notifiers.make import NOON, make_alert, make_notifier, receiver
 
@@ -22,7 +21,7 @@ KEY = "k3y-of-the-hook"
 async def test_the_signature_proves_body_and_time() -> None:
     alerts = [make_alert(1), make_alert(2, "resolved")]
     async with receiver() as hook:
-        sender = messenger(make_notifier(hook.url + "/in", secret_env="KEY"), {"KEY": KEY + "\n"})
+        sender = messenger_of(make_notifier(hook.url + "/in", secret_env="KEY"), {"KEY": KEY + "\n"})
         await sender.send(alerts, NOON)
         await sender.close()
     (request,) = hook.requests
@@ -40,7 +39,7 @@ async def test_the_signature_proves_body_and_time() -> None:
     ("key", "late_s", "body"),
     [(b"other", 0, b"{}"), (KEY.encode(), 301, b"{}"), (KEY.encode(), -301, b"{}"), (KEY.encode(), 0, b"{} ")],
 )
-def test_another_key_an_old_time_or_a_changed_body_does_not_verify(key: bytes, late_s: int, body: bytes) -> None:
+def test_another_key_an_old_timestamp_or_a_changed_body_does_not_verify(key: bytes, late_s: int, body: bytes) -> None:
     timestamp = str(int(NOON.timestamp()))
     signed = webhook.signature(KEY.encode(), timestamp, b"{}")
     assert webhook.verify(KEY.encode(), timestamp, signed, b"{}", NOON + timedelta(seconds=300))
@@ -48,15 +47,15 @@ def test_another_key_an_old_time_or_a_changed_body_does_not_verify(key: bytes, l
 
 
 @pytest.mark.parametrize("timestamp", ["", "-1", "1e9", "٣", "now"])
-def test_a_timestamp_that_is_none_does_not_verify(timestamp: str) -> None:
+def test_a_malformed_timestamp_does_not_verify(timestamp: str) -> None:
     signed = webhook.signature(KEY.encode(), timestamp, b"{}")
     assert not webhook.verify(KEY.encode(), timestamp, signed, b"{}", NOON)
 
 
-async def test_without_a_key_nothing_is_signed_and_the_idempotency_key_is_of_the_transitions() -> None:
+async def test_without_a_key_nothing_is_signed_and_the_idempotency_key_follows_from_the_transitions() -> None:
     one, two = make_alert(1), make_alert(2, "updated")
     async with receiver() as hook:
-        sender = messenger(make_notifier(hook.url), {})
+        sender = messenger_of(make_notifier(hook.url), {})
         for alerts in ([one], [one], [two], [one, two]):
             await sender.send(alerts, NOON)
         await sender.close()
@@ -67,9 +66,9 @@ async def test_without_a_key_nothing_is_signed_and_the_idempotency_key_is_of_the
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503])
-async def test_an_answer_that_asks_for_patience_is_tried_again(status: int) -> None:
+async def test_an_answer_that_asks_to_try_later_is_retried(status: int) -> None:
     async with receiver(always=status, headers={"Retry-After": "7"}) as hook:
-        sender = messenger(make_notifier(hook.url), {})
+        sender = messenger_of(make_notifier(hook.url), {})
         with pytest.raises(Unreachable, match=str(status)) as caught:
             await sender.send([make_alert()], NOON)
         await sender.close()
@@ -77,24 +76,24 @@ async def test_an_answer_that_asks_for_patience_is_tried_again(status: int) -> N
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 410, 413, 422])
-async def test_an_answer_that_says_never_is_refused(status: int) -> None:
+async def test_an_answer_that_rejects_the_request_is_final(status: int) -> None:
     async with receiver(always=status, headers={"Location": "/elsewhere"}) as hook:
-        sender = messenger(make_notifier(hook.url), {})
+        sender = messenger_of(make_notifier(hook.url), {})
         with pytest.raises(Refused, match=str(status)):
             await sender.send([make_alert()], NOON)
         await sender.close()
     assert len(hook.requests) == 1
 
 
-async def test_silence_a_reset_and_a_closed_port_are_no_answer() -> None:
+async def test_a_timeout_a_reset_and_a_closed_port_count_as_unreachable() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        nobody = messenger(make_notifier(f"http://127.0.0.1:{closed.getsockname()[1]}"), {})
+        nobody = messenger_of(make_notifier(f"http://127.0.0.1:{closed.getsockname()[1]}"), {})
         with pytest.raises(Unreachable, match="refused"):
             await nobody.send([make_alert()], NOON)
         await nobody.close()
     async with receiver(answers=["hang", "reset"]) as hook:
-        sender = messenger(make_notifier(hook.url, timeout=1), {})
+        sender = messenger_of(make_notifier(hook.url, timeout=1), {})
         with pytest.raises(Unreachable, match="did not answer within 1 s"):
             await sender.send([make_alert()], NOON)
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1"):
@@ -105,7 +104,7 @@ async def test_silence_a_reset_and_a_closed_port_are_no_answer() -> None:
 async def test_headers_come_from_the_environment() -> None:
     async with receiver() as hook:
         notifier = make_notifier(hook.url, headers_env={"Authorization": "TOKEN"})
-        sender = messenger(notifier, {"TOKEN": "Bearer t0ken"})
+        sender = messenger_of(notifier, {"TOKEN": "Bearer t0ken"})
         await sender.send([make_alert()], NOON)
         await sender.close()
     assert hook.requests[0].headers["Authorization"] == "Bearer t0ken"
@@ -125,7 +124,7 @@ async def test_headers_come_from_the_environment() -> None:
         ({"headers_env": {"A": "VALUE"}}, {"VALUE": "s3cret\r\nX: y"}, "VALUE"),
     ],
 )
-def test_what_the_environment_lacks_is_named(more: dict[str, str], environ: dict[str, str], named: str) -> None:
+def test_a_missing_or_invalid_variable_is_named(more: dict[str, str], environ: dict[str, str], named: str) -> None:
     with pytest.raises(NotConfigured, match=named) as caught:
-        messenger(make_notifier(**more), environ)
+        messenger_of(make_notifier(**more), environ)
     assert "s3cret" not in str(caught.value)

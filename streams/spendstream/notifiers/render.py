@@ -1,26 +1,31 @@
-"""An alert in words, the same for every notifier: a title, and lines that say why, who, and what it comes to."""
+"""An alert as text, the same for every notifier: a title, then why, who, and what it will cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
 from spendstream.core.money import dollars
-from spendstream.schemas.alert import Alert, Attribution, BudgetStatus, Part
+from spendstream.schemas.alert import Alert, Attribution, BudgetStatus
 
-_PARTS: Final = 3
-_CONTRIBUTORS: Final = 3
+_MAX_PARTS: Final = 3
+_MAX_CONTRIBUTORS: Final = 3
 
 
 def title(alert: Alert) -> str:
-    """Return what happened in one line; of what is over, it says so first."""
+    """Return what happened in one line; a resolved alert says so first."""
     return f"Resolved: {alert.title}" if alert.state == "resolved" else alert.title
 
 
+def subject(alerts: Sequence[Alert]) -> str:
+    """Return the title of a notification of one or more alerts of a watch."""
+    return title(alerts[0]) if len(alerts) == 1 else f"{len(alerts)} alerts from {alerts[0].watch}"
+
+
 def lines(alert: Alert) -> list[str]:
-    """Return the lines under the title: why, facts, who, budget, projection, runbook; what is unknown is left out."""
+    """Return the lines under the title: why, facts, who, budget, projection, runbook. Unknown ones are left out."""
     return list(_lines(alert))
 
 
@@ -37,7 +42,7 @@ def _lines(alert: Alert) -> Iterator[str]:
         yield _budget(alert.budget)
     if alert.projection is not None and alert.state != "resolved":
         hour, month = alert.projection.excess_by_end_of_hour_usd, alert.projection.excess_by_end_of_month_usd
-        yield f"if it goes on: {_signed(hour)} by the end of the hour, {_signed(month)} by the end of the month"
+        yield f"if this continues: {_signed(hour)} by the end of the hour, {_signed(month)} by the end of the month"
     if alert.state == "resolved" and alert.ends_at is not None:
         yield f"from {_moment(alert.started_at)} to {_moment(alert.ends_at)}"
     if alert.runbook:
@@ -45,29 +50,25 @@ def _lines(alert: Alert) -> Iterator[str]:
 
 
 def _why(attribution: Attribution) -> Iterator[str]:
-    telling = [part for part in attribution.parts if part.change_usd_per_minute and part.words][:_PARTS]
-    if telling:
-        yield f"why: {'; '.join(map(_part, telling))}"
+    parts = [part for part in attribution.parts if part.change_usd_per_minute and part.words][:_MAX_PARTS]
+    if parts:
+        yield "why: " + "; ".join(f"{part.words} ({_signed(part.change_usd_per_minute)}/min)" for part in parts)
     if attribution.facts:
-        yield f"beside the money: {'; '.join(attribution.facts)}"
-
-
-def _part(part: Part) -> str:
-    return f"{part.words} ({_signed(part.change_usd_per_minute)}/min)"
+        yield f"also: {'; '.join(attribution.facts)}"
 
 
 def _who(attribution: Attribution) -> Iterator[str]:
-    top = attribution.contributors[:_CONTRIBUTORS]
+    top = attribution.contributors[:_MAX_CONTRIBUTORS]
     if top:
         named = [f"{one.value or f'no {one.dimension}'} {one.share:.0%}" for one in top]
         yield f"who: {', '.join(named)}"
 
 
 def _budget(budget: BudgetStatus) -> str:
-    words = f"budget: {dollars(budget.spent_usd)} of {dollars(budget.amount_usd)} spent"
+    text = f"budget: {dollars(budget.spent_usd)} of {dollars(budget.amount_usd)} spent"
     if budget.forecast_usd is not None:
-        words += f", heading for {dollars(budget.forecast_usd)}"
-    return f"{words}; the period ends {_moment(budget.period_end)}"
+        text += f", forecast {dollars(budget.forecast_usd)}"
+    return f"{text}; the period ends {_moment(budget.period_end)}"
 
 
 def _moment(at: datetime) -> str:
