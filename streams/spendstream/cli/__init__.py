@@ -1,9 +1,14 @@
-"""The command line, ``spendstream``: one file a command."""
+"""The command line, ``spendstream``: one file per command."""
 
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
-    # What a command needs takes up to a second to import; the help needs none of it.
-    from spendstream.cli.root import run
+    # A command takes up to a second to import what it needs; --help imports none of it.
+    try:
+        from spendstream.cli.root import run
+    except ModuleNotFoundError as missing:
+        raise SystemExit(
+            f"spendstream: {missing.name} is not installed; the command line needs: pip install 'spendstream[worker]'"
+        ) from None
 
     raise SystemExit(run())

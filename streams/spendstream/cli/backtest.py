@@ -16,8 +16,8 @@ import typer
 
 from spendstream.backtest import Backtest, BacktestError, Feed, Summary
 from spendstream.backtest.series import Meaning
-from spendstream.cli.console import echo_json, err, out, table
-from spendstream.cli.intake_options import INVALID_EXIT, RowErrors, TimeFormatOption, refuse
+from spendstream.cli.console import echo_json, err, out, refuse, table
+from spendstream.cli.intake_options import INVALID_EXIT, RowErrors, TimeFormatOption
 from spendstream.core.detect.describe import amount
 from spendstream.core.timestamps import MINUTE_US, US, epoch_us, from_epoch_us
 from spendstream.schemas.alert import Alert

@@ -1,33 +1,40 @@
-"""What commands print: tables for people, JSON lines for scripts."""
+"""What commands print: results on stdout, as tables for people or JSON lines for scripts; logs on stderr."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal, NoReturn
 
+import structlog
+import typer
 from rich.console import Console
 from rich.table import Table
 
+USAGE_EXIT: Final = 2
+
 _WIDE: Final = 10_000
+# "abc" is the logger of classes that Faust creates at run time.
+_QUIET: Final = ("faust", "mode", "aiokafka", "abc")
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-"""Standard output, for results. Piped, nothing is folded to the width of a screen."""
+"""Standard output, for results. When piped, nothing is wrapped to the width of a screen."""
 
 err = Console(stderr=True, highlight=False)
-"""Standard error, for progress and remarks."""
+"""Standard error, for progress and notes."""
 
 
 def echo_json(value: Any) -> None:
-    """Print one JSON object in one line."""
+    """Print one JSON object on one line."""
     out.out(json.dumps(to_json(value), ensure_ascii=False), highlight=False)
 
 
 def to_json(value: Any) -> Any:
-    """Return a value as JSON has it: amounts as strings, so that no digit is lost; times in ISO 8601 with their zone.
+    """Return a value as JSON types: amounts as strings, so that no digit is lost; times in ISO 8601 with their zone.
 
-    A time without a zone is ClickHouse's, and so UTC.
+    A time without a zone comes from ClickHouse and is UTC.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -47,7 +54,7 @@ def to_json(value: Any) -> Any:
 
 
 def cell(value: Any) -> str:
-    """Return a value as a table shows it; NULL is a dash."""
+    """Return a value as a table shows it; None is a dash."""
     if value is None:
         return "–"
     shown = to_json(value)
@@ -55,7 +62,7 @@ def cell(value: Any) -> str:
 
 
 def table(columns: Iterable[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
-    """Return a table. Numbers are to the right. Markup in values is shown, not obeyed."""
+    """Return a table. Numbers are right-aligned; markup in values is shown literally."""
     from rich.text import Text
 
     listed = [list(row) for row in rows]
@@ -66,3 +73,66 @@ def table(columns: Iterable[str], rows: Iterable[Sequence[Any]], *, title: str |
     for row in listed:
         made.add_row(*(value if isinstance(value, Text) else Text(cell(value)) for value in row))
     return made
+
+
+def refuse(message: str) -> NoReturn:
+    """Say on stderr what is wrong with the arguments, and exit with status 2."""
+    typer.echo(message, err=True)
+    raise typer.Exit(USAGE_EXIT)
+
+
+def configure_logs(level: str, form: Literal["json", "console"]) -> None:
+    """Send every log record to stderr. ``level`` is for spendstream's own; Faust and aiokafka log warnings and up."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    last: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,  # the rich one prints locals, which may hold secrets
+            )
+        ]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def keep_stdout_for_answers() -> None:
+    """Log warnings and up to stderr: scripts read what a command prints on stdout."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def silence_libraries() -> None:
+    """Keep the Kafka client's own log off a command's terminal: the command itself reports what failed."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

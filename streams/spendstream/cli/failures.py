@@ -1,4 +1,4 @@
-"""Failures in words: what the operator can mend is told in a line, without a traceback."""
+"""Errors as messages: one line, without a traceback, for whatever the operator can fix."""
 
 import errno
 import re
@@ -10,18 +10,18 @@ from spendstream.errors import SpendstreamError
 if TYPE_CHECKING:
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
-# The driver's words around ClickHouse's own, and the parser's list of every keyword it knows.
+# The driver's text around ClickHouse's own, and the parser's list of every keyword it knows.
 _AROUND_CLICKHOUSE: Final = re.compile(r"^.*?server response: Code: \d+\. DB::Exception: | \(for url .*$")
 _EXPECTED: Final = re.compile(r"\. Expected one of: .*(?= \([A-Z_]+\))")
 
 
 def explain(error: BaseException) -> str | None:
-    """Return a failure in one paragraph, with what to do; None for a bug, whose traceback is worth more."""
+    """Return an error as one paragraph that says what to do; None for a bug, which needs its traceback."""
     if isinstance(error, SpendstreamError | FileNotFoundError | PermissionError | IsADirectoryError):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return f"{error.strerror}: set METRICS_PORT to a free port, or to 0 for any"
-    # Imported here: a command that succeeds needs none of this.
+        return f"{error.strerror}: set METRICS_PORT to a free port, or to 0 to take any"
+    # Imported here: a command that succeeds needs none of these.
     from aiokafka.errors import KafkaConnectionError, KafkaError
     from clickhouse_connect.driver.exceptions import ClickHouseError
     from pydantic import ValidationError
@@ -33,12 +33,19 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ValidationError) and error.title == "Settings":
         return "\n".join(_setting(each["loc"], each["msg"], each.get("input")) for each in error.errors())
     if isinstance(error, KafkaConnectionError):
-        return f"no Kafka broker answers at {_kafka_servers()}{_origin()}"
+        return f"no Kafka broker answers at {environment.load_settings().kafka_bootstrap_servers}{_origin()}"
     if isinstance(error, KafkaError):
-        return f"Kafka: {_one_line(error)}"
+        return f"Kafka: {one_line(error)}"
     if isinstance(error, ClickHouseError):
         return _clickhouse(error)
-    return _infra(error)
+    from spendstream.clickhouse.migrate import MigrationError
+    from spendstream.clickhouse.template import TemplateError
+    from spendstream.embedded.process import ProcessFailed
+    from spendstream.kafka.topics import TopicNotCreated
+
+    if isinstance(error, MigrationError | TemplateError | ProcessFailed | TopicNotCreated):
+        return str(error)
+    return None
 
 
 def _setting(location: tuple[int | str, ...], message: str, value: object) -> str:
@@ -52,31 +59,17 @@ def _clickhouse(error: "ClickHouseError") -> str:
     code = error_code(error)
     if code is None:
         return f"ClickHouse does not answer at {environment.load_settings().clickhouse_url}{_origin()}"
-    hint = ". Run `spendstream migrate` if it never ran" if code in NO_SUCH_TABLE else ""
-    words = _EXPECTED.sub(".", _AROUND_CLICKHOUSE.sub("", _one_line(error)))
-    return f"ClickHouse: {words}{hint}"
-
-
-def _infra(error: BaseException) -> str | None:
-    from spendstream.clickhouse.migrate import MigrationError
-    from spendstream.clickhouse.template import TemplateError
-    from spendstream.embedded.process import ProcessFailed
-    from spendstream.kafka.topics import TopicNotCreated
-
-    if isinstance(error, MigrationError | TemplateError | ProcessFailed | TopicNotCreated):
-        return str(error)
-    return None
-
-
-def _kafka_servers() -> str:
-    return environment.load_settings().kafka_bootstrap_servers
+    hint = ". Run `spendstream migrate` if you have not yet" if code in NO_SUCH_TABLE else ""
+    message = _EXPECTED.sub(".", _AROUND_CLICKHOUSE.sub("", one_line(error)))
+    return f"ClickHouse: {message}{hint}"
 
 
 def _origin() -> str:
     if environment.adopted is not None:
-        return f" (from {environment.adopted}). Does `spendstream up` still run?"
+        return f" (address from {environment.adopted}). Is `spendstream up` still running?"
     return ". Set KAFKA_BOOTSTRAP_SERVERS and CLICKHOUSE_URL, or run `spendstream up` here"
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's message in one line; its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Options that every command which reads a file of usage has, and how they become rows."""
+"""The options shared by every command that reads a file of usage, and how they become rows."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, NoReturn, cast
+from typing import Annotated, BinaryIO, Final, cast
 
 import typer
 
+from spendstream.cli.console import refuse
 from spendstream.intake import Line, MappingError, Row, RowError, TableMapping, read_lines
 from spendstream.intake.row import check
 
-USAGE_EXIT: Final = 2
 INVALID_EXIT: Final = 1
 SHOWN_ERRORS: Final = 20
 
 
 class FileFormat(StrEnum):
-    """What a file holds."""
+    """The format of a file of usage."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -29,29 +29,32 @@ class FileFormat(StrEnum):
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE|-", help="A file of usage, or - for standard input.")]
 FormatOption = Annotated[
-    FileFormat | None, typer.Option("--format", help="Default: by the file's ending, csv where columns are mapped.")
+    FileFormat | None, typer.Option("--format", help="Default: from the file's extension; csv if columns are mapped.")
 ]
 MapOption = Annotated[
-    list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Which column of a CSV is which field.")
+    list[str] | None,
+    typer.Option("--map", metavar="FIELD=COLUMN", help="Read a field from this CSV column; repeatable."),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field that is the same in every row.")
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Set a field in every row; repeatable."),
 ]
 NamespaceOption = Annotated[
-    str | None, typer.Option("--id-namespace", help="Mint ids of rows without one from this. Default: the file's name.")
+    str | None,
+    typer.Option("--id-namespace", help="Derive missing event ids from this. Default: the file's name."),
 ]
 TimeFormatOption = Annotated[
-    str, typer.Option("--time-format", help="iso, epoch-s, epoch-ms, epoch-us, or a pattern as '%d/%m/%Y %H:%M'.")
+    str, typer.Option("--time-format", help="iso, epoch-s, epoch-ms, epoch-us, or a pattern such as '%d/%m/%Y %H:%M'.")
 ]
 DelimiterOption = Annotated[str | None, typer.Option("--delimiter", help="Of a CSV. Default: a comma; a tab for .tsv.")]
 AssumeUtcOption = Annotated[
-    bool, typer.Option("--assume-utc/--no-assume-utc", help="Read times without a zone as UTC, or refuse them.")
+    bool, typer.Option("--assume-utc/--no-assume-utc", help="Read times without a zone as UTC, or reject them.")
 ]
 
 
 @dataclass(frozen=True)
 class Intake:
-    """A file of usage and how to read it."""
+    """A file of usage, and how to read it."""
 
     file: str
     file_format: FileFormat | None
@@ -69,25 +72,25 @@ class Intake:
 
     @contextmanager
     def open(self) -> Iterator[Counted]:
-        """Open the file. Exits with status 2 where there is none."""
+        """Open the file. Exits with status 2 if it does not exist."""
         if self.file == "-":
             yield Counted(sys.stdin.buffer)
             return
         path = Path(self.file)
         if not path.is_file():
-            refuse(f"{self.file} is not a file")
+            refuse(f"{self.file}: no such file")
         with path.open("rb") as opened:
             yield Counted(opened)
 
     def rows(self, source: Counted) -> Iterator[Row]:
-        """Return the file's rows, judged one by one. Exits with status 2 where the mapping doesn't fit."""
+        """Return the file's rows, each validated. Exits with status 2 if the mapping is wrong."""
         return map(check, self.lines(source))
 
     def lines(self, source: Counted) -> Iterator[Line | RowError]:
-        """Return the file's rows, not judged yet. Exits with status 2 where the mapping doesn't fit."""
+        """Return the file's rows, not validated yet. Exits with status 2 if the mapping is wrong."""
         try:
             if self.delimiter is not None and len(self.delimiter) != 1:
-                raise MappingError(f"A delimiter is one character, not {self.delimiter!r}")
+                raise MappingError(f"--delimiter {self.delimiter!r} must be one character")
             mapping = TableMapping.from_pairs(
                 self.maps or (), self.sets or (), time_format=self.time_format, assume_utc=self.assume_utc
             )
@@ -99,26 +102,26 @@ class Intake:
                 id_namespace=self.id_namespace,
                 delimiter=self.delimiter,
             )
-        except ValueError as error:  # MappingError, or a time format that is none
+        except ValueError as error:  # MappingError, or an invalid time format
             refuse(str(error))
 
 
 class Counted:
-    """A binary source that counts the bytes that were read."""
+    """A binary source that counts the bytes read from it."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
         self.bytes_read = 0
 
     def readline(self, limit: int = -1) -> bytes:
-        """Read a line of at most so many bytes."""
+        """Read a line of at most ``limit`` bytes."""
         line = self._source.readline(limit)
         self.bytes_read += len(line)
         return line
 
 
 class RowErrors:
-    """Reports invalid rows on stderr: the first ones by line, then a count."""
+    """Reports invalid rows on stderr: each of the first ones, then a count of the rest."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -129,12 +132,6 @@ class RowErrors:
             typer.echo(str(error), err=True)
 
     def close(self) -> None:
-        """Tell how many were not shown."""
+        """Report how many were not shown."""
         if self.count > SHOWN_ERRORS:
             typer.echo(f"and {self.count - SHOWN_ERRORS:,} more invalid rows", err=True)
-
-
-def refuse(message: str) -> NoReturn:
-    """Say on stderr what was asked wrongly, and exit with status 2."""
-    typer.echo(message, err=True)
-    raise typer.Exit(USAGE_EXIT)

@@ -1,4 +1,4 @@
-"""``spendstream migrate``: ClickHouse's tables and views, up to date or undone."""
+"""``spendstream migrate``: brings ClickHouse's tables and views up to date, or rolls them back."""
 
 from typing import Annotated
 
@@ -15,12 +15,12 @@ from spendstream.worker import clickhouse_settings
 def migrate(
     status: Annotated[bool, typer.Option("--status", help="Show what is applied; change nothing.")] = False,
     down_to: Annotated[
-        int | None, typer.Option(min=0, help="Undo every migration above this number, with its data.")
+        int | None, typer.Option(min=0, help="Roll back every migration above this number, and delete its data.")
     ] = None,
 ) -> None:
-    """Apply the migrations that are missing, and the retention that is set.
+    """Apply missing migrations and the configured retention.
 
-    Exit status of --status: 1 where a migration is missing or does not fit.
+    With --status, the exit status is 1 if a migration is missing or has a problem.
     """
     settings = load_settings()
     with open_client(clickhouse_settings(settings)) as client:
@@ -28,7 +28,7 @@ def migrate(
         if status:
             _show_status(migrator.status())
         elif down_to is not None:
-            _show_done("undone", migrator.down(down_to))
+            _show_done("rolled back", migrator.down(down_to))
         else:
             _show_done("applied", migrator.up())
 
@@ -37,7 +37,7 @@ def _show_done(what: str, migrations: list[Migration]) -> None:
     for migration in migrations:
         out.print(f"{what} {migration.number:04} {migration.name}")
     if not migrations:
-        out.print("nothing to do: everything is as it should be")
+        out.print("nothing to do: already up to date")
 
 
 def _show_status(statuses: list[MigrationStatus]) -> None:

@@ -1,4 +1,4 @@
-"""`spendstream price`: what a file of usage costs, without a broker."""
+"""``spendstream price``: prints what a file of usage costs, without a broker."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from spendstream.cli.console import refuse
 from spendstream.cli.environment import load_settings
 from spendstream.cli.intake_options import (
     INVALID_EXIT,
@@ -25,7 +26,6 @@ from spendstream.cli.intake_options import (
     RowErrors,
     SetOption,
     TimeFormatOption,
-    refuse,
 )
 from spendstream.core.money import exact_dollars, usd_text
 from spendstream.core.pricing import PriceBook, RateCardError
@@ -34,7 +34,7 @@ from spendstream.quote import Totals, quote_rows
 from spendstream.schemas.buckets import COST_BUCKETS
 
 RatesOption = Annotated[
-    list[Path] | None, typer.Option("--rates", metavar="FILE", help="Own rate cards, beside those of RATE_CARDS.")
+    list[Path] | None, typer.Option("--rates", metavar="FILE", help="Rate cards to use besides those of RATE_CARDS.")
 ]
 
 
@@ -48,11 +48,11 @@ def price(
     delimiter: DelimiterOption = None,
     assume_utc: AssumeUtcOption = True,
     rates: RatesOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a call, one a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object per call, one per line.")] = False,
 ) -> None:
-    """Price usage events: what each call costs, or a table of all. Needs no broker.
+    """Price usage events: a summary table, or each call with --json. Needs no broker.
 
-    Exit status: 0 all rows are events; 1 some were invalid, the others are priced; 2 wrong usage.
+    Exit status: 0 if every row is valid; 1 if some are not (the others are priced); 2 for wrong usage.
     """
     intake = Intake(file, file_format, maps, sets, id_namespace, time_format, delimiter, assume_utc)
     book = load_book(rates)
@@ -73,7 +73,7 @@ def price(
 
 
 def load_book(rates: list[Path] | None) -> PriceBook:
-    """Return the price book with the cards of the settings and these. Exits with status 2 where one is invalid."""
+    """Return the price book with the cards of RATE_CARDS and these. Exits with status 2 if one is invalid."""
     try:
         return PriceBook.load((*load_settings().rate_card_paths, *(rates or ())))
     except RateCardError as error:
@@ -89,7 +89,7 @@ def _show(totals: Totals) -> None:
         console.print(f"Without a cache: {_usd(totals.cost_pusd + totals.saved_by_cache_pusd)}")
     if totals.unpriced_calls:
         console.print(
-            f"{totals.unpriced_calls:,} calls have no price, and are not in the total: see `spendstream rates show`"
+            f"{totals.unpriced_calls:,} calls have no price and are not in the total: see `spendstream rates show`"
         )
 
 

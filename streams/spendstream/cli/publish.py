@@ -1,4 +1,4 @@
-"""`spendstream publish`: a file of usage into Kafka."""
+"""``spendstream publish``: publishes a file of usage to Kafka."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def publish(
     time_format: TimeFormatOption = "iso",
     delimiter: DelimiterOption = None,
     assume_utc: AssumeUtcOption = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the rows, publish nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as a JSON object.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate the rows without publishing any.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as a JSON object.")] = False,
 ) -> None:
-    """Publish usage events: JSON lines, or a CSV whose columns are mapped.
+    """Publish usage events from JSON lines, or from a CSV with mapped columns.
 
-    Exit status: 0 all rows are published; 1 some were invalid, the others are published; 2 wrong usage.
+    Exit status: 0 if every row is published; 1 if some are invalid (the others are published); 2 for wrong usage.
     """
     intake = Intake(file, file_format, maps, sets, id_namespace, time_format, delimiter, assume_utc)
     errors = RowErrors()
@@ -85,7 +85,7 @@ def _check(rows: Iterator[Line | RowError], errors: RowErrors, on_progress: Call
 
 @contextmanager
 def _progress(source: Counted, size_bytes: int | None) -> Iterator[Callable[[int], None]]:
-    """Show how far reading is, on a terminal only; of standard input the rows alone are known."""
+    """Show progress on a terminal. For standard input the size is unknown, and only rows are counted."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

@@ -1,4 +1,4 @@
-"""``spendstream query``: SQL to ClickHouse."""
+"""``spendstream query``: runs SQL on ClickHouse."""
 
 from typing import Annotated, Any
 
@@ -11,12 +11,12 @@ from spendstream.worker import clickhouse_settings
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One statement. Unqualified names are of the configured database.")],
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a row; amounts as strings.")] = False,
+    sql: Annotated[str, typer.Argument(help="One statement. Unqualified names refer to CLICKHOUSE_DATABASE.")],
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object per row, with amounts as strings.")] = False,
 ) -> None:
-    """Ask ClickHouse. The views spend_1m, spend_1h, spend_1d and calls_v are always free of duplicates."""
+    """Run SQL on ClickHouse. The views spend_1m, spend_1h, spend_1d and calls_v never contain duplicates."""
     settings = load_settings()
-    # A database that is missing is an error of the statement, not of the connection: it has a hint then.
+    # Set after connecting, so that a missing database is an error of the statement, which explain() has a hint for.
     with open_client(clickhouse_settings(settings)) as client:
         client.database = settings.clickhouse_database
         result = client.query(sql)

@@ -1,4 +1,4 @@
-"""`spendstream rates`: which price holds for a model on a date, and from where; and whether own cards are right."""
+"""``spendstream rates``: shows which price applies to a model on a date and where it comes from; checks rate cards."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spendstream.cli.console import echo_json, err, out, table
-from spendstream.cli.intake_options import refuse
+from spendstream.cli.console import echo_json, err, out, refuse, table
 from spendstream.cli.price import RatesOption, load_book
 from spendstream.core.money import exact_dollars
 from spendstream.core.pricing import SERVICE_TIERS, CardRef, Explanation, PriceBook, RateCardError
@@ -19,20 +18,22 @@ from spendstream.schemas.usage import ServiceTier
 NOT_FOUND_EXIT: Final = 1
 
 rates_app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Which price holds for a model on a date, and from where."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Show which price applies to a model on a date; check rate cards.",
 )
 
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON, one object per line.")]
 
 
 @rates_app.command("list")
 def list_cards(
-    pattern: Annotated[str, typer.Argument(help="Part of a provider's or a model's name.")] = "",
+    pattern: Annotated[str, typer.Argument(help="Part of a provider or model name.")] = "",
     source: Annotated[str | None, typer.Option("--source", help="contract, custom or genai-prices.")] = None,
     rates: RatesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the cards, own ones first: one line a date and service tier."""
+    """List rate cards, your own first: one line per date and service tier."""
     cards = [
         card
         for card in load_book(rates).cards()
@@ -54,19 +55,21 @@ def list_cards(
 
 @rates_app.command("show")
 def show(
-    provider: Annotated[str, typer.Argument(help="As events name it: openai.")],
-    model: Annotated[str, typer.Argument(help="As events name it: gpt-4o.")],
-    at: Annotated[str | None, typer.Option("--at", metavar="DATE", help="A day or a time; UTC. Default: now.")] = None,
+    provider: Annotated[str, typer.Argument(help="As in events, e.g. openai.")],
+    model: Annotated[str, typer.Argument(help="As in events, e.g. gpt-4o.")],
+    at: Annotated[str | None, typer.Option("--at", metavar="DATE", help="A date or time, UTC. Default: now.")] = None,
     tier: Annotated[str, typer.Option("--tier", help="standard, batch, flex or priority.")] = "standard",
-    region: Annotated[str, typer.Option("--region")] = "",
-    deployment: Annotated[str, typer.Option("--deployment", help="A self-hosted configuration.")] = "",
-    input_tokens: Annotated[int, typer.Option("--input-tokens", min=0, help="Whole input of a call: its tier.")] = 0,
+    region: Annotated[str, typer.Option("--region", help="As in events, e.g. eu-central-1.")] = "",
+    deployment: Annotated[str, typer.Option("--deployment", help="A self-hosted deployment.")] = "",
+    input_tokens: Annotated[
+        int, typer.Option("--input-tokens", min=0, help="All input tokens of the call: selects the tier.")
+    ] = 0,
     rates: RatesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the rates of a model on a date, and where they are from. Exit status 1: no card prices it."""
+    """Show a model's rates on a date and where they come from. Exit status: 1 if no card prices it."""
     if tier not in SERVICE_TIERS:
-        refuse(f"{tier!r} is no service tier; choose among {', '.join(SERVICE_TIERS)}")
+        refuse(f"{tier!r} is not a service tier; choose one of {', '.join(SERVICE_TIERS)}")
     when = _time(at)
     found = explain(load_book(rates), provider, model, when, tier, region, deployment, input_tokens)
     if as_json:
@@ -79,10 +82,10 @@ def show(
 
 @rates_app.command("check")
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Rate cards, or folders of them.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Rate card files, or folders of them.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Validate own rate cards. Exit status 1: something is to mend, told as file:line:column."""
+    """Check your rate cards. Exit status: 1 if there are mistakes, each printed as file:line:column."""
     try:
         cards = PriceBook.load(files).cards()
     except RateCardError as error:
@@ -105,7 +108,7 @@ def check(
     if as_json:
         echo_json({"ok": True, "issues": 0, "rates": len(own)})
     else:
-        out.print(f"All right: {len(own)} rates in {len(files)} file{'s' if len(files) > 1 else ''}")
+        out.print(f"OK: {len(own)} rates in {len(files)} file{'s' if len(files) > 1 else ''}")
 
 
 def explain(
@@ -118,7 +121,7 @@ def explain(
     deployment: str,
     input_tokens: int,
 ) -> Explanation:
-    """Return which rates hold."""
+    """Return the rates that apply."""
     return book.explain(
         provider,
         model,
@@ -131,7 +134,7 @@ def explain(
 
 
 def record(found: Explanation) -> dict[str, Any]:
-    """Return an explanation as JSON values; rates are decimal text in USD."""
+    """Return an explanation as JSON values; rates are decimal strings in USD."""
     return {
         "card": None if found.card is None else _card(found.card),
         "valid_from": found.valid_from,
@@ -161,7 +164,7 @@ def _card(card: CardRef) -> dict[str, Any]:
 
 def _show(found: Explanation, title: str) -> None:
     if found.card is None:
-        out.print(f"{title}: no card prices it. Its calls are counted as unpriced; add a card with RATE_CARDS.")
+        out.print(f"{title}: no card prices it, so its calls count as unpriced. Add a card to a file in RATE_CARDS.")
         return
     card = found.card
     out.print(title)
@@ -190,7 +193,7 @@ def _time(text: str | None) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        refuse(f"{text!r} is no date such as 2026-01-31")
+        refuse(f"{text!r} is not a valid date; expected e.g. 2026-01-31")
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 

@@ -1,4 +1,4 @@
-"""`spendstream reconcile`: Kafka, ledger, rollups and dead letters against each other."""
+"""``spendstream reconcile``: compares Kafka, ledger, rollups and dead letters."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ NOT_OK_EXIT = 1
 
 
 def _time(text: str) -> datetime:
-    """Read an ISO 8601 time; one without a zone is UTC."""
+    """Parse an ISO 8601 time; UTC if it has no zone."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time such as 2026-01-31T12:00Z") from None
+        raise typer.BadParameter(f"{text!r} is not a valid time; expected e.g. 2026-01-31T12:00Z") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def reconcile(
     start: Annotated[
-        datetime | None, typer.Option("--from", parser=_time, metavar="TIME", help="Begin of event time; UTC.")
+        datetime | None,
+        typer.Option("--from", parser=_time, metavar="TIME", help="Start of event time, UTC."),
     ] = None,
     end: Annotated[
-        datetime | None, typer.Option("--to", parser=_time, metavar="TIME", help="End of event time, exclusive.")
+        datetime | None,
+        typer.Option("--to", parser=_time, metavar="TIME", help="End of event time, UTC, exclusive."),
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend rollups that differ, from the ledger.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object an hour, and one with the verdict.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Rebuild rollups that differ from the ledger.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object per hour, then one verdict.")] = False,
 ) -> None:
-    """Compare what Kafka holds, the meter counted, and ClickHouse has, per hour; whole hours are compared.
+    """Compare what Kafka holds, the meter counted and ClickHouse stores, in whole hours of event time.
 
-    While the stream is not drained it says so: run `spendstream drain` before. Exit status: 0 all is equal, 1 it isn't.
+    Run `spendstream drain` first: records still on their way show up as differences. Exit status: 0 if everything is
+    equal, 1 if not.
     """
     if start is not None and end is not None and end <= start:
         raise typer.BadParameter("--to must be later than --from")
@@ -76,7 +79,7 @@ def _show(report: Report) -> None:
     if report.repaired_rows:
         out.print(f"Repaired {report.repaired_minutes} minutes with {report.repaired_rows} rows.")
     if not report.is_drained:
-        err.print("Not drained: records are on their way. Run `spendstream drain`, then compare again.")
+        err.print("Not drained: records are still on their way. Run `spendstream drain`, then compare again.")
     if report.ok:
         out.print("All equal.")
     elif report.differing_hours:

@@ -1,4 +1,4 @@
-"""The root of the command line: every command by name, its module imported only when it is run."""
+"""The root of the command line: every command by name. A command's module is imported only when it runs."""
 
 import importlib
 import sys
@@ -8,15 +8,15 @@ from typing import Annotated, Any, Final, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from spendstream.cli.console import keep_stdout_for_answers
 from spendstream.cli.environment import adopt_running_stack
 from spendstream.cli.failures import explain
-from spendstream.cli.logs import keep_stdout_for_answers
 
 
 class CommandEntry(NamedTuple):
-    """Where a command is: a function, or a ``typer.Typer`` of sub-commands, called ``attribute`` in ``module``.
+    """Where a command is defined: ``attribute`` in ``module``, a function or a ``typer.Typer`` of subcommands.
 
-    ``on_stack``: it works on a running stack, and finds the embedded one.
+    ``on_stack``: it works on a running stack, and so looks for an embedded one nearby.
     """
 
     module: str
@@ -26,27 +26,27 @@ class CommandEntry(NamedTuple):
 
 
 COMMANDS: Final = {
-    "demo": CommandEntry("demo", "demo", "The whole stack on this machine, realistic traffic, a live view.", False),
-    "up": CommandEntry("up", "up", "The whole stack on this machine, until stopped.", False),
-    "worker": CommandEntry("worker", "worker", "The worker alone: meter and sinks, set by the environment."),
+    "demo": CommandEntry("demo", "demo", "Run the whole stack here, with realistic traffic and a live view.", False),
+    "up": CommandEntry("up", "up", "Run the whole stack here until stopped.", False),
+    "worker": CommandEntry("worker", "worker", "Run a worker, configured by the environment."),
     "publish": CommandEntry("publish", "publish", "Publish usage events from JSON lines or CSV."),
     "drain": CommandEntry("drain", "drain", "Wait until everything published is visible in ClickHouse."),
-    "query": CommandEntry("query", "query", "Ask ClickHouse: a table, or a JSON object a row."),
-    "price": CommandEntry("price", "price", "Price usage events and show the breakdown. Needs no broker.", False),
-    "rates": CommandEntry("rates", "rates_app", "Which price holds for a model on a date; checks your cards.", False),
-    "watches": CommandEntry("watches", "watches_app", "What is worth an alert: checks and lists your watches.", False),
-    "backtest": CommandEntry("backtest", "backtest", "What your watches would have told, over a CSV or over history."),
-    "silence": CommandEntry("silence", "silence_app", "Keep alerts quiet for a while."),
-    "deadletters": CommandEntry("deadletters", "deadletters", "Records that could not be metered; publish them again."),
-    "reconcile": CommandEntry("reconcile", "reconcile", "Kafka, ledger and rollups against each other, per hour."),
-    "migrate": CommandEntry("migrate", "migrate", "Bring ClickHouse's tables up to date, or undo."),
-    "topics": CommandEntry("topics", "topics", "Create the Kafka topics that are missing; compare the others."),
-    "doctor": CommandEntry("doctor", "doctor", "Check every connection and setting; say how to mend it."),
+    "query": CommandEntry("query", "query", "Run SQL on ClickHouse; print a table or JSON lines."),
+    "price": CommandEntry("price", "price", "Price a file of usage. Needs no broker.", False),
+    "rates": CommandEntry("rates", "rates_app", "Show which price applies to a model; check rate cards.", False),
+    "watches": CommandEntry("watches", "watches_app", "Check and list watches: the rules that raise alerts.", False),
+    "backtest": CommandEntry("backtest", "backtest", "Show the alerts your watches would have sent."),
+    "silence": CommandEntry("silence", "silence_app", "Mute alerts for a while."),
+    "deadletters": CommandEntry("deadletters", "deadletters", "List records that could not be metered; replay them."),
+    "reconcile": CommandEntry("reconcile", "reconcile", "Compare Kafka, ledger and rollups by hour; repair rollups."),
+    "migrate": CommandEntry("migrate", "migrate", "Bring ClickHouse's tables up to date, or roll them back."),
+    "topics": CommandEntry("topics", "topics", "Create missing Kafka topics; compare the others."),
+    "doctor": CommandEntry("doctor", "doctor", "Check every connection and setting, and say how to fix what is wrong."),
 }
 
 
 class LazyGroup(TyperGroup):
-    """Lists commands by their summaries, and imports the one that is run."""
+    """Lists commands by their summaries, and imports only the one that runs."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
@@ -59,9 +59,9 @@ class LazyGroup(TyperGroup):
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run the command line. ``arguments``: without the program's name. Returns the exit status.
+    """Run the command line and return its exit status. ``arguments`` exclude the program's name.
 
-    What the operator can mend is one line on stderr and status 1; anything else is raised.
+    An error that the operator can fix becomes one line on stderr and status 1; any other is raised.
     """
     keep_stdout_for_answers()
     root = _root()
@@ -70,10 +70,10 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except Exception as error:
-        words = explain(error)
-        if words is None:
+        message = explain(error)
+        if message is None:
             raise
-        sys.stderr.write(f"spendstream: {words}\n")
+        sys.stderr.write(f"spendstream: {message}\n")
         return 1
     return 0
 
@@ -92,7 +92,7 @@ def _root() -> Any:
     return root
 
 
-def _tell_version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(metadata.version("spendstream"))
         raise typer.Exit
@@ -100,10 +100,10 @@ def _tell_version(asked: bool) -> None:
 
 def _start(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_tell_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Real-time meter for AI token spend: usage events in, exact per-minute cost out, alerts within seconds."""
+    """A real-time meter for AI token spend: usage events in, exact cost per minute out, alerts within seconds."""
 
 
 def _load(name: str, entry: CommandEntry) -> Any:

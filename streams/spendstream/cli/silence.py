@@ -11,10 +11,8 @@ from uuid import uuid4
 import typer
 from pydantic_core import PydanticCustomError
 
-from spendstream.cli.console import echo_json, err, out, table
+from spendstream.cli.console import echo_json, err, out, refuse, silence_libraries, table
 from spendstream.cli.environment import load_settings
-from spendstream.cli.intake_options import refuse
-from spendstream.cli.logs import silence_libraries
 from spendstream.core.documents import did_you_mean
 from spendstream.schemas.alert import Silence
 from spendstream.schemas.rollup import DIMENSIONS

@@ -1,4 +1,4 @@
-"""``spendstream topics``: the Kafka topics as they should be."""
+"""``spendstream topics``: creates and compares the Kafka topics."""
 
 import asyncio
 from typing import Annotated
@@ -6,18 +6,17 @@ from typing import Annotated
 import typer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from spendstream.cli.console import out, table
+from spendstream.cli.console import out, silence_libraries, table
 from spendstream.cli.environment import load_settings
-from spendstream.cli.logs import silence_libraries
 from spendstream.kafka.layout import topic_specs
 from spendstream.kafka.topics import TopicReport, TopicSpec, ensure_topics
 from spendstream.settings import Settings
 
 
 def topics(
-    check: Annotated[bool, typer.Option("--check", help="Create nothing; exit 1 where a topic is missing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Create nothing; exit 1 if a topic is missing.")] = False,
 ) -> None:
-    """Create the topics that are missing, and compare the others with what they should be. None is altered."""
+    """Create missing topics, and compare the others with their expected settings. Never alters a topic."""
     silence_libraries()
     settings = load_settings()
     specs = topic_specs(settings)
@@ -31,14 +30,14 @@ def topics(
 
 
 async def create_topics(settings: Settings, specs: list[TopicSpec]) -> list[TopicReport]:
-    """Create what is missing; report on every topic."""
+    """Create missing topics; report on every one."""
     security = settings.kafka_client()
     servers = ",".join(security.pop("bootstrap_servers"))
     return await ensure_topics(servers, specs, replication=settings.kafka_replication, security=security)
 
 
 async def check_topics(settings: Settings, specs: list[TopicSpec]) -> list[TopicReport]:
-    """Report on the topics that exist; create none."""
+    """Report on the topics that exist, without creating any."""
     admin = AIOKafkaAdminClient(**settings.kafka_client())
     try:
         await admin.start()
@@ -52,5 +51,9 @@ def _state(report: TopicReport | None) -> str:
     if report is None:
         return "missing"
     if report.created:
-        return "created" if report.as_specified else f"created without its settings: {report.configs_refused}"
-    return "as it should be" if report.as_specified else "; ".join(report.differences)
+        return (
+            "created"
+            if report.as_specified
+            else f"created without settings the broker refused: {report.configs_refused}"
+        )
+    return "as expected" if report.as_specified else "; ".join(report.differences)

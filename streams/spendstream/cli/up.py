@@ -1,4 +1,4 @@
-"""``spendstream up``: the embedded stack, until stopped."""
+"""``spendstream up``: runs the embedded stack until stopped."""
 
 import signal
 import threading
@@ -8,23 +8,22 @@ from typing import Annotated, Final
 import typer
 
 from spendstream.cli.console import out
-from spendstream.cli.embedded import embedded_stack
-from spendstream.cli.environment import DEFAULT_STATE_DIR
+from spendstream.cli.environment import DEFAULT_STATE_DIR, embedded_stack
 
 _WATCH_INTERVAL_S: Final = 0.5
 
 
 def up(
     state_dir: Annotated[
-        Path, typer.Option(help="Where ClickHouse keeps its data; made if missing.")
+        Path, typer.Option(help="Where ClickHouse keeps its data; created if missing.")
     ] = DEFAULT_STATE_DIR,
-    worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Start workers, too.")] = True,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="How many.")] = 1,
+    worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Whether to start workers.")] = True,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="How many workers to start.")] = 1,
 ) -> None:
-    """Run broker, ClickHouse and worker on this machine until Ctrl-C or SIGTERM.
+    """Run a broker, ClickHouse and workers on this machine until Ctrl-C or SIGTERM.
 
-    The addresses are printed, and written to STATE_DIR/env, where the other commands find them. The broker keeps its
-    records in memory: they are gone when it stops. What ClickHouse has, stays.
+    Prints the addresses and writes them to STATE_DIR/env, where the other commands find them. The broker keeps its
+    records in memory and loses them when it stops; ClickHouse keeps its data.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -38,7 +37,7 @@ def up(
             out.print(f"Metrics     http://{settings.metrics_host}:{settings.metrics_port}/metrics")
         out.print(f"Settings    {stack.env_path}", soft_wrap=True)
         out.print(f"Logs        {stack.logs}", soft_wrap=True)
-        out.print("ready; Ctrl-C stops it")
+        out.print("ready; press Ctrl-C to stop")
         while not stop.wait(_WATCH_INTERVAL_S):
             stack.watch()
         out.print("stopping")
