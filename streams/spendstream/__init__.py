@@ -11,12 +11,14 @@ What a service uses to publish its usage is exported here, and stays as it is wi
 Everything else in this package may change in any release: use it through the command line, the topics and the tables.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from spendstream.adapters import AdapterError, InconsistentUsage, MissingUsage, UnknownProvider
-from spendstream.adapters.event import as_record, mint_event_id, usage_event
-from spendstream.schemas.topics import USAGE as USAGE_TOPIC
-from spendstream.schemas.usage import UsageEvent
+if TYPE_CHECKING:
+    from spendstream.adapters import AdapterError, InconsistentUsage, MissingUsage, UnknownProvider
+    from spendstream.adapters.event import as_record, mint_event_id, usage_event
+    from spendstream.schemas.topics import USAGE as USAGE_TOPIC
+    from spendstream.schemas.usage import UsageEvent
 
 __all__ = [
     "USAGE_TOPIC",
@@ -31,10 +33,29 @@ __all__ = [
     "usage_event",
 ]
 
+_EXPORTS: Final = {
+    "USAGE_TOPIC": ("spendstream.schemas.topics", "USAGE"),
+    "AdapterError": ("spendstream.adapters", "AdapterError"),
+    "InconsistentUsage": ("spendstream.adapters", "InconsistentUsage"),
+    "MissingUsage": ("spendstream.adapters", "MissingUsage"),
+    "UnknownProvider": ("spendstream.adapters", "UnknownProvider"),
+    "UsageEvent": ("spendstream.schemas.usage", "UsageEvent"),
+    "as_record": ("spendstream.adapters.event", "as_record"),
+    "mint_event_id": ("spendstream.adapters.event", "mint_event_id"),
+    "usage_event": ("spendstream.adapters.event", "usage_event"),
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # only where it is asked for: importlib.metadata would double the time of this import
+    """Import a public name when it is first used: `spendstream --help` needs no pydantic."""
+    if name in _EXPORTS:
+        module, attribute = _EXPORTS[name]
+        found = getattr(import_module(module), attribute)
+    elif name == "__version__":
         from importlib.metadata import version
 
-        return version("spendstream")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = version("spendstream")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
