@@ -15,8 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
-from spendstream.core.decode import decode
-from spendstream.core.decode.explain import Rejection
+from spendstream.core.decode import Rejection, decode
 from spendstream.core.dedupe import Ids, SeenIds
 from spendstream.core.lateness import CORRECTION_CODE, NO_WATERMARK, advance, judge_lateness, window_of
 from spendstream.core.pricing import PriceBook

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from spendstream.core.decode.explain import Rejection, explain
+from spendstream.core.decode import Rejection, explain
 from spendstream.schemas.usage import UsageEvent
 
 MAX_LINE_BYTES: Final = 1_000_000

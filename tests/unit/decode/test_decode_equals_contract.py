@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spendstream.core.decode import batch, decode
+from spendstream.core import decode as decoding
+from spendstream.core.decode import Rejection, decode, explain
 from spendstream.core.decode.columns import CALL_SCHEMA, RAW_SCHEMA
-from spendstream.core.decode.explain import Rejection, call_row, explain
 from spendstream.core.decode.fast import read_fast
+from spendstream.core.decode.strict import call_row
 from tests.unit.decode.odd_records import FIELDS, MAX_BYTES, is_json, mutated, whole_event
 from tests.unit.log import encode, make_usage_event
 
@@ -28,16 +30,16 @@ def assert_equals_contract(values: list[bytes | None]) -> None:
     assert sorted([*rows, *decoded.rejected]) == list(range(len(values)))  # nothing is dropped
     got = {call.pop("row"): call for call in decoded.calls.iter_rows(named=True)}
     for row, value in enumerate(values):
-        said = explain(value, MAX_BYTES)
-        if isinstance(said, Rejection):
-            assert decoded.rejected.get(row) == said, value
+        verdict = explain(value, MAX_BYTES)
+        if isinstance(verdict, Rejection):
+            assert decoded.rejected.get(row) == verdict, value
         else:
-            assert got.get(row) == call_row(said), value
+            assert got.get(row) == call_row(verdict), value
 
 
 @pytest.fixture(params=[0, 10**9], ids=["in columns", "one by one"])
 def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(batch, "FEW", request.param)
+    monkeypatch.setattr(decoding, "MAX_ONE_BY_ONE", request.param)
     return int(request.param)
 
 
@@ -46,7 +48,7 @@ def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_any_batch_gets_the_contracts_verdicts_and_values(seed: int) -> None:
     rng = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "FEW", rng.choice((0, 0, 0, 20)))
+        patch.setattr(decoding, "MAX_ONE_BY_ONE", rng.choice((0, 0, 0, 20)))
         oddities = [mutated(rng) for _ in range(rng.choice((1, 30, 150)))]
         usual: list[bytes | None] = [encode(whole_event(rng)) for _ in range(rng.choice((0, 10)))]
         values = oddities + usual
@@ -61,7 +63,7 @@ def test_what_the_fast_reader_proves_is_what_the_contract_reads(seed: int) -> No
     rng = random.Random(seed)
     values: list[bytes | None] = [v for _ in range(60) if (v := mutated(rng)) and b"\n" not in v and is_json(v)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "FEW", 0)
+        patch.setattr(decoding, "MAX_ONE_BY_ONE", 0)
         if values:
             assert_equals_contract(values)
 
@@ -96,8 +98,8 @@ def test_a_key_hidden_in_one_record_does_not_vouch_for_a_key_too_many_in_another
     assert read_fast([hides_one, one_too_many, event]).certain.tolist() == [False, False, True]
 
 
-def test_usual_records_take_the_fast_reader() -> None:
-    """Or the speed is gone without a word: compact, spaced, with every field, non-ASCII."""
+def test_the_fast_reader_reads_ordinary_records() -> None:
+    """Otherwise the speed is lost silently: compact, spaced, with every field, non-ASCII."""
     full = {
         **make_usage_event(1, team="é"),
         **{name: 1 for name in RAW_SCHEMA if name.endswith("_tokens")},
@@ -121,16 +123,16 @@ def test_a_batch_with_one_broken_record_loses_no_other(few: int) -> None:
     assert_equals_contract(values)
 
 
-def test_a_record_is_too_large_at_one_byte_more(few: int) -> None:
+def test_a_record_one_byte_over_the_limit_is_too_large(few: int) -> None:
     record = encode(make_usage_event(1))
     assert not decode([record], len(record)).rejected
     assert decode([record], len(record) - 1).rejected[0].reason == "too_large"
 
 
-def test_a_megabyte_of_anything_is_answered(few: int) -> None:
+def test_a_megabyte_of_anything_gets_a_verdict(few: int) -> None:
     event = encode(make_usage_event(1))
-    assert_all_rejected = decode([b"{" * 10**6, b"9" * 10**6, b'"' * 10**6, b"\xff" * 10**6, b"[" * 10**6])
-    assert sorted(assert_all_rejected.rejected) == [0, 1, 2, 3, 4]
+    hostile = decode([b"{" * 10**6, b"9" * 10**6, b'"' * 10**6, b"\xff" * 10**6, b"[" * 10**6])
+    assert sorted(hostile.rejected) == [0, 1, 2, 3, 4]
     assert not decode([event[:-1] + b',"x":"' + b"y" * 900_000 + b'"}']).rejected
 
 
@@ -146,3 +148,23 @@ def test_null_means_absent(few: int, make_usage_event: Callable[..., dict[str, A
     spelled_out, left_out = decode([encode({**bare, **nulls})]), decode([encode(bare)])
     assert spelled_out.rejected == {}
     assert spelled_out.calls.equals(left_out.calls)
+
+
+def line(number: int) -> bytes:
+    event = {"event_id": str(uuid.UUID(int=number + 1)), "occurred_at": "2026-05-01T00:00:00Z", "input_tokens": number}
+    return json.dumps({**event, "service": "chat", "provider": "openai", "model_served": "gpt-4o"}).encode()
+
+
+def test_one_line_of_broken_json_only_costs_its_neighbours_a_second_reading() -> None:
+    lines = [line(i) for i in range(4000)]
+    lines[1234] = b'{"event_id": 1,}'
+    read = read_fast(lines)
+    assert not read.certain[1234]
+    assert read.certain.sum() >= len(lines) - 256
+    assert read.frame["input_tokens"][3999] == 3999
+
+
+def test_a_key_at_the_edge_of_a_block_is_counted_once() -> None:
+    for padding in range(40):
+        lines = [b'{"service":"' + b"x" * (200 + padding) + b'"}', *(line(i) for i in range(1500))]
+        assert read_fast(lines).certain.all()

@@ -1,4 +1,4 @@
-"""Every reason code can be reached, names the field at fault, and says what and how to mend."""
+"""Every reason code can be reached, names the field at fault, and says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from spendstream.core.decode import batch, decode
+from spendstream.core import decode as decoding
+from spendstream.core.decode import decode
 from spendstream.schemas.dead_letter import Reason
 from tests.unit.log import encode, make_usage_event
 
@@ -65,30 +66,35 @@ REJECTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "reason", "field", "words"), REJECTED)
-@pytest.mark.parametrize("few", [0, 200])
-def test_a_record_is_rejected_for_a_reason_by_the_field_at_fault(
-    monkeypatch: pytest.MonkeyPatch, few: int, value: bytes | None, reason: Reason, field: str | None, words: str
+@pytest.mark.parametrize(("value", "reason", "field", "message"), REJECTED)
+@pytest.mark.parametrize("max_one_by_one", [0, 200])
+def test_a_record_is_rejected_for_a_reason_and_by_its_field(
+    monkeypatch: pytest.MonkeyPatch,
+    max_one_by_one: int,
+    value: bytes | None,
+    reason: Reason,
+    field: str | None,
+    message: str,
 ) -> None:
-    monkeypatch.setattr(batch, "FEW", few)
-    said = decode([value]).rejected[0]
-    assert (said.reason, said.field) == (reason, field)
-    assert words in said.message
-    assert field is None or said.message.startswith(f"{field}: ")
+    monkeypatch.setattr(decoding, "MAX_ONE_BY_ONE", max_one_by_one)
+    rejection = decode([value]).rejected[0]
+    assert (rejection.reason, rejection.field) == (reason, field)
+    assert message in rejection.message
+    assert field is None or rejection.message.startswith(f"{field}: ")
 
 
 def test_every_reason_of_the_decoder_is_in_the_table() -> None:
     assert {reason for _, reason, _, _ in REJECTED} == set(Reason) - {Reason.OCCURRED_IN_FUTURE}
 
 
-def test_who_sent_it_is_told_where_it_can_be_read() -> None:
-    said = decode([event(input_tokens=-1)]).rejected[0]
-    assert said.event_id == make_usage_event(1)["event_id"]
-    assert said.service == "api"
+def test_a_rejection_names_the_sender_if_the_record_states_it() -> None:
+    rejection = decode([event(input_tokens=-1)]).rejected[0]
+    assert rejection.event_id == make_usage_event(1)["event_id"]
+    assert rejection.service == "api"
 
 
-def test_more_faults_are_counted() -> None:
-    assert decode([event(input_tokens=-1, attempt=0)]).rejected[0].message.endswith("(and 1 more fault)")
+def test_further_errors_are_counted() -> None:
+    assert decode([event(input_tokens=-1, attempt=0)]).rejected[0].message.endswith("(and 1 more error)")
 
 
 @pytest.mark.parametrize("record", [event()[:-1] + b',"attempt":' + b"9" * 4000 + b"}", event(team="x" * 10_000)])

@@ -1,13 +1,12 @@
 """The fast reader: a whole batch of JSON records into columns, with a proof for each row that it was read exactly.
 
-polars' reader is lenient where the contract is strict: a number under a text field becomes text, a repeated
-key or a wrong type becomes null. So the bytes themselves are counted: a row is *certain* only if its keys
-and its text values are as many as the columns hold, and it spells out no null: of a key given twice polars takes
-the first, the contract the last. What is not certain goes to the strict reader.
+polars' reader is lenient where the contract is strict: a number in a text field becomes text, a wrong type becomes
+null, and of a key given twice polars takes the first, the contract the last. So the bytes themselves are counted: a
+row is *certain* only if it has as many keys and as many text values as its columns hold, and spells out no null. The
+strict reader reads the rest.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,11 +17,11 @@ from numpy.typing import NDArray
 from spendstream.core.decode.columns import RAW_SCHEMA
 
 _QUOTE, _COLON, _SPACE, _OPEN, _CLOSE, _NEWLINE = b'": {}\n'
-_BLOCK_BYTES = 128 * 1024
-_SMALLEST_HALF = 256
+_BLOCK_BYTES = 128 * 1024  # what is made of a block stays in the processor's cache
+_MIN_HALF = 256
 _PLACEHOLDER = b"{}"
 _SAMPLE = 64
-_FEW_LEFT = 0.02
+_MAX_LEFT = 0.02
 _KEY = re.compile(rb'"([a-z0-9_]+)" ?:')
 
 
@@ -35,16 +34,16 @@ class FastRead:
 
 
 def read_fast(values: list[bytes]) -> FastRead:
-    """Read JSON records into columns. Never raises: what it can't prove is left uncertain."""
+    """Read JSON records into columns. Never raises: rows that it can't prove are uncertain."""
     joined = b"\n".join(values)
     framed = _framed(values, joined)
     lines = values
     if not framed.all():
         lines = [v if ok else _PLACEHOLDER for v, ok in zip(values, framed, strict=True)]
         joined = b"\n".join(lines)
-    # absent columns cost as much as present ones: read those of a sample, and all only where that falls short
+    # absent columns cost as much as present ones: read those of a sample, and all of them only if those don't suffice
     read = _read(joined, lines, _fields_in(lines[:: max(1, len(lines) // _SAMPLE)]))
-    if read is not None and np.count_nonzero(framed & ~read.certain) > _FEW_LEFT * len(lines):
+    if read is not None and np.count_nonzero(framed & ~read.certain) > _MAX_LEFT * len(lines):
         read = _read(joined, lines, RAW_SCHEMA)
     if read is None:
         halves = _in_halves(lines)
@@ -54,8 +53,8 @@ def read_fast(values: list[bytes]) -> FastRead:
 
 
 def _in_halves(lines: list[bytes]) -> FastRead:
-    """Read around what polars refuses a whole batch for, such as one line of broken JSON."""
-    if len(lines) <= _SMALLEST_HALF:
+    """Read around a line for which polars refuses the whole batch, such as one of broken JSON."""
+    if len(lines) <= _MIN_HALF:
         empty = pl.DataFrame(schema=RAW_SCHEMA).clear(len(lines))
         return FastRead(empty, np.zeros(len(lines), dtype=np.bool_))
     middle = len(lines) // 2
@@ -81,40 +80,35 @@ def _read(joined: bytes, lines: list[bytes], fields: dict[str, pl.DataType]) -> 
 
 
 def _framed(values: list[bytes], joined: bytes) -> NDArray[np.bool_]:
+    """Return which records are one line that starts with ``{`` and ends with ``}``."""
     lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
     data = np.frombuffer(joined, dtype=np.uint8)
-    newlines = sum(np.count_nonzero(block == _NEWLINE) for block in _blocks(data))
+    blocks = (data[start : start + _BLOCK_BYTES] for start in range(0, len(data), _BLOCK_BYTES))
+    newlines = sum(np.count_nonzero(block == _NEWLINE) for block in blocks)
     if newlines == len(values) - 1 and lengths.min() > 0:
         ends = np.cumsum(lengths + 1) - 1
         framed: NDArray[np.bool_] = (data[ends - lengths] == _OPEN) & (data[ends - 1] == _CLOSE)
         return framed
-    return np.fromiter((_is_one_line_object(value) for value in values), dtype=np.bool_, count=len(values))
-
-
-def _blocks(data: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Cut bytes so that what is made of a block stays in the processor's cache."""
-    return (data[start : start + _BLOCK_BYTES] for start in range(0, len(data), _BLOCK_BYTES))
-
-
-def _is_one_line_object(value: bytes) -> bool:
-    return value[:1] == b"{" and value[-1:] == b"}" and b"\n" not in value
+    one_line = (v[:1] == b"{" and v[-1:] == b"}" and b"\n" not in v for v in values)
+    return np.fromiter(one_line, dtype=np.bool_, count=len(values))
 
 
 def _proven(joined: bytes, lines: list[bytes], frame: pl.DataFrame) -> NDArray[np.bool_]:
-    """Hold the bytes against the columns: keys = cells, text values = text cells.
+    """Compare the bytes with the columns: keys = cells, text values = text cells.
 
-    Without a backslash no string holds a quote, so a quote before a colon ends a key (or opens a text that
-    begins with a colon, which breaks the equality and costs only time). Tabs and returns would hide a colon.
+    Without a backslash no string contains a quote, so a quote before a colon ends a key (or opens a text that
+    starts with a colon, which breaks the equality and costs only time). Tabs and returns would hide a colon.
     """
     text_cells = [field for field, kind in frame.schema.items() if kind == pl.String()]
     if b"\\" in joined or b"\t" in joined or b"\r" in joined:
-        clean = np.fromiter((not _hides_structure(line) for line in lines), dtype=np.bool_, count=len(lines))
+        plain = (not (b"\\" in line or b"\t" in line or b"\r" in line) for line in lines)
+        clean = np.fromiter(plain, dtype=np.bool_, count=len(lines))
     else:
         clean = np.ones(len(lines), dtype=np.bool_)
     nulls = dict(zip(frame.columns, frame.null_count().row(0), strict=True))
     cells = frame.height * frame.width - sum(nulls.values())
     texts = frame.height * len(text_cells) - sum(nulls[field] for field in text_cells)
-    # a row's keys are never fewer than its cells unless they are hidden: then equal sums are equal rows
+    # a row never has fewer keys than cells, unless some are hidden: if none are, equal sums mean equal rows
     if clean.all() and (cells, texts, 0) == _counted(joined):
         return clean
     found = _structure(joined)
@@ -126,14 +120,10 @@ def _proven(joined: bytes, lines: list[bytes], frame: pl.DataFrame) -> NDArray[n
     return proven
 
 
-def _hides_structure(line: bytes) -> bool:
-    return b"\\" in line or b"\t" in line or b"\r" in line
-
-
 def _counted(joined: bytes) -> tuple[int, int, int]:
     """Return how many keys, keys of a text and hidden keys there are: see ``_Structure``.
 
-    In blocks that stay in the processor's cache; a block looks three bytes into the next.
+    Counts in blocks that fit into the processor's cache; a block looks three bytes into the next.
     """
     data = np.frombuffer(joined, dtype=np.uint8)
     keys = texts = hidden = 0
@@ -144,7 +134,7 @@ def _counted(joined: bytes) -> tuple[int, int, int]:
             block = np.concatenate((block, np.full(missing, _SPACE, dtype=np.uint8)))
         n = len(block) - 3
         quote, space = block == _QUOTE, block == _SPACE
-        # whether a colon at i ends a key lies in i - 1: the first byte is only looked back to
+        # a colon at i ends a key by what is at i - 1: the first byte of a block is only there to look back to
         colon = block[1:n] == _COLON
         key = colon & quote[: n - 1]
         spaced = key & space[2 : n + 1]
@@ -158,7 +148,7 @@ def _counted(joined: bytes) -> tuple[int, int, int]:
 
 
 class _Structure(NamedTuple):
-    """Where in the bytes: keys, keys of a text, and keys whose value stands too far off to tell."""
+    """Positions in the bytes: of keys, of keys of a text, and of keys whose value is too far away to tell."""
 
     keys: NDArray[np.int64]
     texts: NDArray[np.int64]

@@ -1,13 +1,30 @@
-"""The strict reader: one record at a time, for what the fast reader could not prove (tags, escapes, unknown fields)."""
+"""Records one by one: a strict reader for those that the fast reader can't prove, and the contract's own verdict.
 
+``read_strict``  tags, escapes, unknown fields; still into columns
+``explain``      slow and final: the event that a record holds, or why it is rejected
+"""
+
+import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 import polars as pl
+from pydantic import ValidationError
 
-from spendstream.core.decode.columns import RAW_SCHEMA
+from spendstream.core.decode.columns import (
+    CALL_SCHEMA,
+    COUNTS,
+    DEFAULTED_TEXT,
+    OPTIONAL_TEXT,
+    RAW_SCHEMA,
+    REQUIRED_NAMES,
+)
+from spendstream.core.timestamps import epoch_us
+from spendstream.schemas.dead_letter import Reason
+from spendstream.schemas.usage import EARLIEST, LATEST, UsageEvent
 
 _PYTHON_TYPES: dict[pl.DataType, Any] = {pl.String(): str | None, pl.Int64(): int | None, pl.Float64(): float | None}
 _STRICT_SCHEMA = {**RAW_SCHEMA, "tags": pl.String()}
@@ -18,11 +35,43 @@ _Record = msgspec.defstruct(
     gc=False,
 )
 _decoder = msgspec.json.Decoder(_Record)
-_encode = msgspec.json.encode
 _MAX_DEPTH = 64
 _LONG_NUMBER = re.compile(rb"[0-9]{1000}")
 _INT64 = range(-(2**63), 2**63)
 _integer_fields = [field for field, kind in RAW_SCHEMA.items() if kind == pl.Int64()]
+
+_REASONS: Final = {
+    "missing": Reason.MISSING_FIELD,
+    "inconsistent_usage": Reason.INCONSISTENT_USAGE,
+    "timestamp": Reason.WRONG_TYPE,
+    "uuid": Reason.WRONG_TYPE,
+    "nil_uuid": Reason.INVALID_VALUE,
+    "timezone_aware": Reason.INVALID_VALUE,
+    "literal_error": Reason.INVALID_VALUE,
+    "unstorable_text": Reason.INVALID_VALUE,
+    "string_pattern_mismatch": Reason.INVALID_VALUE,
+    "string_too_short": Reason.OUT_OF_RANGE,
+    "string_too_long": Reason.OUT_OF_RANGE,
+    "too_long": Reason.OUT_OF_RANGE,
+    "finite_number": Reason.OUT_OF_RANGE,
+    "int_parsing_size": Reason.OUT_OF_RANGE,
+    "decimal_max_digits": Reason.OUT_OF_RANGE,
+    "decimal_max_places": Reason.OUT_OF_RANGE,
+    "decimal_whole_digits": Reason.OUT_OF_RANGE,
+}
+_MAX_SHOWN: Final = 80
+"""Characters of a rejected value that a message quotes."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a record is not a usage event: a stable reason code, the field, and a message that says how to fix it."""
+
+    reason: Reason
+    field: str | None
+    message: str
+    event_id: str | None = None
+    service: str | None = None
 
 
 def read_strict(values: Sequence[bytes]) -> tuple[pl.DataFrame, list[bool]]:
@@ -50,16 +99,18 @@ def _read(value: bytes) -> tuple[Any, ...] | None:
     for field in _integer_fields:
         if (count := getattr(record, field)) is not None and count not in _INT64:
             return None
-    if record.tags is not None:  # type: ignore[attr-defined]
-        if not _are_valid_tags(record.tags):  # type: ignore[attr-defined]
+    if (tags := getattr(record, "tags", None)) is not None:
+        if len(tags) > 32 or not all(0 < len(name) <= 256 and len(text) <= 256 for name, text in tags.items()):
             return None
-        record.tags = _encode(record.tags, order="deterministic").decode()  # type: ignore[attr-defined]
+        if any("\x00" in name + text for name, text in tags.items()):
+            return None
+        record.tags = msgspec.json.encode(tags, order="deterministic").decode()  # type: ignore[attr-defined]
     row: tuple[Any, ...] = msgspec.structs.astuple(record)
     return row
 
 
 def _is_plain(value: bytes) -> bool:
-    """Whether the contract surely reads the unknown fields too, which the decoder skips without a look inside."""
+    """Whether the contract surely reads the unknown fields too, which the decoder skips unread."""
     if value.count(b"[") + value.count(b"{") > _MAX_DEPTH:
         return False
     if len(value) > 1000 and _LONG_NUMBER.search(value):
@@ -73,7 +124,82 @@ def _is_plain(value: bytes) -> bool:
     return True
 
 
-def _are_valid_tags(tags: dict[str, str]) -> bool:
-    return len(tags) <= 32 and all(
-        0 < len(name) <= 256 and len(text) <= 256 and "\x00" not in name + text for name, text in tags.items()
-    )
+def explain(value: bytes | None, max_bytes: int = 1_000_000) -> UsageEvent | Rejection:
+    """Return the event that a record holds, or why it is rejected. Never raises, whatever the bytes."""
+    if not value:
+        return Rejection(Reason.EMPTY, None, "the record has no value; publish a usage event as a JSON object")
+    if len(value) > max_bytes:
+        return Rejection(Reason.TOO_LARGE, None, f"the record has {len(value)} bytes; an event has at most {max_bytes}")
+    try:
+        return UsageEvent.model_validate_json(value)
+    except ValidationError as error:
+        return _rejection(error, value)
+
+
+def _rejection(error: ValidationError, value: bytes) -> Rejection:
+    first = error.errors(include_url=False)[0]
+    kind, where = first["type"], ".".join(str(part) for part in first["loc"]) or None
+    if kind == "json_invalid":
+        return Rejection(Reason.NOT_JSON, None, first["msg"])
+    if kind in ("model_type", "model_attributes_type"):
+        return Rejection(Reason.NOT_AN_OBJECT, None, "the record is JSON but not an object; publish {...}")
+    out_of_range = kind.startswith(("greater_than", "less_than"))
+    reason = _REASONS.get(kind, Reason.OUT_OF_RANGE if out_of_range else Reason.WRONG_TYPE)
+    field = where or (first.get("ctx") or {}).get("field")
+    message = f"{field}: {first['msg']}"
+    for bound in (EARLIEST, LATEST):
+        message = message.replace(repr(bound), bound.isoformat())
+    if kind != "missing":
+        message += f"; got {_shortened(first.get('input'))}"
+    more = error.error_count() - 1
+    if more:
+        message += f" (and {more} more error{'s' if more > 1 else ''})"
+    return Rejection(reason, field, message, *_sender(value))
+
+
+def _shortened(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits has no decimal text
+        text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
+def _sender(value: bytes) -> tuple[str | None, str | None]:
+    """Return the ``event_id`` and ``service`` that a rejected record states."""
+    try:
+        record = json.loads(value)
+    except (ValueError, RecursionError):
+        return None, None
+    if not isinstance(record, dict):
+        return None, None
+    return _short_text(record.get("event_id")), _short_text(record.get("service"))
+
+
+def _short_text(value: Any) -> str | None:
+    if not isinstance(value, str) or not value:
+        return None
+    return value[:256].encode("utf-8", "replace").decode()
+
+
+def call_row(event: UsageEvent) -> dict[str, Any]:
+    """Return an event as a row of ``CALL_SCHEMA`` (without ``row``)."""
+    number = event.event_id.int
+    row: dict[str, Any] = {
+        "id_hi": number >> 64,
+        "id_lo": number & (2**64 - 1),
+        "occurred_at_us": epoch_us(event.occurred_at),
+        "requested_at_us": None if event.requested_at is None else epoch_us(event.requested_at),
+        "attempt": event.attempt,
+        "latency_ms": event.latency_ms,
+        "gpu_us": None if event.gpu_seconds is None else round(event.gpu_seconds * 1e6),
+        "provider_cost": None if event.provider_cost is None else f"{event.provider_cost:f}",
+        "tags": None
+        if event.tags is None
+        else json.dumps(event.tags, ensure_ascii=False, sort_keys=True, separators=(",", ":")),
+    }
+    for field in (*REQUIRED_NAMES, *OPTIONAL_TEXT, *DEFAULTED_TEXT):
+        row[field] = getattr(event, field) or ""
+    for field in COUNTS:
+        row[field] = getattr(event, field) or 0
+    return {name: row[name] for name in CALL_SCHEMA if name != "row"}
