@@ -1,4 +1,4 @@
-"""How Hypothesis works in every test: ``make test`` draws the same on every machine, ``make fuzz`` draws afresh."""
+"""What holds in every test. Hypothesis: ``make test`` draws the same on every machine, ``make fuzz`` draws afresh."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from hypothesis.database import DirectoryBasedExampleDatabase, ReadOnlyDatabase
 from hypothesis.internal.conjecture import providers
+
+from tests.kafka.server import LocalKafka
+
+LocalKafka.optimises_hot_code = False
 
 EXAMPLES = Path(__file__).parent / "examples"
 """The failures that ``make fuzz`` found. ``make test`` replays them; CONTRIBUTING.md says how to keep one."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import subprocess
+import tempfile
 import uuid
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
-from spendstream.embedded.process import ManagedProcess
+from spendstream.embedded.process import STOP_TIMEOUT_S, ManagedProcess
 from spendstream.kafka.ports import LOOPBACK, lasting_port
 from spendstream.kafka.probe import answers_metadata
-from tests.kafka.install import installed_libs, java_executable
+from tests.kafka.install import class_archive, installed_libs, java_executable
 
+MAX_HEAP_MB = 768
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 READY_TIMEOUT_S = 60.0
 BROKER_SESSION_MS = 2_000
@@ -29,24 +31,28 @@ class KafkaFormatFailed(RuntimeError):
 class LocalKafka:
     """Apache Kafka for tests and benchmarks. Its records survive `kill()` and `restart()`, on the same port.
 
-    `state_dir`: settings, log and data. `port`: 0 chooses one that stays free while the broker is down.
-    `default_partitions`: for topics made without a number. `max_heap_mb`: the JVM's `-Xmx`.
+    ``state_dir``: settings, log and data. ``port``: 0 chooses one that stays free while the broker is down.
+    ``archive_to``: receives the classes that were loaded, when the broker stops in order.
 
     Raises on construction: KafkaNotInstalled, when `make kafka` was not run; InstallFailed, when Java is missing.
     """
 
-    def __init__(self, state_dir: Path, port: int = 0, *, default_partitions: int = 1, max_heap_mb: int = 768) -> None:
+    optimises_hot_code: ClassVar[bool] = True
+    """Whether the JVM's second compiler runs. It pays for itself after a minute of load: the tests turn it off, which
+    saves 3 CPU seconds a broker; the benchmarks keep it."""
+
+    def __init__(self, state_dir: Path, port: int = 0, *, archive_to: Path | None = None) -> None:
         self.port = port or lasting_port()
         self._controller_port = lasting_port()
-        self._default_partitions = default_partitions
         self._data_dir = state_dir.resolve() / "data"
         self._settings_path = state_dir.resolve() / "server.properties"
         self._jvm = [
             java_executable(),
             # Small and quick to start: a broker on a loaded two-core machine, not a server of its own.
-            f"-Xmx{max_heap_mb}m",
+            f"-Xmx{MAX_HEAP_MB}m",
             "-XX:+UseSerialGC",
             "-Xshare:auto",
+            *([] if self.optimises_hot_code else ["-XX:TieredStopAtLevel=1"]),
             "-XX:-UsePerfData",
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={_LOG_CONFIG}",
@@ -54,7 +60,12 @@ class LocalKafka:
             f"{installed_libs()}/*",
         ]
         self._process = ManagedProcess(
-            [*self._jvm, "kafka.Kafka", str(self._settings_path)],
+            [
+                *self._jvm,
+                f"-XX:ArchiveClassesAtExit={archive_to}" if archive_to else f"-XX:SharedArchiveFile={class_archive()}",
+                "kafka.Kafka",
+                str(self._settings_path),
+            ],
             log_path=state_dir.resolve() / "kafka.log",
             ready=answers_metadata(LOOPBACK, self.port),
             ready_timeout_s=READY_TIMEOUT_S,
@@ -86,9 +97,9 @@ class LocalKafka:
         self._process.start()
         return self
 
-    def stop(self) -> None:
-        """Shut the broker down in order."""
-        self._process.stop()
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Shut the broker down in order; kill it where that takes longer."""
+        self._process.stop(timeout_s)
 
     def kill(self) -> None:
         """End the broker with SIGKILL. What it acknowledged is there after the next `start()`."""
@@ -108,7 +119,12 @@ class LocalKafka:
     def _format(self) -> None:
         # One id in 64 begins with a dash: with a blank before it, the tool would take it for an option.
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = [*self._jvm, "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool"]
+        tool = [
+            *self._jvm,
+            f"-XX:SharedArchiveFile={class_archive()}",
+            "-XX:TieredStopAtLevel=1",
+            "kafka.tools.StorageTool",
+        ]
         command = [*tool, "format", f"--cluster-id={cluster_id}", "--config", str(self._settings_path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=READY_TIMEOUT_S)
         if done.returncode != 0:
@@ -125,7 +141,7 @@ class LocalKafka:
             "inter.broker.listener.name": "CLIENT",
             "controller.listener.names": "CONTROLLER",
             "log.dirs": str(self._data_dir),
-            "num.partitions": self._default_partitions,
+            "num.partitions": 1,
             "auto.create.topics.enable": "false",
             "message.max.bytes": MAX_RECORD_BYTES,
             "replica.fetch.max.bytes": MAX_RECORD_BYTES,
@@ -150,3 +166,15 @@ class LocalKafka:
             "log.cleaner.backoff.ms": 1_000,
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def archive_classes() -> None:
+    """Write the class archive that brokers start from, unless it is there. Takes 10 s, once for a Kafka and a Java."""
+    archive = class_archive()
+    if archive.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".archiving-") as folder:
+        draft = Path(folder) / archive.name
+        LocalKafka(Path(folder) / "broker", archive_to=draft).start().stop(timeout_s=60)
+        if draft.exists():
+            draft.replace(archive)
