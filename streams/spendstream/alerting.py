@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
@@ -10,9 +11,9 @@ import structlog
 from spendstream.agents.detect import DetectAgent
 from spendstream.agents.notify import NotifyAgent
 from spendstream.metrics import Metrics
-from spendstream.pause import pause
 from spendstream.schemas.watch import Watches
 from spendstream.settings import Settings
+from spendstream.waiting import Backoff, sleep_unless_stopped
 from spendstream.watches import WatchFile, default_watches
 
 log = structlog.get_logger(__name__)
@@ -20,8 +21,8 @@ log = structlog.get_logger(__name__)
 LOOKED_AT_EVERY_S: Final = 2.0
 """How often the watches file is looked at."""
 
-_FIRST_PAUSE_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 60.0
+RESTARTS: Final = Backoff(first_s=1.0, max_s=60.0)
+"""Between the failures of an agent. One that ran for longer than the longest pause starts from the first again."""
 
 
 class Agent(Protocol):
@@ -70,20 +71,21 @@ class Alerting:
         return None if path is None else WatchFile(path, self._settings.meter_dimensions, os.environ)
 
     async def _keep(self, role: str, make: Callable[[], Agent]) -> None:
-        """Run an agent; begin anew after a failure, ever later. What it knows is in Kafka."""
-        pause_s = _FIRST_PAUSE_S
+        """Run an agent, and restart it after a failure with backoff. Its state is in Kafka."""
+        attempt = 0
         while not self._stopping.is_set():
             agent = self._running[role] = make()
-            began = asyncio.get_running_loop().time()
+            began, failure = time.monotonic(), None
             try:
                 await agent.run()
             except Exception as error:  # a fault in alerting must not stop the metering
+                failure = error
+            attempt = 1 if time.monotonic() - began > RESTARTS.max_s else attempt + 1
+            pause_s = round(RESTARTS.pause_s(attempt), 3)
+            if failure is not None:
                 self._metrics.agent_failed(role)
-                log.error("agent.failed", agent=role, error=repr(error), again_in_s=pause_s, exc_info=error)
-            if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE_S:
-                pause_s = _FIRST_PAUSE_S
-            await pause(pause_s, self._stopping)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                log.error("agent.failed", agent=role, error=repr(failure), retry_in_s=pause_s, exc_info=failure)
+            await sleep_unless_stopped(pause_s, self._stopping)
 
     async def _follow(self, file: WatchFile) -> None:
         """Hand on the watches whenever their file is edited. An edit that can't be used changes nothing."""

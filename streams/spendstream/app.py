@@ -12,11 +12,11 @@ from yarl import URL
 
 from spendstream.agents.meter import MeterAgent
 from spendstream.core.pricing import PriceBook
+from spendstream.kafka.producer import AckedProducer
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.settings import KAFKA_METADATA_MAX_AGE_MS, Settings
 from spendstream.state.flush import Flusher
-from spendstream.state.producer import AckedProducer
 from spendstream.state.recovery import Recovery
 from spendstream.transport.batched import BatchSchema, batched_transport
 

@@ -12,10 +12,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from spendstream.errors import SpendstreamError
+from spendstream.kafka.consumer import high_watermarks
+from spendstream.kafka.topics import SINK_GROUPS
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.transport.offsets import high_watermarks
-from spendstream.worker import SINK_GROUPS
 
 log = structlog.get_logger(__name__)
 

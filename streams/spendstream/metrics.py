@@ -161,7 +161,7 @@ class Metrics:
     def notification_dropped(self, notifier: str, outcome: str) -> None:
         self._notify_dropped.labels(notifier, outcome).inc()
 
-    # the sinks' side: spendstream.sinks.base.SinkMetrics
+    # the sinks' side: spendstream.sinks.writer.SinkMetrics
     def inserted(self, table: str, rows: int, seconds: float) -> None:
         self._rows.labels(table).inc(rows)
         self._insert.labels(table).observe(seconds)

@@ -4,58 +4,38 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
 from spendstream.alerting import Alerting
 from spendstream.app import build_app
+from spendstream.clickhouse.client import clickhouse_settings
 from spendstream.core.pricing import PriceBook
 from spendstream.health import Health, HealthServer
+from spendstream.kafka.topics import SINK_GROUPS
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.alerts import Alerts
-from spendstream.sinks.base import Landing
-from spendstream.sinks.clickhouse import ClickHouseSettings, ClickHouseWriter
-from spendstream.sinks.dead_letters import DeadLetters
+from spendstream.sinks.encoders import AlertEncoder, CallEncoder, DeadLetterEncoder, RowEncoder
 from spendstream.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
-from spendstream.sinks.ledger import Ledger
-from spendstream.sinks.rollups import Rollups
+from spendstream.sinks.rollups import RollupEncoder
+from spendstream.sinks.writer import ClickHouseWriter
 
 log = structlog.get_logger(__name__)
-
-SINK_GROUPS: Final = {
-    topics.PRICED: "sink-calls",
-    topics.ROLLUP: "sink-rollups",
-    topics.DEAD_LETTER: "sink-dead-letters",
-    topics.ALERT: "sink-alerts",
-}
-"""The consumer group of each sink, by the topic it empties."""
-
-
-def clickhouse_settings(settings: Settings) -> ClickHouseSettings:
-    """Return where ClickHouse is."""
-    return ClickHouseSettings(
-        url=settings.clickhouse_url,
-        user=settings.clickhouse_user,
-        password=settings.clickhouse_password,
-        database=settings.clickhouse_database,
-        cluster=settings.clickhouse_cluster,
-    )
 
 
 def build_sinks(settings: Settings, metrics: Metrics) -> list[KafkaSink]:
     """Return the sinks: priced calls, rollups, dead letters and alerts, each with a consumer group of its own."""
-    landings: dict[str, Landing] = {
-        topics.PRICED: Ledger(settings.sink_max_rows),
-        topics.ROLLUP: Rollups(),
-        topics.DEAD_LETTER: DeadLetters(),
-        topics.ALERT: Alerts(),
+    encoders: dict[str, RowEncoder] = {
+        topics.PRICED: CallEncoder(settings.sink_max_rows),
+        topics.ROLLUP: RollupEncoder(),
+        topics.DEAD_LETTER: DeadLetterEncoder(),
+        topics.ALERT: AlertEncoder(),
     }
     return [
         KafkaSink(
-            landing,
+            encoder,
             ClickHouseWriter(clickhouse_settings(settings), metrics=metrics),
             KafkaSinkSettings(
                 topic=settings.topic(topic),
@@ -67,7 +47,7 @@ def build_sinks(settings: Settings, metrics: Metrics) -> list[KafkaSink]:
             ),
             metrics=metrics,
         )
-        for topic, landing in landings.items()
+        for topic, encoder in encoders.items()
     ]
 
 

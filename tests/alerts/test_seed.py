@@ -23,12 +23,12 @@ from spendstream.core.detect.seeding import Spent
 from spendstream.core.money import PUSD
 from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.timestamps import US, epoch_us, from_epoch_us
+from spendstream.kafka.consumer import end_offsets, partitions_of
 from spendstream.schemas import topics
 from spendstream.schemas.watch import BudgetRule, Watch, Watches
-from spendstream.sinks.base import Landed
-from spendstream.sinks.rollups import Rollups
+from spendstream.sinks.encoders import Encoded
+from spendstream.sinks.rollups import RollupEncoder
 from spendstream.state.spend_history import SpendHistory
-from spendstream.transport.offsets import end_offsets, partitions_of
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import SPEND_ABOVE, AlertWorld, call
 from tests.unit.detect.rollup_log import BEGAN_US, NAMES, RollupLog
@@ -105,7 +105,7 @@ def test_history_is_read_as_it_is_meant_from_the_real_engine(tmp_path: Path) -> 
                     detector.absorb(records, BEGAN_US)
             detector.tidy(BEGAN_US)
             if number % 100 == 99:
-                _insert(world, Rollups().land([_Landing(r.key, r.value) for r in written]))
+                _insert(world, RollupEncoder().encode([_Landing(r.key, r.value) for r in written]))
                 written.clear()
         detector.configure(Watches(watches=(watch,)))
         now_us = BEGAN_US + 2 * 86_400 * US
@@ -135,7 +135,7 @@ class _Landing:
         self.key, self.value = key, value
 
 
-def _insert(world: AlertWorld, landed: Landed) -> None:
+def _insert(world: AlertWorld, landed: Encoded) -> None:
     assert not landed.undecodable
     client = world.client()
     for insert in landed.inserts:

@@ -14,11 +14,11 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from spendstream.core.detect.detector import Detector
+from spendstream.kafka.consumer import partitions_of
+from spendstream.kafka.producer import AckedProducer
 from spendstream.schemas import topics
 from spendstream.schemas.alert import Alert
-from spendstream.state.producer import AckedProducer
 from spendstream.state.snapshots import SnapshotStore
-from spendstream.transport.offsets import partitions_of
 from spendstream.watches import read_watches
 from tests.alerts.receiver import Receiver
 from tests.crash.world import World

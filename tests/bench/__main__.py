@@ -14,8 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from spendstream.kafka.layout import topic_specs
-from spendstream.kafka.topics import TopicSpec, ensure_topics
+from spendstream.kafka.topics import TopicSpec, ensure_topics, topic_specs
 from spendstream.schemas import topics
 from tests.bench.alert_latency import measure_alert_latency
 from tests.bench.latency import measure_latency

@@ -24,7 +24,7 @@ from spendstream.core.progress import write_progress
 from spendstream.core.rollup.record import rollup_record
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
 from spendstream.state.flush import PRICED_MAX_BYTES, PRICED_MAX_ROWS
-from spendstream.transport.lean_records import read_lean
+from spendstream.transport.fetch_columns import fetch_columns
 from tests.bench.load import events
 
 BATCH: Final = 20_000
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class _Client:
-    """aiokafka's consumer, as far as it is told what to read lean."""
+    """aiokafka's consumer, as far as it is told what to fetch as columns."""
 
     _value_deserializer: Any = None
 
@@ -57,7 +57,7 @@ class Stages:
 def measure_stages(count: int) -> str:
     """Return a Markdown table of CPU µs an event by step, over so many events of one partition."""
     client, tp = _Client(), TopicPartition("usage", 0)
-    read_lean(client, [tp.topic])
+    fetch_columns(client, [tp.topic])
     meter = PartitionMeter(new_marker(0, "bench", -1), MeterRules(), PriceBook.load())
     stages = Stages()
     load = list(events(count + _WARM_BATCHES * BATCH))
@@ -68,8 +68,8 @@ def measure_stages(count: int) -> str:
         raw = _wire(load[start : start + BATCH], start)
 
         def read(raw: bytes = raw, start: int = start) -> RecordBatch:
-            lean = client._value_deserializer
-            parsed = fetcher.PartitionRecords(tp, MemoryRecords(raw), [], start, None, lean, True, 0)
+            deserializer = client._value_deserializer
+            parsed = fetcher.PartitionRecords(tp, MemoryRecords(raw), [], start, None, deserializer, True, 0)
             return RecordBatch.joined(list(parsed))
 
         batch = stages.run("read the wire (checksum, records, columns)", read)
@@ -105,7 +105,7 @@ def _flush(meter: PartitionMeter, stages: Stages) -> None:
     )
     progress = meter.rollups_written(taken, 0)
     stages.run("encode: marker with ids", lambda: write_progress(progress))
-    meter.settled(progress, 0)
+    meter.mark_durable(progress, 0)
 
 
 def _table(cpu_s: dict[str, float], count: int) -> str:

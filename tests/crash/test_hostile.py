@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from spendstream.kafka.consumer import end_offsets
 from spendstream.schemas import topics
 from spendstream.schemas.dead_letter import DeadLetter
-from spendstream.transport.offsets import end_offsets
 from tests.crash.cli import json_lines, run_cli
 from tests.crash.hostile import Hostile, Sent
 from tests.crash.world import World

@@ -18,8 +18,7 @@ from aiokafka.errors import KafkaError
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.embedded.process import ManagedProcess
-from spendstream.kafka.layout import topic_specs
-from spendstream.kafka.topics import ensure_topics
+from spendstream.kafka.topics import ensure_topics, topic_specs
 from spendstream.schemas import topics
 from spendstream.settings import Settings
 from tests.crash.workload import RATE_CARDS, Record, Workload

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from spendstream.clickhouse.client import ClickHouseSettings, open_client
 from spendstream.embedded.broker import EmbeddedBroker
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
-from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
 from tests.kafka.server import LocalKafka
 
 

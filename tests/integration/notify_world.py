@@ -18,7 +18,7 @@ from spendstream.schemas import topics
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import Notifier
 from spendstream.settings import Settings
-from spendstream.sinks.clickhouse import Backoff
+from spendstream.waiting import Backoff
 from tests.unit.notifiers.make import Receiver, make_alert
 
 PARTITIONS = 2

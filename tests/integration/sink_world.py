@@ -13,13 +13,15 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
+from spendstream.clickhouse.client import ClickHouseSettings
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator
 from spendstream.clickhouse.template import Target
+from spendstream.kafka.consumer import end_offsets
 from spendstream.kafka.topics import TopicSpec, ensure_topics
-from spendstream.sinks.base import Landing, NoMetrics
-from spendstream.sinks.clickhouse import Backoff, ClickHouseSettings, ClickHouseWriter
+from spendstream.sinks.encoders import RowEncoder
 from spendstream.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
-from spendstream.transport.offsets import end_offsets
+from spendstream.sinks.writer import ClickHouseWriter, NoMetrics
+from spendstream.waiting import Backoff
 from tests.unit.sinks.make import ipc, priced_calls
 
 PARTITIONS = 3
@@ -67,12 +69,12 @@ class World:
     def migrate(self) -> None:
         Migrator(self.client, MigrationSettings(Target(self.database))).up()
 
-    def sink(self, landing: Landing, **settings: Any) -> KafkaSink:
+    def sink(self, encoder: RowEncoder, **settings: Any) -> KafkaSink:
         clickhouse = ClickHouseSettings(self.url, database=self.database, insert_timeout_s=self.insert_timeout_s)
         writer = ClickHouseWriter(clickhouse, metrics=self.seen, backoff=Backoff(0.02, 0.2))
         kafka = {"bootstrap_servers": self.bootstrap}
         chosen = {"linger_s": 0.05, "session_timeout_s": SESSION_S, "stop_timeout_s": 1.0, **settings}
-        return KafkaSink(landing, writer, KafkaSinkSettings(self.topic, self.group, kafka, **chosen), metrics=self.seen)
+        return KafkaSink(encoder, writer, KafkaSinkSettings(self.topic, self.group, kafka, **chosen), metrics=self.seen)
 
     async def publish(self, values: Sequence[bytes | None], key: bytes = b"key") -> None:
         producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, acks="all", max_request_size=5_000_000)

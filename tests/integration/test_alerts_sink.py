@@ -15,7 +15,7 @@ from spendstream.clickhouse.migrate import MigrationSettings, Migrator
 from spendstream.clickhouse.template import Target
 from spendstream.schemas.alert import Alert, alert_id
 from spendstream.schemas.dead_letter import Reason
-from spendstream.sinks.alerts import Alerts
+from spendstream.sinks.encoders import AlertEncoder
 from tests.unit.notifiers.make import BUDGET, NOON, make_alert
 from tests.unit.sinks.make import records
 
@@ -31,9 +31,9 @@ def database(client: Client) -> Iterator[str]:
 
 
 def insert(client: Client, database: str, *alerts: Alert) -> None:
-    landed = Alerts().land(records([alert.model_dump_json().encode() for alert in alerts]))
-    assert landed.undecodable == ()
-    for one in landed.inserts:
+    encoded = AlertEncoder().encode(records([alert.model_dump_json().encode() for alert in alerts]))
+    assert encoded.undecodable == ()
+    for one in encoded.inserts:
         client.raw_insert(f"{database}.{one.table}", one.columns, one.body, fmt="ArrowStream")
 
 
@@ -110,9 +110,9 @@ def test_what_an_alert_lacks_is_null_and_never_zero(client: Client, database: st
 )
 def test_what_is_no_alert_is_undecodable_and_the_others_land(value: bytes, reason: Reason) -> None:
     good = make_alert().model_dump_json().encode()
-    landed = Alerts().land(records([good, value, None, good]))
-    assert [one.reason for one in landed.undecodable] == [reason]
-    assert landed.inserts[0].rows == 2
+    encoded = AlertEncoder().encode(records([good, value, None, good]))
+    assert [one.reason for one in encoded.undecodable] == [reason]
+    assert encoded.inserts[0].rows == 2
 
 
 def test_alerts_of_one_watch_and_hour_stay_apart(client: Client, database: str) -> None:

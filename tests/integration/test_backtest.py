@@ -17,14 +17,14 @@ from clickhouse_connect.driver.client import Client
 from spendstream.backtest import BacktestError
 from spendstream.backtest.history import HistoryFeed
 from spendstream.cli.root import run
+from spendstream.clickhouse.client import ClickHouseSettings, open_client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator
 from spendstream.clickhouse.template import Target
 from spendstream.core.money import PUSD
 from spendstream.core.rollup.measures import COLUMN, COST
 from spendstream.core.timestamps import epoch_us
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
-from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
-from spendstream.sinks.rollups import Rollups
+from spendstream.sinks.rollups import RollupEncoder
 from tests.unit.backtest import series
 from tests.unit.sinks.make import records, rollup_value
 
@@ -48,7 +48,7 @@ class History:
                 calls = int(200 * noise) * (4 if feature == "chat" and at in INCIDENT else 1)
                 self.rows.append((at, feature, calls, calls * Decimal("0.012")))
         values = [self._rollup(*row) for row in self.rows]
-        for insert in Rollups().land(records(values)).inserts:
+        for insert in RollupEncoder().encode(records(values)).inserts:
             client.raw_insert(f"{self.name}.{insert.table}", insert.columns, insert.body, fmt="ArrowStream")
 
     def feed(self, dimensions: tuple[str, ...] = ("team", "feature"), minutes: int = MINUTES) -> HistoryFeed:

@@ -16,10 +16,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError
 
 from spendstream.embedded.broker import EmbeddedBroker
+from spendstream.kafka.consumer import end_offsets
 from spendstream.kafka.ports import LOOPBACK, lasting_port
 from spendstream.kafka.probe import answers_metadata
 from spendstream.kafka.topics import TopicNotCreated, TopicReport, TopicSpec, ensure_topics
-from spendstream.transport.offsets import end_offsets
 from tests.kafka import install
 from tests.kafka.server import LocalKafka
 

@@ -14,15 +14,12 @@ import pytest
 from _pytest.mark import ParameterSet
 from clickhouse_connect.driver.client import Client
 
+from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator
 from spendstream.clickhouse.template import Target
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
-from spendstream.sinks.alerts import Alerts
-from spendstream.sinks.base import Landing
-from spendstream.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
-from spendstream.sinks.dead_letters import DeadLetters
-from spendstream.sinks.ledger import Ledger
-from spendstream.sinks.rollups import Rollups
+from spendstream.sinks.encoders import AlertEncoder, CallEncoder, DeadLetterEncoder, RowEncoder
+from spendstream.sinks.rollups import RollupEncoder
 from tests.unit.notifiers.make import make_alert
 from tests.unit.sinks.make import dead_letter_value, ipc, priced_calls, records, rollup_value
 
@@ -67,16 +64,22 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         for database in (EMPTY, FILLED):
             Migrator(connected, MigrationSettings(Target(database))).up()
         dollar, team = Decimal(1), {"service": "api", "team": "search", "model": "m-1"}
-        land(connected, Rollups(), rollup_value(dimensions=team, cost_usd=dollar, cost_without_cache_usd=3 * dollar))
-        land(connected, Rollups(), rollup_value(dimensions={"model": "m-2"}, cost_usd=0 * dollar, unpriced_calls=2))
-        land(connected, DeadLetters(), dead_letter_value(service="api"))
-        land(connected, Alerts(), make_alert().model_dump_json().encode())
-        land(connected, Ledger(20_000), ipc(priced_calls(3, occurred_at=datetime.now(UTC))))
+        insert(
+            connected,
+            RollupEncoder(),
+            rollup_value(dimensions=team, cost_usd=dollar, cost_without_cache_usd=3 * dollar),
+        )
+        insert(
+            connected, RollupEncoder(), rollup_value(dimensions={"model": "m-2"}, cost_usd=0 * dollar, unpriced_calls=2)
+        )
+        insert(connected, DeadLetterEncoder(), dead_letter_value(service="api"))
+        insert(connected, AlertEncoder(), make_alert().model_dump_json().encode())
+        insert(connected, CallEncoder(20_000), ipc(priced_calls(3, occurred_at=datetime.now(UTC))))
         yield connected
 
 
-def land(client: Client, landing: Landing, value: bytes) -> None:
-    for insert in landing.land(records([value])).inserts:
+def insert(client: Client, encoder: RowEncoder, value: bytes) -> None:
+    for insert in encoder.encode(records([value])).inserts:
         table = f"{FILLED}.{insert.table}"
         client.raw_insert(table, insert.columns, insert.body, fmt="ArrowStream", settings=INSERT_SETTINGS)
 

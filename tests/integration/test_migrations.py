@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from spendstream.clickhouse.client import ClickHouseSettings, open_client
 from spendstream.clickhouse.migrate import (
     Migration,
     MigrationChanged,
@@ -27,9 +28,8 @@ from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
 from spendstream.schemas.priced import PRICED_SCHEMA
 from spendstream.schemas.rollup import DIMENSIONS
-from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
-from spendstream.sinks.ledger import Ledger
-from spendstream.sinks.rollups import Rollups
+from spendstream.sinks.encoders import CallEncoder
+from spendstream.sinks.rollups import RollupEncoder
 from tests.unit.sinks.make import ipc, priced_calls, records, rollup_value
 
 pytestmark = pytest.mark.clickhouse
@@ -153,8 +153,8 @@ def test_a_migration_of_a_newer_release_is_an_error(client: Client, target: Targ
 
 def test_the_tables_have_a_column_for_all_that_crosses_the_wire(client: Client, target: Target) -> None:
     migrator(client, target).up()
-    (ledger,) = Ledger().land(records([ipc(priced_calls(1))])).inserts
-    (rollups,) = Rollups().land(records([rollup_value()])).inserts
+    (ledger,) = CallEncoder().encode(records([ipc(priced_calls(1))])).inserts
+    (rollups,) = RollupEncoder().encode(records([rollup_value()])).inserts
     assert set(ledger.columns) <= columns(client, target, "calls")
     assert set(rollups.columns) <= columns(client, target, "rollups_1m")
 
@@ -193,7 +193,7 @@ def test_retention_follows_its_setting_up_and_down_again(client: Client, target:
 def test_imported_history_outlives_a_merge_under_retention(client: Client, target: Target) -> None:
     migrator(client, target, calls_days=30).up()
     table = f"{target.database}.calls"
-    (insert,) = Ledger().land(records([ipc(priced_calls(5))])).inserts  # calls of March 2026
+    (insert,) = CallEncoder().encode(records([ipc(priced_calls(5))])).inserts  # calls of March 2026
     client.raw_insert(table, insert.columns, insert.body, fmt="ArrowStream")
     client.command(f"OPTIMIZE TABLE {table} FINAL")
     assert client.command(f"SELECT count() FROM {table}") == 5

@@ -20,7 +20,7 @@ from spendstream.notifiers.base import Messenger
 from spendstream.notifiers.webhook import IDEMPOTENCY_KEY
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import Notifier
-from spendstream.sinks.clickhouse import Backoff
+from spendstream.waiting import Backoff
 from tests.integration.notify_world import World, ids, of_groups, told
 from tests.unit.notifiers.make import make_alert, make_notifier, receiver, until
 

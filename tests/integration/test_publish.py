@@ -15,15 +15,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
 from spendstream.cli.root import run
+from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator
 from spendstream.clickhouse.template import Target
 from spendstream.embedded.broker import EmbeddedBroker
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.kafka.consumer import end_offsets
 from spendstream.kafka.topics import TopicSpec, ensure_topics
 from spendstream.schemas.dead_letter import Reason
-from spendstream.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
-from spendstream.sinks.dead_letters import DeadLetters
-from spendstream.transport.offsets import end_offsets
+from spendstream.sinks.encoders import DeadLetterEncoder
 from tests.unit.sinks.make import dead_letter_value, records
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
@@ -136,13 +136,13 @@ def test_a_topic_that_is_not_there_is_told_and_not_made(
 
 
 @pytest.fixture
-def land(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Client, Callable[[bytes], None]]]:
+def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Client, Callable[[bytes], None]]]:
     with EmbeddedClickHouse(tmp_path) as server, open_client(ClickHouseSettings(server.url)) as client:
         monkeypatch.setenv("CLICKHOUSE_URL", server.url)
         Migrator(client, MigrationSettings(Target("spendstream"))).up()
 
         def insert(*values: bytes) -> None:
-            for one in DeadLetters().land(records(values)).inserts:
+            for one in DeadLetterEncoder().encode(records(values)).inserts:
                 client.raw_insert(
                     f"spendstream.{one.table}", one.columns, one.body, fmt="ArrowStream", settings=INSERT_SETTINGS
                 )
@@ -152,9 +152,9 @@ def land(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Clie
 
 @pytest.mark.clickhouse
 def test_dead_letters_are_listed_published_again_byte_by_byte_and_marked(
-    topic: str, broker: EmbeddedBroker, land: tuple[Client, Callable[..., None]], capsys: pytest.CaptureFixture[str]
+    topic: str, broker: EmbeddedBroker, letters: tuple[Client, Callable[..., None]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client, insert = land
+    client, insert = letters
     raw = b"\xff\x00{ no UTF-8"
     insert(
         dead_letter_value(1, raw, topic=topic, key="YQ=="),

@@ -13,11 +13,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
+from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator
 from spendstream.clickhouse.template import Target
 from spendstream.core.batch import RecordBatch
 from spendstream.core.ledger import ledger_records, ledger_table
-from spendstream.core.meter import MeterRules, PartitionMeter, Taken, new_marker
+from spendstream.core.meter import MeterOutput, MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import write_progress
 from spendstream.core.rollup.record import rollup_record
@@ -29,10 +30,8 @@ from spendstream.reconcile import Report, reconcile
 from spendstream.reconcile.compare import Range
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.base import Landing
-from spendstream.sinks.clickhouse import INSERT_SETTINGS, ClickHouseSettings, open_client
-from spendstream.sinks.ledger import Ledger
-from spendstream.sinks.rollups import Rollups
+from spendstream.sinks.encoders import CallEncoder, RowEncoder
+from spendstream.sinks.rollups import RollupEncoder
 from tests.unit.sinks.make import records
 
 pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(120)]
@@ -74,7 +73,7 @@ def event(number: int, at: datetime) -> dict[str, Any]:
     }
 
 
-def meter(events: Sequence[dict[str, Any]], *, cap: int = 1000) -> Taken:
+def meter(events: Sequence[dict[str, Any]], *, cap: int = 1000) -> MeterOutput:
     """What the meter makes of the events, each recorded an hour after the latest."""
     rules = MeterRules(cardinality_cap=cap, dedupe_horizon_s=1)
     metering = PartitionMeter(new_marker(0, LOG, -1), rules, PriceBook())
@@ -112,21 +111,21 @@ class World:
         specs = [TopicSpec(self.settings.topic(name), 1) for name in topics.ALL]
         await ensure_topics(self.settings.kafka_bootstrap_servers, specs, replication=1)
 
-    def land(self, landing: Landing, values: Sequence[bytes]) -> None:
-        for insert in landing.land(records(values)).inserts:
+    def insert(self, encoder: RowEncoder, values: Sequence[bytes]) -> None:
+        for insert in encoder.encode(records(values)).inserts:
             table = f"{self.settings.clickhouse_database}.{insert.table}"
             self.client.raw_insert(table, insert.columns, insert.body, fmt="ArrowStream", settings=INSERT_SETTINGS)
 
-    def land_ledger(self, taken: Taken) -> None:
+    def insert_ledger(self, taken: MeterOutput) -> None:
         assert taken.calls is not None
         table = ledger_table(taken.calls, partition=0, source_log=LOG)
-        self.land(Ledger(), list(ledger_records(table, 20_000, 900_000)))
+        self.insert(CallEncoder(), list(ledger_records(table, 20_000, 900_000)))
 
-    def land_rollups(self, taken: Taken, *, but: Sequence[int] = ()) -> None:
+    def insert_rollups(self, taken: MeterOutput, *, but: Sequence[int] = ()) -> None:
         values = rollup_values(taken)
-        self.land(Rollups(), [value for number, value in enumerate(values) if number not in but])
+        self.insert(RollupEncoder(), [value for number, value in enumerate(values) if number not in but])
 
-    async def write_kafka(self, taken: Taken, events: int) -> None:
+    async def write_kafka(self, taken: MeterOutput, events: int) -> None:
         """The log's records, the meter's marker and the meter's commit."""
         await self.publish(events)
         producer = AIOKafkaProducer(**self.settings.kafka_client())
@@ -160,7 +159,7 @@ class World:
         return list(self.client.query(sql).named_results())
 
 
-def rollup_values(taken: Taken) -> list[bytes]:
+def rollup_values(taken: MeterOutput) -> list[bytes]:
     return [rollup_record(LOG, 0, MeterRules().dimensions, key, totals)[1] for key, totals in taken.rollups]
 
 
@@ -179,17 +178,17 @@ async def world(broker: EmbeddedBroker, server: EmbeddedClickHouse) -> AsyncIter
 
 
 @pytest.fixture
-async def metered(world: World) -> Taken:
+async def metered(world: World) -> MeterOutput:
     """Everything metered, everything published accounted for; the rollups are up to the test."""
     events = traffic()
     taken = meter(events)
-    world.land_ledger(taken)
+    world.insert_ledger(taken)
     await world.write_kafka(taken, len(events))
     return taken
 
 
-async def test_what_the_meter_wrote_reconciles(world: World, metered: Taken) -> None:
-    world.land_rollups(metered)
+async def test_what_the_meter_wrote_reconciles(world: World, metered: MeterOutput) -> None:
+    world.insert_rollups(metered)
     report = await world.reconcile()
     assert report.ok, report.summary()
     assert [hour.ledger.calls for hour in report.hours] == [243, 1]
@@ -198,12 +197,14 @@ async def test_what_the_meter_wrote_reconciles(world: World, metered: Taken) -> 
     assert counters["late"] == counters["corrections"] == 1
 
 
-async def test_a_missing_rollup_is_found_and_repaired_as_the_meter_had_written_it(world: World, metered: Taken) -> None:
-    world.land_rollups(metered)
+async def test_a_missing_rollup_is_found_and_repaired_as_the_meter_had_written_it(
+    world: World, metered: MeterOutput
+) -> None:
+    world.insert_rollups(metered)
     as_metered = world.rollups()
     world.client.command(f"TRUNCATE TABLE {world.settings.clickhouse_database}.rollups_1m")
     corrected = next(i for i, (key, _) in enumerate(metered.rollups) if key.block >= 0)
-    world.land_rollups(metered, but=(0, 5, corrected))
+    world.insert_rollups(metered, but=(0, 5, corrected))
 
     found = await world.reconcile()
     assert not found.ok
@@ -217,7 +218,7 @@ async def test_a_missing_rollup_is_found_and_repaired_as_the_meter_had_written_i
     assert not repaired.ok
     assert "not final" in repaired.notes[-1]
 
-    world.land(Rollups(), [rollup_values(metered)[corrected]])
+    world.insert(RollupEncoder(), [rollup_values(metered)[corrected]])
     assert (await world.reconcile()).ok
     assert world.rollups() == as_metered
 
@@ -229,8 +230,8 @@ async def test_dear_calls_are_repaired_into_the_rows_that_the_meter_keeps_them_i
     for number, tokens in ((3, 30_000), (4, 1_000_000), (5, 100_000_000), (-1, 100_000_000)):
         events[number] = {**events[number], **dear, "input_tokens": tokens, "cache_read_tokens": 0}
     taken = meter(events)
-    world.land_ledger(taken)
-    world.land_rollups(taken)
+    world.insert_ledger(taken)
+    world.insert_rollups(taken)
     await world.write_kafka(taken, len(events))
     as_metered = world.rollups()
     assert {key.block for key, _ in taken.rollups} == {-1, -2, -1 - (3 * 5 + 2), -1 - (3 * (len(events) - 1) + 2)}
@@ -245,8 +246,8 @@ async def test_an_event_counted_twice_is_found_and_repaired_and_stays_repaired(w
     events = traffic()
     events.insert(-2, events[TWICE])  # again, beyond the dedupe horizon
     taken = meter(events)
-    world.land_ledger(taken)
-    world.land_rollups(taken)
+    world.insert_ledger(taken)
+    world.insert_rollups(taken)
     await world.write_kafka(taken, len(events))
 
     found = await world.reconcile()
@@ -259,15 +260,17 @@ async def test_an_event_counted_twice_is_found_and_repaired_and_stays_repaired(w
     assert (repaired.repaired_rows, repaired.repaired_minutes) == (1, 1)
     assert [hour.status for hour in repaired.hours] == ["repaired", "ok"]
 
-    world.land_rollups(taken)  # a sink inserts the same totals once more
+    world.insert_rollups(taken)  # a sink inserts the same totals once more
     assert (await world.reconcile()).ok
 
 
-async def test_a_total_that_no_call_of_the_ledger_stands_for_becomes_nothing(world: World, metered: Taken) -> None:
-    world.land_rollups(metered)
+async def test_a_total_that_no_call_of_the_ledger_stands_for_becomes_nothing(
+    world: World, metered: MeterOutput
+) -> None:
+    world.insert_rollups(metered)
     stray = json.loads(rollup_values(metered)[0])
     stray["dimensions"]["service"] = "nobody's"
-    world.land(Rollups(), [json.dumps(stray).encode()])
+    world.insert(RollupEncoder(), [json.dumps(stray).encode()])
     assert not (await world.reconcile()).ok
     assert (await world.reconcile(repair=True)).ok
     assert not [row for row in world.rollups() if row["service"] == "nobody's"]
@@ -276,13 +279,13 @@ async def test_a_total_that_no_call_of_the_ledger_stands_for_becomes_nothing(wor
 async def test_beyond_the_cardinality_cap_the_shared_row_takes_what_is_missing(world: World) -> None:
     events = traffic()
     taken = meter(events, cap=2)
-    world.land_ledger(taken)
+    world.insert_ledger(taken)
     shared = next(i for i, (key, _) in enumerate(taken.rollups) if key.dimensions[0] == "__other__")
-    world.land_rollups(taken)
+    world.insert_rollups(taken)
     short = json.loads(rollup_values(taken)[shared])
     short["calls"] -= 1
     short["through_offset"] += 1
-    world.land(Rollups(), [json.dumps(short).encode()])
+    world.insert(RollupEncoder(), [json.dumps(short).encode()])
     await world.write_kafka(taken, len(events))
     assert not (await world.reconcile()).ok
     repaired = await world.reconcile(repair=True)
@@ -290,17 +293,17 @@ async def test_beyond_the_cardinality_cap_the_shared_row_takes_what_is_missing(w
     assert repaired.repaired_rows == 1
 
 
-async def test_an_open_minute_is_left_to_the_meter(world: World, metered: Taken) -> None:
+async def test_an_open_minute_is_left_to_the_meter(world: World, metered: MeterOutput) -> None:
     last = next(i for i, (key, _) in enumerate(metered.rollups) if key.minute_us == epoch_us(NOON + timedelta(hours=1)))
-    world.land_rollups(metered, but=(last,))
+    world.insert_rollups(metered, but=(last,))
     report = await world.reconcile(repair=True)
     assert not report.ok
     assert report.repaired_rows == 0
     assert [hour.status for hour in report.hours] == ["ok", "open"]
 
 
-async def test_an_hour_whose_calls_are_gone_keeps_its_rollups(world: World, metered: Taken) -> None:
-    world.land_rollups(metered)
+async def test_an_hour_whose_calls_are_gone_keeps_its_rollups(world: World, metered: MeterOutput) -> None:
+    world.insert_rollups(metered)
     before = world.rollups()
     world.client.command(f"TRUNCATE TABLE {world.settings.clickhouse_database}.calls")
     report = await world.reconcile(repair=True)
@@ -309,8 +312,8 @@ async def test_an_hour_whose_calls_are_gone_keeps_its_rollups(world: World, mete
     assert world.rollups() == before
 
 
-async def test_what_is_published_and_not_metered_is_not_drained(world: World, metered: Taken) -> None:
-    world.land_rollups(metered)
+async def test_what_is_published_and_not_metered_is_not_drained(world: World, metered: MeterOutput) -> None:
+    world.insert_rollups(metered)
     await world.publish(3)
     report = await world.reconcile()
     assert (report.ok, report.is_drained) == (False, False)

@@ -11,8 +11,7 @@ import pytest
 
 from spendstream.cli.root import run
 from spendstream.embedded.broker import EmbeddedBroker
-from spendstream.kafka.layout import topic_specs
-from spendstream.kafka.topics import ensure_topics
+from spendstream.kafka.topics import ensure_topics, topic_specs
 from spendstream.settings import Settings
 from tests.kafka.server import LocalKafka
 

@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from spendstream.clickhouse.client import ClickHouseSettings, open_client
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
-from spendstream.sinks.base import Landing
-from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
-from spendstream.sinks.dead_letters import DeadLetters
-from spendstream.sinks.errors import InsertRejected, NotMigrated
-from spendstream.sinks.ledger import Ledger
-from spendstream.sinks.rollups import Rollups
+from spendstream.sinks.encoders import CallEncoder, DeadLetterEncoder, RowEncoder
+from spendstream.sinks.rollups import RollupEncoder
+from spendstream.sinks.writer import InsertRejected, NotMigrated
 from tests.faults.proxy import Fault, FaultProxy
 from tests.integration.sink_world import SESSION_S, World, calls_values, count_calls, running
 from tests.kafka.server import LocalKafka
@@ -54,7 +52,7 @@ async def test_priced_calls_arrive_whole_and_exact(world: World) -> None:
     values, count, cost = calls_values(streams=30, rows=20)
     large, large_count, large_cost = calls_values(streams=3, rows=400, seed=2)
     await world.publish([*values, *large])
-    async with running(world.sink(Ledger(max_rows=100))):
+    async with running(world.sink(CallEncoder(max_rows=100))):
         await world.drained()
     assert world.ledger() == (count + large_count, cost + large_cost)
 
@@ -69,27 +67,27 @@ async def test_rollups_arrive_exact_and_the_last_total_of_each_stays(world: Worl
         values.append(rollup_value(through, dimensions={"service": "api", "team": team}, cost_usd=latest[team]))
     draw.shuffle(values)  # a worker that lost its partition may publish an older total after a newer one
     await world.publish([*values, None])
-    async with running(world.sink(Rollups())):
+    async with running(world.sink(RollupEncoder())):
         await world.drained()
     assert dict(world.rows("SELECT team, cost_usd FROM {db}.spend_1m")) == latest
     assert world.rows("SELECT sum(cost_usd) FROM {db}.spend_1d") == [(sum(latest.values()),)]
 
 
 @pytest.mark.parametrize(
-    ("landing", "good"),
+    ("encoder", "good"),
     [
-        (Ledger(), ipc(priced_calls(1))),
-        (Rollups(), rollup_value()),
-        (DeadLetters(), dead_letter_value(source_log="good")),
+        (CallEncoder(), ipc(priced_calls(1))),
+        (RollupEncoder(), rollup_value()),
+        (DeadLetterEncoder(), dead_letter_value(source_log="good")),
     ],
     ids=["ledger", "rollups", "dead letters"],
 )
 async def test_a_record_that_is_no_row_is_kept_and_its_neighbours_arrive(
-    world: World, landing: Landing, good: bytes
+    world: World, encoder: RowEncoder, good: bytes
 ) -> None:
     noise = [b"", b"\xff\x00\xfe", b'{"a": 1}', b"x" * 100_000]
     await world.publish([*noise, good, *noise])
-    async with running(world.sink(landing)):
+    async with running(world.sink(encoder)):
         await world.drained()
     letters = world.rows(f"SELECT original FROM {{db}}.dead_letters_v WHERE topic = '{world.topic}'")
     assert len(letters) == world.seen.bad == 8
@@ -114,7 +112,7 @@ async def test_nothing_is_lost_or_doubled_by(kafka_world: World, proxy: FaultPro
     proxy.script([fault] * 6)
     values, count, cost = calls_values(streams=12, rows=10)
     await world.publish(values)
-    async with running(world.sink(Ledger(max_rows=20), max_records=3)):
+    async with running(world.sink(CallEncoder(max_rows=20), max_records=3)):
         await world.drained()
     assert world.ledger() == (count, cost)
     assert proxy.inserts > 6
@@ -125,7 +123,7 @@ async def test_faults_of_all_kinds_in_any_order_change_no_sum(world: World, prox
     proxy.script(draw.choices([*FAULTS, Fault.NONE], k=60))
     values, count, cost = calls_values(streams=60, rows=7)
     await world.publish(values)
-    async with running(world.sink(Ledger(max_rows=20), max_records=4)):
+    async with running(world.sink(CallEncoder(max_rows=20), max_records=4)):
         await world.drained()
     assert world.ledger() == (count, cost)
     assert world.seen.failures > 10
@@ -139,7 +137,7 @@ async def test_an_answer_that_never_comes_is_given_up_and_the_insert_repeated(
     proxy.script([Fault.HANG_AFTER] * 2)
     values, count, cost = calls_values(streams=3, rows=10)
     await world.publish(values)
-    async with running(world.sink(Ledger())):
+    async with running(world.sink(CallEncoder())):
         await world.drained()
     assert world.ledger() == (count, cost)
     assert proxy.written >= 3
@@ -154,9 +152,9 @@ async def test_while_clickhouse_is_away_nothing_is_committed_the_group_keeps_its
     proxy.refuse()
     other = World(type("At", (), {"bootstrap": away.bootstrap}), away.client, server.url)
     other.topic, other.database = away.topic, away.database
-    sink = away.sink(Ledger(), max_records=5)
+    sink = away.sink(CallEncoder(), max_records=5)
     assignments = count_calls(sink, "_assigned")
-    async with running(sink, other.sink(Ledger())):
+    async with running(sink, other.sink(CallEncoder())):
         await other.drained()
         assert away.ledger() == (count, cost)  # by the other sink, which is not held up
         await asyncio.sleep(2 * SESSION_S)
@@ -176,7 +174,7 @@ async def test_a_clickhouse_that_is_killed_again_and_again_ends_with_every_row_o
     with EmbeddedClickHouse(tmp_path / "clickhouse") as server:
         world = World(real_kafka, open_client(ClickHouseSettings(server.url)), server.url)
         await world.create()
-        async with running(world.sink(Ledger(max_rows=30), max_records=3)):
+        async with running(world.sink(CallEncoder(max_rows=30), max_records=3)):
             for start in range(0, 90, 30):
                 await world.publish(values[start : start + 30])
                 await asyncio.sleep(0.15)
@@ -194,8 +192,8 @@ async def test_a_member_that_is_lost_is_replaced_and_every_row_counts_once(
     proxy.default = Fault.SLOW
     values, count, cost = calls_values(streams=60, rows=5)
     await world.publish(values[:30])
-    lost = asyncio.create_task(world.sink(Ledger(), max_records=2).run())
-    async with running(world.sink(Ledger(), max_records=2)):
+    lost = asyncio.create_task(world.sink(CallEncoder(), max_records=2).run())
+    async with running(world.sink(CallEncoder(), max_records=2)):
         await asyncio.sleep(SESSION_S)
         lost.cancel()  # in the middle of an insert that it will not commit
         await asyncio.wait({lost})
@@ -211,12 +209,12 @@ async def test_a_sink_that_starts_anew_repeats_what_was_not_committed(kafka_worl
     proxy.script([Fault.HANG_AFTER])
     values, count, cost = calls_values(streams=6, rows=10)
     await world.publish(values)
-    async with running(world.sink(Ledger())):
+    async with running(world.sink(CallEncoder())):
         async with asyncio.timeout(20):
             while not proxy.written:  # noqa: ASYNC110 - a thread sets it
                 await asyncio.sleep(0.05)
     assert set((await world.committed()).values()) == {0}
-    async with running(world.sink(Ledger())):
+    async with running(world.sink(CallEncoder())):
         await world.drained()
     assert world.ledger() == (count, cost)
     assert world.rows("SELECT count() FROM {db}.calls")[0][0] > count, "the insert was repeated, or this shows nothing"
@@ -224,7 +222,7 @@ async def test_a_sink_that_starts_anew_repeats_what_was_not_committed(kafka_worl
 
 async def refused(world: World, error: type[InsertRejected], match: str) -> None:
     with pytest.raises(error, match=match):
-        await asyncio.wait_for(world.sink(Ledger()).run(), 20)
+        await asyncio.wait_for(world.sink(CallEncoder()).run(), 20)
     assert set((await world.committed()).values()) == {0}
 
 
@@ -237,7 +235,7 @@ async def test_without_tables_the_sink_says_what_to_run_and_goes_on_once_that_wa
     await world.publish(values)
     await refused(world, NotMigrated, "spendstream migrate")
     world.migrate()
-    async with running(world.sink(Ledger())):
+    async with running(world.sink(CallEncoder())):
         await world.drained()
     assert world.ledger() == (count, cost)
 
@@ -248,6 +246,6 @@ async def test_a_table_that_does_not_fit_stops_the_sink_with_the_servers_words(k
     kafka_world.client.command(f"ALTER TABLE {kafka_world.database}.calls RENAME COLUMN tags TO labels")
     await refused(kafka_world, InsertRejected, "tags")
     kafka_world.client.command(f"ALTER TABLE {kafka_world.database}.calls RENAME COLUMN labels TO tags")
-    async with running(kafka_world.sink(Ledger())):
+    async with running(kafka_world.sink(CallEncoder())):
         await kafka_world.drained()
     assert kafka_world.ledger() == (count, cost)

@@ -12,6 +12,7 @@ from spendstream import alerting
 from spendstream.alerting import Alerting
 from spendstream.metrics import Metrics
 from spendstream.settings import Settings
+from spendstream.waiting import Backoff
 from spendstream.watches import WatchesError
 
 WATCHES = "watches: [{name: %s, rule: {kind: anomaly}}]"
@@ -45,7 +46,7 @@ class FakeAgent:
 def agent(monkeypatch: pytest.MonkeyPatch) -> type[FakeAgent]:
     kind = type("Agent", (FakeAgent,), {"made": 0, "failing": 0})
     monkeypatch.setattr(alerting, "DetectAgent", kind)
-    monkeypatch.setattr(alerting, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(alerting, "RESTARTS", Backoff(0.01, 0.1))
     monkeypatch.setattr(alerting, "LOOKED_AT_EVERY_S", 0.01)
     return kind
 
@@ -60,7 +61,7 @@ async def until(what: Any) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_an_agent_that_fails_is_begun_anew_and_counted(agent: type[FakeAgent]) -> None:
+async def test_an_agent_that_fails_is_restarted_and_counted(agent: type[FakeAgent]) -> None:
     agent.failing = 3
     metrics = Metrics()
     running = Alerting(settings(), metrics)
@@ -74,7 +75,7 @@ async def test_an_agent_that_fails_is_begun_anew_and_counted(agent: type[FakeAge
 
 
 async def test_stopping_ends_a_pause_after_a_failure(agent: type[FakeAgent], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerting, "_FIRST_PAUSE_S", 3600)
+    monkeypatch.setattr(alerting, "RESTARTS", Backoff(3600, 3600))
     agent.failing = 10**6
     running = Alerting(settings(), Metrics())
     tasks = running.tasks()

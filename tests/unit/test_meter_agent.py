@@ -72,7 +72,7 @@ class Flusher:
     async def flush(self, meter: PartitionMeter, taken: Any, at_rest: Any, commit: Any) -> None:
         self.written.append(0 if taken.calls is None else taken.calls.height)
         async with at_rest:
-            meter.settled(meter.rollups_written(taken, 0), 0)
+            meter.mark_durable(meter.rollups_written(taken, 0), 0)
         await commit()
 
 

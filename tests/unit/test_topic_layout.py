@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spendstream.kafka.layout import topic_specs
+from spendstream.kafka.topics import topic_specs
 from spendstream.schemas import topics
 from spendstream.settings import Settings
 

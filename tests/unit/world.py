@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import (
+    MeterOutput,
     MeterRules,
     PartitionMeter,
     Rejected,
     Rerouted,
-    Taken,
     new_marker,
     newest_marker,
     restore,
@@ -68,7 +68,7 @@ class World:
             rollups.append((offset, *found))
         return restore(LOG, records, rollups, self.rules, self.book)
 
-    def write_calls(self, taken: Taken, share: float = 1.0) -> None:
+    def write_calls(self, taken: MeterOutput, share: float = 1.0) -> None:
         if taken.calls is not None:
             table = ledger_table(taken.calls, partition=0, source_log=LOG)
             table = table.slice(0, int(table.num_rows * share))
@@ -81,14 +81,14 @@ class World:
         for rerouted in taken.rerouted[: int(len(taken.rerouted) * share)]:
             self.rerouted[rerouted.offset] = rerouted
 
-    def write_rollups(self, taken: Taken, share: float = 1.0) -> int | None:
+    def write_rollups(self, taken: MeterOutput, share: float = 1.0) -> int | None:
         """Append rollups and return the offset of the first, as the broker does."""
         first = len(self.rollups)
         for key, totals in taken.rollups[: int(len(taken.rollups) * share)]:
             self.rollups.append(rollup_record(LOG, 0, self.rules.dimensions, key, totals)[1])
         return first if taken.rollups else None
 
-    def flush(self, meter: PartitionMeter, taken: Taken, crash: str | None) -> ProgressRecord:
+    def flush(self, meter: PartitionMeter, taken: MeterOutput, crash: str | None) -> ProgressRecord:
         """Write in the order of ``spendstream.state.flush``, and die where told to."""
         if crash == "priced lost":
             raise Crash
@@ -100,7 +100,7 @@ class World:
             raise Crash
         progress = meter.rollups_written(taken, offset)
         self.progress.append(write_progress(progress))
-        meter.settled(progress, len(self.progress) - 1)
+        meter.mark_durable(progress, len(self.progress) - 1)
         if crash == "commit lost":
             raise Crash
         self.committed = progress.marker.through_offset + 1

@@ -20,15 +20,14 @@ from spendstream.agents.detect_seed import Seeder
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.reading import RollupRecord
 from spendstream.core.timestamps import US
+from spendstream.kafka.consumer import membership, partitions_of
+from spendstream.kafka.producer import AckedProducer, Record
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.schemas.alert import Alert, Silence
 from spendstream.schemas.watch import Watches
 from spendstream.settings import Settings
-from spendstream.state.producer import AckedProducer, Record
 from spendstream.state.snapshots import PARTITION, SnapshotStore, copied, read_all
-from spendstream.transport.membership import membership
-from spendstream.transport.offsets import partitions_of
 
 log = structlog.get_logger(__name__)
 

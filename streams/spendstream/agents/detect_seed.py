@@ -18,15 +18,15 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.seeding import History, Seeding
 from spendstream.core.timestamps import MINUTE_US
+from spendstream.kafka.consumer import end_offsets
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.clickhouse import Backoff, ClickHouseSettings, open_client
-from spendstream.sinks.threads import in_thread
 from spendstream.state.spend_history import SpendHistory
-from spendstream.transport.offsets import end_offsets
+from spendstream.waiting import Backoff, in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ class Seeder:
         self._between_steps = between_steps
         self._in_writer = in_writer
         self._stand = stand
-        self._backoff = backoff or Backoff(first_s=0.5, longest_s=30.0)
+        self._backoff = backoff or Backoff(first_s=0.5, max_s=30.0)
         self._topic = settings.topic(topics.ROLLUP)
 
     async def run(self) -> None:
@@ -175,7 +175,7 @@ class Seeder:
 
     async def _answers(self) -> None:
         def ask() -> None:
-            with open_client(self._clickhouse()) as client:
+            with open_client(clickhouse_settings(self._settings)) as client:
                 client.query(f"SELECT 1 FROM `{self._settings.clickhouse_database}`.rollups_1m LIMIT 1")
 
         async with asyncio.timeout(READ_WITHIN_S):
@@ -185,18 +185,10 @@ class Seeder:
         until_us -= until_us % MINUTE_US
 
         def read() -> History:
-            with open_client(self._clickhouse()) as client:
+            with open_client(clickhouse_settings(self._settings)) as client:
                 if self._settings.clickhouse_cluster:  # a quorum acknowledged the rows, perhaps without this replica
                     client.command(f"SYSTEM SYNC REPLICA `{self._settings.clickhouse_database}`.rollups_1m")
                 return SpendHistory(client, self._settings.clickhouse_database).read(seeding, until_us)
 
         async with asyncio.timeout(READ_WITHIN_S):
             return await in_thread(read, "seed-read")
-
-    def _clickhouse(self) -> ClickHouseSettings:
-        return ClickHouseSettings(
-            url=self._settings.clickhouse_url,
-            user=self._settings.clickhouse_user,
-            password=self._settings.clickhouse_password,
-            database=self._settings.clickhouse_database,
-        )

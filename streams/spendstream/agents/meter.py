@@ -202,15 +202,15 @@ class MeterAgent:
                     # Read again after a crash between marker and commit: durable before, but no flush would commit it.
                     self._ack(lease, events)
                     return
-                taken = lease.meter.take()
+                output = lease.meter.take()
             started = time.perf_counter()
 
             async def commit() -> None:
                 self._ack(lease, events)
 
-            await self._flusher.flush(lease.meter, taken, lease.absorbing, commit)
+            await self._flusher.flush(lease.meter, output, lease.absorbing, commit)
             async with lease.absorbing:
-                self._report(lease, len(taken.rollups), time.perf_counter() - started)
+                self._report(lease, len(output.rollups), time.perf_counter() - started)
 
     def _ack(self, lease: _Lease, events: Sequence[EventT[Any]]) -> None:
         if self._leases.get(lease.meter.marker.partition) is lease:

@@ -18,7 +18,7 @@ from spendstream.notifiers.delivery import NotifyMetrics
 from spendstream.schemas import topics
 from spendstream.schemas.watch import Notifier
 from spendstream.settings import Settings
-from spendstream.sinks.clickhouse import Backoff
+from spendstream.waiting import Backoff
 
 log = structlog.get_logger(__name__)
 

@@ -20,13 +20,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, UnknownMemberIdError
 from pydantic import ValidationError
 
+from spendstream.kafka.consumer import high_watermarks, membership, partitions_of
 from spendstream.notifiers.base import Messenger, NotifierError
 from spendstream.notifiers.delivery import Delivery, NotificationQueue, NotifyMetrics, OffsetTracker, QueuedAlert
-from spendstream.pause import pause
 from spendstream.schemas.alert import Alert
-from spendstream.sinks.clickhouse import Backoff
-from spendstream.transport.membership import membership
-from spendstream.transport.offsets import high_watermarks, partitions_of
+from spendstream.waiting import Backoff, sleep_unless_stopped
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +87,7 @@ class Channel(ConsumerRebalanceListener):
                 except (KafkaError, IllegalStateError, OSError) as error:
                     # A connection's own message holds the broker's address, but no secret.
                     self._log.warning("notify.kafka_failed", error=" ".join(str(error).split()))
-                    await pause(_RETRY_S, self._stopping)
+                    await sleep_unless_stopped(_RETRY_S, self._stopping)
         finally:
             await self._messenger.close()
             self._stopped.set()
@@ -133,7 +131,7 @@ class Channel(ConsumerRebalanceListener):
     async def _poll(self, consumer: Any) -> Mapping[TopicPartition, Sequence[Any]]:
         """Return new records, or nothing once a batch is due or half a second has passed."""
         if len(self._queue) >= _MAX_QUEUED:
-            await pause(_IDLE_POLL_S, self._stopping)
+            await sleep_unless_stopped(_IDLE_POLL_S, self._stopping)
             return {}
         now = self._clock()
         due = self._queue.next_due_s(now, self._under_way)
@@ -309,5 +307,5 @@ async def _partitions(kafka: Mapping[str, Any], topic: str, stopping: asyncio.Ev
         if not is_logged:
             log.warning("notify.topic_missing", topic=topic, fix="spendstream topics")
         is_logged = True
-        await pause(_RETRY_S, stopping)
+        await sleep_unless_stopped(_RETRY_S, stopping)
     return []

@@ -167,8 +167,7 @@ def _history(
 ) -> tuple[Feed, Watches]:
     from spendstream.backtest.history import HistoryFeed
     from spendstream.cli.environment import load_settings
-    from spendstream.sinks.clickhouse import open_client
-    from spendstream.worker import clickhouse_settings
+    from spendstream.clickhouse.client import clickhouse_settings, open_client
 
     settings = load_settings()
     dimensions = settings.meter_dimensions

@@ -11,13 +11,12 @@ import typer
 
 from spendstream.cli.console import echo_json, err, out, refuse, table
 from spendstream.cli.environment import load_settings
+from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.deadletters import Filter, Letter, find, mark_replayed
 from spendstream.deadletters import replay as publish_again
 from spendstream.schemas import topics
 from spendstream.schemas.dead_letter import Reason
 from spendstream.settings import Settings
-from spendstream.sinks.clickhouse import open_client
-from spendstream.worker import clickhouse_settings
 
 _SHOWN_CHARACTERS = 120
 

@@ -18,6 +18,7 @@ import typer
 import spendstream.demo
 from spendstream.cli.console import err, out, silence_libraries
 from spendstream.cli.environment import embedded_stack
+from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.demo.alert_view import incident_lines, incident_table, transition_lines
 from spendstream.demo.incidents import Incident, Kind
 from spendstream.demo.live_view import line, picture, spend_table
@@ -30,8 +31,6 @@ from spendstream.drain import drain
 from spendstream.embedded.process import ManagedProcess
 from spendstream.errors import SpendstreamError
 from spendstream.settings import Settings
-from spendstream.sinks.clickhouse import open_client
-from spendstream.worker import clickhouse_settings
 
 if TYPE_CHECKING:
     from spendstream.embedded.stack import EmbeddedStack

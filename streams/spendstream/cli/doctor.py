@@ -23,16 +23,15 @@ from spendstream.cli import environment
 from spendstream.cli.console import echo_json, out, silence_libraries
 from spendstream.cli.failures import explain, one_line
 from spendstream.cli.topics import check_topics
+from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.clickhouse.layout import migration_settings
 from spendstream.clickhouse.migrate import Migrator
 from spendstream.core.pricing import PriceBook, RateCardError
 from spendstream.drain import drain
-from spendstream.kafka.layout import topic_specs
+from spendstream.kafka.topics import SINK_GROUPS, topic_specs
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.clickhouse import open_client
 from spendstream.watches import WatchesError, load_watches
-from spendstream.worker import SINK_GROUPS, clickhouse_settings
 
 State = Literal["ok", "warning", "failed"]
 

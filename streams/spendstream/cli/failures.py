@@ -54,7 +54,7 @@ def _setting(location: tuple[int | str, ...], message: str, value: object) -> st
 
 
 def _clickhouse(error: "ClickHouseError") -> str:
-    from spendstream.sinks.errors import NO_SUCH_TABLE, error_code
+    from spendstream.sinks.writer import NO_SUCH_TABLE, error_code
 
     code = error_code(error)
     if code is None:

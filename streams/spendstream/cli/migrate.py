@@ -6,10 +6,9 @@ import typer
 
 from spendstream.cli.console import out, table
 from spendstream.cli.environment import load_settings
+from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.clickhouse.layout import migration_settings
 from spendstream.clickhouse.migrate import Migration, MigrationStatus, Migrator
-from spendstream.sinks.clickhouse import open_client
-from spendstream.worker import clickhouse_settings
 
 
 def migrate(

@@ -6,8 +6,7 @@ import typer
 
 from spendstream.cli.console import echo_json, out, table
 from spendstream.cli.environment import load_settings
-from spendstream.sinks.clickhouse import open_client
-from spendstream.worker import clickhouse_settings
+from spendstream.clickhouse.client import clickhouse_settings, open_client
 
 
 def query(

@@ -8,8 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from spendstream.cli.console import out, silence_libraries, table
 from spendstream.cli.environment import load_settings
-from spendstream.kafka.layout import topic_specs
-from spendstream.kafka.topics import TopicReport, TopicSpec, ensure_topics
+from spendstream.kafka.topics import TopicReport, TopicSpec, ensure_topics, topic_specs
 from spendstream.settings import Settings
 
 

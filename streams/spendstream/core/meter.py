@@ -1,7 +1,7 @@
 """The meter of one source partition: decode, judge, dedupe, price, roll up. Pure: a function of the log alone.
 
 Nothing here waits or writes. ``absorb`` takes fetch batches in offset order; ``take`` hands over what they amount
-to since the last take; once all of that is acknowledged, ``settled`` lets go of what no replay can need.
+to since the last take; once all of that is acknowledged, ``mark_durable`` lets go of what no replay can need.
 """
 
 import dataclasses
@@ -66,7 +66,7 @@ class Rerouted:
 
 
 @dataclass(frozen=True)
-class Taken:
+class MeterOutput:
     """What the batches since the last take amount to. All is to be acknowledged before ``progress`` is written."""
 
     calls: pl.DataFrame | None
@@ -277,8 +277,8 @@ class PartitionMeter:
             pl.lit(epoch_us(now), dtype=pl.Int64).alias("priced_at_us"),
         )
 
-    def take(self) -> Taken:
-        """Hand over everything since the last take. Call ``settled`` with its progress once it is durable."""
+    def take(self) -> MeterOutput:
+        """Hand over everything since the last take. Call ``mark_durable`` with its progress once it is durable."""
         pending, self._pending = self._pending, _Pending()
         first = self._through + 1 if pending.first_offset is None else pending.first_offset
         marker = self._marker.model_copy(
@@ -292,7 +292,7 @@ class PartitionMeter:
                 "id_segments": [],
             }
         )
-        return Taken(
+        return MeterOutput(
             calls=pl.concat(pending.calls) if pending.calls else None,
             rollups=self.aggregates.take_dirty(),
             rejected=pending.rejected,
@@ -304,21 +304,21 @@ class PartitionMeter:
             ),
         )
 
-    def rollups_written(self, taken: Taken, rollup_offset: int | None) -> ProgressRecord:
+    def rollups_written(self, output: MeterOutput, rollup_offset: int | None) -> ProgressRecord:
         """Return the progress to write, now that the rollups are acknowledged and the first stands at an offset."""
         if rollup_offset is not None:
-            self._rollup_end = rollup_offset + len(taken.rollups)
-            self.aggregates.written_from([key for key, _ in taken.rollups], rollup_offset)
+            self._rollup_end = rollup_offset + len(output.rollups)
+            self.aggregates.written_from([key for key, _ in output.rollups], rollup_offset)
         needed = self.aggregates.rollups_from()
-        marker = taken.progress.marker.model_copy(
+        marker = output.progress.marker.model_copy(
             update={
                 "rollups_from": self._rollup_end if needed is None else needed,
                 "ids_from": min(self._ids_from.values(), default=self._progress_end),
             }
         )
-        return ProgressRecord(marker, taken.progress.ids, taken.progress.generations)
+        return ProgressRecord(marker, output.progress.ids, output.progress.generations)
 
-    def settled(self, progress: ProgressRecord, offset: int) -> int:
+    def mark_durable(self, progress: ProgressRecord, offset: int) -> int:
         """Let go of what no replay from the durable marker can need. Returns how many aggregates were evicted.
 
         ``offset``: where the progress record stands in the progress topic.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spendstream.deadletters.store import Letter
-from spendstream.state.producer import AckedProducer, Record
+from spendstream.kafka.producer import AckedProducer, Record
 
 
 async def replay(client: Mapping[str, Any], topic: str, letters: Sequence[Letter]) -> None:

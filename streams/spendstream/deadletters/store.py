@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from spendstream.sinks.clickhouse import INSERT_SETTINGS
-from spendstream.sinks.dead_letters import TABLE
+from spendstream.clickhouse.client import INSERT_SETTINGS
+from spendstream.sinks.encoders import DEAD_LETTERS
 
 _TEXT: Final = ("topic", "source_log", "reason", "field", "message", "event_id", "service")
 _BYTES: Final = ("key", "original")
@@ -59,7 +59,7 @@ def find(client: Any, database: str, wanted: Filter) -> list[Letter]:
         f"lower(hex({name})) AS {name}_hex" if name in _BYTES else name for name in _COLUMNS
     )  # bytes that are no UTF-8 come through as text
     sql = (
-        f"SELECT {columns} FROM {database}.{TABLE} FINAL WHERE {' AND '.join(conditions)} "
+        f"SELECT {columns} FROM {database}.{DEAD_LETTERS} FINAL WHERE {' AND '.join(conditions)} "
         f"ORDER BY recorded_at DESC, partition, offset DESC{limit}"
     )
     parameters = {"topic": wanted.topic, "reason": wanted.reason or "", "service": wanted.service or ""}
@@ -72,7 +72,7 @@ def mark_replayed(client: Any, database: str, letters: Sequence[Letter], at: dat
         return
     rows = [[getattr(letter, name) if name != "replayed_at" else at for name in _COLUMNS] for letter in letters]
     client.insert(
-        f"{database}.{TABLE}",
+        f"{database}.{DEAD_LETTERS}",
         rows,
         column_names=_COLUMNS,
         column_type_names=[_type(name) for name in _COLUMNS],

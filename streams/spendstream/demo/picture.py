@@ -16,10 +16,10 @@ from typing import Final
 
 from rich.console import Console
 
+from spendstream.clickhouse.client import ClickHouseSettings, open_client
 from spendstream.demo.live_view import picture
 from spendstream.demo.publisher import read_status
 from spendstream.demo.snapshot import Snapshot, read_snapshot
-from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
 
 TARGET: Final = Path(__file__).parents[3] / "docs" / "demo.svg"
 _COLUMNS: Final = 130

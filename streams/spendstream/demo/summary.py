@@ -10,10 +10,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from spendstream.core.money import exact_dollars
 from spendstream.core.progress import read_progress
 from spendstream.demo.publisher import PublisherStatus
+from spendstream.kafka.consumer import high_watermarks
 from spendstream.schemas import topics
 from spendstream.schemas.progress import Counters
 from spendstream.settings import Settings
-from spendstream.transport.offsets import high_watermarks
 
 _READ_TIMEOUT_MS: Final = 5_000
 

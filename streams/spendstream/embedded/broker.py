@@ -4,7 +4,7 @@ Everything particular to it is here. What differs from Apache Kafka, and matters
 
 - Nothing survives the process: after `stop()` or `kill()` topics, records and committed offsets are gone.
 - Asked for the end of a partition, it answers the *first* offset of the last batch, plus one. The high watermark in a
-  fetch's answer is right: `spendstream.transport.offsets.end_offsets` asks that, on any broker.
+  fetch's answer is right: `spendstream.kafka.consumer.end_offsets` asks that, on any broker.
 - Topic settings are kept but not acted on: no retention, no compaction, no size limit, no `LogAppendTime`.
 - Metadata asked for by name creates the topic, with 4 partitions.
 - A group's first join, and each rebalance, waits half of the session timeout.

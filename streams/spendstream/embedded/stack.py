@@ -22,24 +22,22 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 from urllib.request import urlopen
 
+from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.clickhouse.layout import migration_settings
 from spendstream.clickhouse.migrate import Migrator
 from spendstream.embedded.broker import EmbeddedBroker
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.embedded.process import ManagedProcess
 from spendstream.errors import SpendstreamError
-from spendstream.kafka.layout import topic_specs
 from spendstream.kafka.ports import LOOPBACK, lasting_port
-from spendstream.kafka.topics import ensure_topics
+from spendstream.kafka.topics import ensure_topics, topic_specs
 from spendstream.settings import Settings
-from spendstream.sinks.clickhouse import open_client
-from spendstream.worker import clickhouse_settings
+from spendstream.waiting import Backoff
 
 SESSION_TIMEOUT_S: Final = 3.0
 """The embedded broker lets a group's first member wait half of this."""
 
-RESTART_FIRST_S: Final = 0.5
-RESTART_LONGEST_S: Final = 30.0
+RESTARTS: Final = Backoff(first_s=0.5, max_s=30.0)
 STEADY_S: Final = 60.0
 """A worker that ran this long is restarted as promptly as if it had never failed."""
 
@@ -205,11 +203,11 @@ class EmbeddedStack:
             return
         if worker.restart_at is None:
             worker.failures = 1 if now - worker.started_at > STEADY_S else worker.failures + 1
-            pause_s = min(RESTART_LONGEST_S, RESTART_FIRST_S * 2 ** (worker.failures - 1))
+            pause_s = RESTARTS.pause_s(worker.failures)
             worker.restart_at = now + pause_s
             status = worker.process.returncode
             self.tell(
-                f"{worker.name} ended with status {status}; again in {pause_s:g} s. See {worker.process.log_path}"
+                f"{worker.name} ended with status {status}; restart in {pause_s:.1f} s. See {worker.process.log_path}"
             )
         elif now >= worker.restart_at:
             worker.restart_at, worker.started_at = None, now

@@ -1,15 +1,37 @@
-"""Topics as they should be: made where missing, compared where they exist, never altered."""
+"""The topics that spendstream needs, with the reason for each setting, and the groups that read them.
+
+A topic that is missing is created; one that exists is compared with its spec, never altered.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidConfigurationError, InvalidRequestError, TopicAlreadyExistsError, for_code
+
+from spendstream.errors import SpendstreamError
+from spendstream.schemas import topics
+
+if TYPE_CHECKING:
+    from spendstream.settings import Settings
+
+SINK_GROUPS: Final = {
+    topics.PRICED: "sink-calls",
+    topics.ROLLUP: "sink-rollups",
+    topics.DEAD_LETTER: "sink-dead-letters",
+    topics.ALERT: "sink-alerts",
+}
+"""The consumer group of each sink, by the topic it empties."""
+
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
+_LARGE_RECORD: Final = str(8 * 1024 * 1024)
+_SINGLE: Final = {topics.DETECT_STATE: 1, topics.SILENCE: 1}  # one order for all: one detector is active at a time
 
 _VISIBLE_TIMEOUT_S = 10.0
 _VISIBLE_INTERVAL_S = 0.05
@@ -17,7 +39,7 @@ _CREATE_TIMEOUT_MS = 30_000
 _CONFIGS_REFUSED = (InvalidConfigurationError.errno, InvalidRequestError.errno)
 
 
-class TopicNotCreated(RuntimeError):
+class TopicNotCreated(SpendstreamError):
     """The broker refused to make a topic; the message has its name and the broker's reason."""
 
 
@@ -48,6 +70,43 @@ class TopicReport:
     def as_specified(self) -> bool:
         """Whether the topic has the partitions and settings of its spec."""
         return not self.differences and not self.configs_refused
+
+
+def topic_specs(settings: Settings) -> list[TopicSpec]:
+    """Return every topic's spec. Rollup and progress partitions mirror the usage topic's, one to one.
+
+    The detector's state and the silences have one partition each, whatever the settings say.
+    """
+    horizon_ms = settings.meter_dedupe_horizon_s * 1000
+    configs = {
+        # the backlog: as long as ClickHouse may be away, and a replay may reach back; the log's clock is the
+        # broker's, because a producer's wrong one would move the dedupe horizon and expire records at once
+        topics.USAGE: {"retention.ms": str(7 * _DAY_MS), "message.timestamp.type": "LogAppendTime"},
+        topics.PRICED: {"retention.ms": str(7 * _DAY_MS), "max.message.bytes": _LARGE_RECORD},
+        # upserts: the last record of a key is enough; a minute is final long before a week
+        topics.ROLLUP: {"cleanup.policy": "compact,delete", "retention.ms": str(7 * _DAY_MS)},
+        # a dead letter waits for a person; its original bytes are base64
+        topics.DEAD_LETTER: {"retention.ms": str(30 * _DAY_MS), "max.message.bytes": _LARGE_RECORD},
+        # event ids are asked for within the dedupe horizon; the last marker must outlive a long standstill
+        topics.PROGRESS: {
+            "retention.ms": str(max(7 * _DAY_MS, 2 * horizon_ms)),
+            "max.message.bytes": _LARGE_RECORD,
+            "segment.ms": str(_HOUR_MS),
+        },
+        topics.ALERT: {"retention.ms": str(30 * _DAY_MS)},
+        # snapshots replace each other, and the last must outlive any standstill: never deleted by age
+        topics.DETECT_STATE: {
+            "cleanup.policy": "compact",
+            "max.message.bytes": _LARGE_RECORD,
+            "segment.ms": str(_HOUR_MS),
+        },
+        # upserts of what people wrote: few, small, and read from the start by every detector
+        topics.SILENCE: {"cleanup.policy": "compact"},
+    }
+    return [
+        TopicSpec(settings.topic(name), _SINGLE.get(name, settings.kafka_partitions), config)
+        for name, config in configs.items()
+    ]
 
 
 async def ensure_topics(

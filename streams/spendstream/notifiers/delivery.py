@@ -15,9 +15,8 @@ from uuid import UUID
 import structlog
 
 from spendstream.notifiers.base import Messenger, Refused, Unreachable
-from spendstream.pause import pause
 from spendstream.schemas.alert import Alert
-from spendstream.sinks.clickhouse import Backoff
+from spendstream.waiting import Backoff, sleep_unless_stopped
 
 log = structlog.get_logger(__name__)
 
@@ -192,7 +191,7 @@ class Delivery:
                     return True
                 if attempt == 1:
                     self._log.warning("notify.failed", watch=alerts[0].watch, error=str(error))
-                await pause(pause_s, self._stopping)
+                await sleep_unless_stopped(pause_s, self._stopping)
             except Refused as error:
                 self._metrics.notify_failed(self._name)
                 self._drop(batch, "refused", str(error))

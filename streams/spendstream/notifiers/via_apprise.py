@@ -21,7 +21,7 @@ from spendstream.notifiers import render
 from spendstream.notifiers.base import TEMPORARY_STATUSES, Endpoint, Messenger, NotConfigured, Refused, Unreachable
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import Notifier
-from spendstream.sinks.threads import in_thread
+from spendstream.waiting import in_thread
 
 _STATUS: Final = re.compile(r"\berror=(\d{3})\b")
 

@@ -82,7 +82,7 @@ def differing_cells(client: Any, database: str, within: Range) -> list[Cell]:
 
 
 def ledger_hours(client: Any, database: str, within: Range) -> dict[datetime, HourTotals]:
-    """Return what the ledger holds, by hour of ``occurred_at``."""
+    """Return what the ledger stored, by hour of ``occurred_at``."""
     named = {name: SUMS[name] for name in ("calls", "unpriced_calls", *TOKENS, "cost_usd")}
     return _hours(
         client,

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from spendstream.clickhouse.client import clickhouse_settings
 from spendstream.reconcile.compare import Cell, Range, rows
 from spendstream.reconcile.measures import BLOCK, CELL, COSTS, MAXIMA, MINIMA, MINUTE, SUMS
 from spendstream.reconcile.plan import Row, Window, corrections, dimensions_in_use, is_window_final, version, window_of
@@ -19,11 +20,10 @@ from spendstream.schemas.priced import USD
 from spendstream.schemas.progress import Progress
 from spendstream.schemas.rollup import DIMENSIONS
 from spendstream.settings import Settings
-from spendstream.sinks.arrow import table_insert
-from spendstream.sinks.clickhouse import ClickHouseWriter
+from spendstream.sinks.encoders import table_insert
 from spendstream.sinks.rollups import TABLE
-from spendstream.sinks.threads import in_thread
-from spendstream.worker import clickhouse_settings
+from spendstream.sinks.writer import ClickHouseWriter
+from spendstream.waiting import in_thread
 
 _INSERT_TIMEOUT_S: Final = 120.0
 _KEY: Final = (*CELL, "correction_block", *DIMENSIONS)

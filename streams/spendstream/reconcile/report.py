@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from spendstream.reconcile.books import Held
+from spendstream.reconcile.balances import StoredCounts
 from spendstream.reconcile.compare import Cell, HourTotals
-from spendstream.reconcile.kafka import Standing
+from spendstream.reconcile.positions import Positions
 
 Status = Literal["ok", "repaired", "differs", "open", "expired"]
 """``open``: differs, and its minutes are not final. ``expired``: retention deleted rows, so nothing can be said."""
@@ -44,8 +44,8 @@ class Report:
 
     hours: tuple[Hour, ...]
     cells: tuple[Cell, ...]
-    state: Standing
-    held: Mapping[int, Held]
+    state: Positions
+    stored: Mapping[int, StoredCounts]
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     repaired_rows: int = 0
@@ -81,7 +81,7 @@ class Report:
 
     def _partitions(self) -> Iterator[dict[str, Any]]:
         for each in self.state.partitions:
-            holds = self.held.get(each.partition, Held())
+            holds = self.stored.get(each.partition, StoredCounts())
             yield {
                 "partition": each.partition,
                 "begin_offset": each.begin,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from spendstream.reconcile.books import held, notes, problems, retention_days
+from spendstream.clickhouse.client import clickhouse_settings, open_client
+from spendstream.reconcile.balances import notes, problems, retention_days, stored_counts
 from spendstream.reconcile.compare import (
     Cell,
     HourTotals,
@@ -19,14 +20,12 @@ from spendstream.reconcile.compare import (
     rollup_hours,
 )
 from spendstream.reconcile.errors import NotRepairable
-from spendstream.reconcile.kafka import Standing, standing
+from spendstream.reconcile.positions import Positions, read_positions
 from spendstream.reconcile.repair import Mended, mend
 from spendstream.reconcile.report import Hour, Report, Status
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.clickhouse import open_client
-from spendstream.sinks.threads import in_thread
-from spendstream.worker import clickhouse_settings
+from spendstream.waiting import in_thread
 
 SINKS_WAIT_S: Final = 15.0
 _NOTHING_MENDED: Final = Mended(0, 0, frozenset())
@@ -42,7 +41,7 @@ async def reconcile(settings: Settings, within: Range, *, repair: bool = False) 
 
     Raises: NotRepairable; TopicsMissing; aiokafka's and clickhouse-connect's errors, when one doesn't answer.
     """
-    state = await standing(settings, SINKS_WAIT_S)
+    state = await read_positions(settings, SINKS_WAIT_S)
     client = await in_thread(lambda: open_client(clickhouse_settings(settings)), "connect")
     try:
         found = await in_thread(lambda: _compare(client, settings, within), "compare")
@@ -51,23 +50,23 @@ async def reconcile(settings: Settings, within: Range, *, repair: bool = False) 
             _require_safe(state)
             mended = await mend(client, settings, mendable, state.markers)
             found = await in_thread(lambda: _compare(client, settings, within), "compare")
-        usage = settings.topic(topics.USAGE)
-        holds = await in_thread(lambda: held(client, settings.clickhouse_database, usage, state), "held")
+        database, usage = settings.clickhouse_database, settings.topic(topics.USAGE)
+        stored = await in_thread(lambda: stored_counts(client, database, usage, state), "stored-counts")
     finally:
         await in_thread(client.close, "close")
     return Report(
         hours=tuple(found.hours(mended)),
         cells=tuple(found.cells),
         state=state,
-        held=holds,
-        problems=tuple(problems(state, holds, found.retention)),
-        notes=(*notes(state, holds, found.retention), *found.refusals(repair, mended)),
+        stored=stored,
+        problems=tuple(problems(state, stored, found.retention)),
+        notes=(*notes(state, stored, found.retention), *found.refusals(repair, mended)),
         repaired_rows=mended.rows,
         repaired_minutes=mended.minutes,
     )
 
 
-def _require_safe(state: Standing) -> None:
+def _require_safe(state: Positions) -> None:
     if not state.markers:
         raise NotRepairable(
             "the meter left no marker on this Kafka, so it can't be known which minutes are final: is it the right one?"

@@ -1,4 +1,4 @@
-"""The loop from one topic to one table: gather, land, insert, commit what was inserted.
+"""The loop from one topic to one table: gather, encode, insert, commit what was inserted.
 
 At least once, made exact by the tables: a record that was not committed is read and inserted again, and its rows
 replace themselves. So a rebalance needs no care: what another member may insert too changes nothing.
@@ -20,13 +20,10 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from spendstream.pause import pause
-from spendstream.sinks.base import Landed, Landing, NoMetrics, Record, SinkMetrics
-from spendstream.sinks.clickhouse import ClickHouseWriter
-from spendstream.sinks.dead_letters import undecodable_insert
-from spendstream.sinks.gaps import Gaps
-from spendstream.sinks.threads import in_thread
-from spendstream.transport.membership import membership
+from spendstream.kafka.consumer import membership
+from spendstream.sinks.encoders import Encoded, Record, RowEncoder, undecodable_insert
+from spendstream.sinks.writer import ClickHouseWriter, NoMetrics, SinkMetrics
+from spendstream.waiting import in_thread, sleep_unless_stopped
 
 log = structlog.get_logger(__name__)
 
@@ -66,19 +63,46 @@ class _Batch:
         self.size += sum(len(record.value or b"") for record in records)
 
 
+class Gaps:
+    """Follows the offsets of each partition and notices where some were skipped.
+
+    Skipped records were deleted by Kafka before they were inserted: retention is shorter than the outage was.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[TopicPartition, int] = {}
+
+    def expect(self, partition: TopicPartition, offset: int) -> None:
+        """Say which offset is next, as the group committed it."""
+        self._next[partition] = offset
+
+    def forget(self) -> None:
+        """Expect nothing: the partitions were given to others."""
+        self._next.clear()
+
+    def skipped(self, partition: TopicPartition, first: int, last: int) -> int:
+        """Note a run of records and return how many are missing before it.
+
+        An offset below the expected one is a repetition, or a topic that was made anew: nothing is missing.
+        """
+        expected = self._next.get(partition, first)
+        self._next[partition] = last + 1
+        return max(0, first - expected)
+
+
 class KafkaSink:
     """One sink. `run()` returns after `stop()`, or raises what must not be passed over."""
 
     def __init__(
         self,
-        landing: Landing,
+        encoder: RowEncoder,
         writer: ClickHouseWriter,
         settings: KafkaSinkSettings,
         *,
         metrics: SinkMetrics | None = None,
         consumer: Callable[..., Any] = AIOKafkaConsumer,
     ) -> None:
-        self._landing = landing
+        self._encoder = encoder
         self._writer = writer
         self._settings = settings
         self._metrics = metrics or NoMetrics()
@@ -125,7 +149,7 @@ class KafkaSink:
                 if not is_told:
                     log.warning("kafka unavailable, trying until it is back", topic=self._topic, error=str(error))
                 is_told = True
-                await pause(_RETRY_S, self._stopping)
+                await sleep_unless_stopped(_RETRY_S, self._stopping)
         return None
 
     def _consumer(self) -> Any:
@@ -199,19 +223,19 @@ class KafkaSink:
             return polled
         except KafkaError as error:
             log.warning("kafka read failed, trying again", topic=self._topic, error=str(error))
-            await pause(_RETRY_S, self._stopping)
+            await sleep_unless_stopped(_RETRY_S, self._stopping)
             return {}
 
     async def _deliver(self, consumer: Any, batch: _Batch) -> None:
-        landed: Landed = await in_thread(lambda: self._landing.land(batch.records), f"land-{self._landing.table}")
-        for insert in landed.inserts:
+        encoded: Encoded = await in_thread(lambda: self._encoder.encode(batch.records), f"encode-{self._encoder.table}")
+        for insert in encoded.inserts:
             await self._writer.insert(insert)
-        if landed.undecodable:
-            for one in landed.undecodable:
+        if encoded.undecodable:
+            for one in encoded.undecodable:
                 at = {"topic": one.record.topic, "partition": one.record.partition, "offset": one.record.offset}
                 log.error("undecodable record, kept as a dead letter", **at, error=one.message)
                 self._metrics.undecodable(one.record.topic, one.reason.value)
-            await self._writer.insert(undecodable_insert(landed.undecodable))
+            await self._writer.insert(undecodable_insert(encoded.undecodable))
         await self._commit(consumer, batch.ends)
 
     async def _commit(self, consumer: Any, ends: Mapping[TopicPartition, int]) -> None:
@@ -244,7 +268,7 @@ class KafkaSink:
 
     def _note_gap(self, partition: TopicPartition, records: Sequence[Any]) -> None:
         lost = self._gaps.skipped(partition, records[0].offset, records[-1].offset)
-        if lost and not self._landing.is_compacted:
+        if lost and not self._encoder.is_compacted:
             at = {"topic": partition.topic, "partition": partition.partition, "before_offset": records[0].offset}
             log.error("records were deleted by retention before they were inserted", **at, records=lost)
             self._metrics.records_lost(partition.topic, partition.partition, lost)

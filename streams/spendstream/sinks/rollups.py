@@ -13,8 +13,7 @@ from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column
 from spendstream.schemas.dead_letter import Reason
 from spendstream.schemas.priced import USD
 from spendstream.schemas.rollup import DIMENSIONS
-from spendstream.sinks.arrow import table_insert
-from spendstream.sinks.base import Landed, Record, Undecodable
+from spendstream.sinks.encoders import Encoded, Record, Undecodable, table_insert
 
 TABLE: Final = "rollups_1m"
 
@@ -72,13 +71,13 @@ _SECOND: Final = pa.timestamp("s", tz="UTC")
 _MICROSECOND: Final = pa.timestamp("us", tz="UTC")
 
 
-class Rollups:
-    """Lands rollups. Of the totals of one key in a batch only the last, by `through_offset`, becomes a row."""
+class RollupEncoder:
+    """Encodes rollups. Of the totals of one key in a batch only the last, by `through_offset`, becomes a row."""
 
     table = TABLE
     is_compacted = True
 
-    def land(self, records: Sequence[Record]) -> Landed:
+    def encode(self, records: Sequence[Record]) -> Encoded:
         """Return one insert, or none where the records are all tombstones or undecodable."""
         rollups: list[_Rollup] = []
         sources: list[Record] = []
@@ -92,7 +91,7 @@ class Rollups:
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 undecodable.append(Undecodable(record, _reason(error), f"not a rollup: {error}"))
         if not rollups:
-            return Landed((), tuple(undecodable))
+            return Encoded((), tuple(undecodable))
         try:
             table = rollup_table(latest(rollups))
         except (pa.ArrowException, ValueError, OverflowError):
@@ -100,7 +99,7 @@ class Rollups:
             undecodable.extend(bad)
             table = rollup_table(latest(good))
         inserts = (table_insert(TABLE, table),) if table.num_rows else ()
-        return Landed(inserts, tuple(undecodable))
+        return Encoded(inserts, tuple(undecodable))
 
 
 def latest(rollups: Iterable[_Rollup]) -> list[_Rollup]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from spendstream.core.ledger import ledger_records, ledger_table
-from spendstream.core.meter import PartitionMeter, Rejected, Taken
+from spendstream.core.meter import MeterOutput, PartitionMeter, Rejected
 from spendstream.core.progress import write_progress
 from spendstream.core.rollup.record import rollup_record
+from spendstream.kafka.producer import AckedProducer, Record
 from spendstream.schemas import topics
 from spendstream.schemas.dead_letter import DeadLetter
-from spendstream.state.producer import AckedProducer, Record
 
 PRICED_MAX_ROWS = 20_000
 PRICED_MAX_BYTES = 900_000
@@ -38,7 +38,7 @@ class Flusher:
     dimensions: tuple[str, ...]
 
     async def flush(
-        self, meter: PartitionMeter, taken: Taken, at_rest: asyncio.Lock, commit: Callable[[], Awaitable[None]]
+        self, meter: PartitionMeter, output: MeterOutput, at_rest: asyncio.Lock, commit: Callable[[], Awaitable[None]]
     ) -> None:
         """Make one partition's take durable. ``at_rest`` is held by whoever changes the meter.
 
@@ -47,9 +47,9 @@ class Flusher:
         3. The marker is acknowledged: what is at or below it is counted, and its event ids are known.
         4. The source offset is committed: Kafka need not deliver it again.
         """
-        partition, log = taken.progress.marker.partition, taken.progress.marker.source_log
+        partition, log = output.progress.marker.partition, output.progress.marker.source_log
         loop = asyncio.get_running_loop()
-        encoded = await loop.run_in_executor(self.executor, self._encode, partition, log, taken)
+        encoded = await loop.run_in_executor(self.executor, self._encode, partition, log, output)
         await asyncio.gather(
             self.producer.write(self.topic(topics.PRICED), encoded.priced),
             self.producer.write(self.topic(topics.DEAD_LETTER), encoded.dead_letters),
@@ -57,7 +57,7 @@ class Flusher:
         )
         offset = await self.producer.write_packed(self.topic(topics.ROLLUP), partition, encoded.rollups)
         async with at_rest:
-            progress = meter.rollups_written(taken, offset)
+            progress = meter.rollups_written(output, offset)
         marker = Record(
             key=str(partition).encode(),
             value=write_progress(progress),
@@ -65,13 +65,13 @@ class Flusher:
         )
         stands_at = await self.producer.write_packed(self.topic(topics.PROGRESS), partition, [marker])
         async with at_rest:
-            meter.settled(progress, stands_at or 0)
+            meter.mark_durable(progress, stands_at or 0)
         await commit()
 
-    def _encode(self, partition: int, log: str, taken: Taken) -> _Encoded:
+    def _encode(self, partition: int, log: str, output: MeterOutput) -> _Encoded:
         priced: list[Record] = []
-        if taken.calls is not None:
-            table = ledger_table(taken.calls, partition=partition, source_log=log)
+        if output.calls is not None:
+            table = ledger_table(output.calls, partition=partition, source_log=log)
             priced = [
                 Record(key=None, value=payload, partition=partition)
                 for payload in ledger_records(table, PRICED_MAX_ROWS, PRICED_MAX_BYTES)
@@ -80,10 +80,10 @@ class Flusher:
             priced=priced,
             rollups=[
                 Record(*rollup_record(log, partition, self.dimensions, key, totals), partition=partition)
-                for key, totals in taken.rollups
+                for key, totals in output.rollups
             ],
-            dead_letters=[self._dead_letter(partition, log, rejected) for rejected in taken.rejected],
-            rerouted=[Record(key=r.key, value=r.value, timestamp_ms=r.timestamp_ms) for r in taken.rerouted],
+            dead_letters=[self._dead_letter(partition, log, rejected) for rejected in output.rejected],
+            rerouted=[Record(key=r.key, value=r.value, timestamp_ms=r.timestamp_ms) for r in output.rerouted],
         )
 
     def _dead_letter(self, partition: int, log: str, rejected: Rejected) -> Record:

@@ -13,10 +13,10 @@ from spendstream.core.meter import MeterRules, PartitionMeter, new_marker, newes
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import ProgressRecord, read_progress
 from spendstream.core.rollup.record import read_rollup
+from spendstream.kafka.consumer import high_watermarks
 from spendstream.schemas import topics
 from spendstream.schemas.progress import Progress
 from spendstream.state.errors import InterruptedFlush
-from spendstream.transport.offsets import high_watermarks
 
 log = structlog.get_logger(__name__)
 

@@ -17,8 +17,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spendstream.core.detect.detector import Sections
-from spendstream.state.producer import AckedProducer, Record
-from spendstream.transport.offsets import high_watermarks
+from spendstream.kafka.consumer import high_watermarks
+from spendstream.kafka.producer import AckedProducer, Record
 
 log = structlog.get_logger(__name__)
 

@@ -16,12 +16,12 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP, ConsumerMessage
 
 from spendstream.core.batch import RecordBatch
-from spendstream.transport.lean_records import read_lean
+from spendstream.transport.fetch_columns import fetch_columns
 
 MAX_WAITING_RECORDS: Final = 100_000
 """Records handed out and not yet absorbed: beyond it the consumer fetches no more."""
 
-_LONGEST_WAIT_S: Final = 1.0
+_MAX_WAIT_S: Final = 1.0
 _WAIT_STEP_S: Final = 0.005
 
 
@@ -66,12 +66,12 @@ class FetchedBatch:
         self.take()
 
 
-class _LeanThread(AIOKafkaConsumerThread):
-    """Faust's thread of the Kafka client, reading the batched topics lean."""
+class _ColumnThread(AIOKafkaConsumerThread):
+    """Faust's thread of the Kafka client, fetching the batched topics as columns."""
 
     def _create_worker_consumer(self, transport: Transport) -> Any:
         client = super()._create_worker_consumer(transport)
-        read_lean(client, cast(BatchedConsumer, self.consumer).batched_topics)
+        fetch_columns(client, cast(BatchedConsumer, self.consumer).batched_topics)
         return client
 
 
@@ -81,7 +81,7 @@ class BatchedConsumer(Consumer):
     batched_topics: ClassVar[frozenset[str]] = frozenset()
 
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
-        return _LeanThread(self, loop=self.loop, beacon=self.beacon)
+        return _ColumnThread(self, loop=self.loop, beacon=self.beacon)
 
     def on_init(self) -> None:
         super().on_init()
@@ -89,7 +89,7 @@ class BatchedConsumer(Consumer):
 
     async def _until_absorbed(self) -> None:
         """Hold back while too much waits. Bounded: what a rebalance dropped is never absorbed, only forgotten."""
-        deadline = time.monotonic() + _LONGEST_WAIT_S
+        deadline = time.monotonic() + _MAX_WAIT_S
         while time.monotonic() < deadline and not self.should_stop:
             if self._backlog.records < MAX_WAITING_RECORDS:
                 return

@@ -7,11 +7,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import ValidationError
 
 from spendstream.errors import SpendstreamError
+from spendstream.kafka.consumer import high_watermarks
+from spendstream.kafka.producer import AckedProducer, Record
 from spendstream.schemas import topics
 from spendstream.schemas.alert import Silence
 from spendstream.settings import Settings
-from spendstream.state.producer import AckedProducer, Record
-from spendstream.transport.offsets import high_watermarks
 
 _TIMEOUT_S: Final = 30.0
 _POLL_MS: Final = 100

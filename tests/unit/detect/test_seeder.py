@@ -13,7 +13,7 @@ from spendstream.agents.detect_seed import Seeder, Stand
 from spendstream.core.detect.detector import Detector
 from spendstream.schemas.watch import Watches
 from spendstream.settings import Settings
-from spendstream.sinks.clickhouse import Backoff
+from spendstream.waiting import Backoff
 from tests.unit.detect.rollup_log import NAMES
 from tests.unit.detect.test_seeding import CALLS, budget
 

@@ -14,7 +14,7 @@ import structlog
 from spendstream.notifiers import messenger_of
 from spendstream.notifiers.base import NotConfigured, NotifierError, Refused, endpoint_of
 from spendstream.schemas.watch import Notifier
-from spendstream.sinks.threads import in_thread
+from spendstream.waiting import in_thread
 from tests.unit.notifiers.make import NOON, make_alert, make_notifier, receiver
 
 SECRETS = ("T00000000", "B11111111", "s3cretpath", "s3cretquery", "s3cretkey", "s3crettoken", "s3cretpassword")

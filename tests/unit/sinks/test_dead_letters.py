@@ -7,14 +7,13 @@ from datetime import UTC, datetime
 import pytest
 
 from spendstream.schemas.dead_letter import Reason
-from spendstream.sinks.base import Undecodable
-from spendstream.sinks.dead_letters import DeadLetters, undecodable_insert
+from spendstream.sinks.encoders import DeadLetterEncoder, Undecodable, undecodable_insert
 from tests.unit.sinks.make import NOON, FakeRecord, dead_letter_value, read_body, records
 
 
 @pytest.mark.parametrize("original", [b"", b"{}", b"\x00\xff\xfe", "é".encode()])
 def test_the_original_bytes_are_kept(original: bytes) -> None:
-    (insert,) = DeadLetters().land(records([dead_letter_value(7, original)])).inserts
+    (insert,) = DeadLetterEncoder().encode(records([dead_letter_value(7, original)])).inserts
     (row,) = read_body(insert.body).to_pylist()
     assert row["original"] == original
     assert (row["topic"], row["source_log"], row["partition"], row["offset"]) == ("llm.usage.v1", "log-1", 0, 7)
@@ -22,16 +21,16 @@ def test_the_original_bytes_are_kept(original: bytes) -> None:
 
 
 def test_what_could_not_be_read_is_empty_and_a_missing_key_is_null() -> None:
-    (insert,) = DeadLetters().land(records([dead_letter_value()])).inserts
+    (insert,) = DeadLetterEncoder().encode(records([dead_letter_value()])).inserts
     (row,) = read_body(insert.body).to_pylist()
     assert (row["field"], row["event_id"], row["service"], row["key"]) == ("", "", "", None)
 
 
 @pytest.mark.parametrize("value", [b"", b"noise", b"[]", b"{}", b"\xff"])
 def test_a_dead_letter_that_is_none_becomes_one_of_its_own_topic(value: bytes) -> None:
-    landed = DeadLetters().land([FakeRecord(value, topic="llm.usage.dlq.v1", offset=3)])
-    assert landed.inserts == ()
-    (row,) = read_body(undecodable_insert(landed.undecodable).body).to_pylist()
+    encoded = DeadLetterEncoder().encode([FakeRecord(value, topic="llm.usage.dlq.v1", offset=3)])
+    assert encoded.inserts == ()
+    (row,) = read_body(undecodable_insert(encoded.undecodable).body).to_pylist()
     assert (row["topic"], row["offset"], row["original"]) == ("llm.usage.dlq.v1", 3, value)
 
 

@@ -12,10 +12,9 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaConnectionError
 
 from spendstream.schemas.dead_letter import Reason
-from spendstream.sinks.base import Insert, Landed, NoMetrics, Record, Undecodable
-from spendstream.sinks.errors import InsertRejected
-from spendstream.sinks.gaps import Gaps
-from spendstream.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
+from spendstream.sinks.encoders import Encoded, Insert, Record, Undecodable
+from spendstream.sinks.kafka_sink import Gaps, KafkaSink, KafkaSinkSettings
+from spendstream.sinks.writer import InsertRejected, NoMetrics
 from tests.unit.sinks.make import FakeRecord
 
 P0, P1 = TopicPartition("topic", 0), TopicPartition("topic", 1)
@@ -96,16 +95,16 @@ class FakeWriter:
         pass
 
 
-class FakeLanding:
+class FakeEncoder:
     """A row a record; `bad` values are undecodable."""
 
     table = "calls"
     is_compacted = False
 
-    def land(self, records: Sequence[Record]) -> Landed:
+    def encode(self, records: Sequence[Record]) -> Encoded:
         good = [record for record in records if record.value != b"bad"]
         bad = [Undecodable(record, Reason.NOT_JSON, "bad") for record in records if record.value == b"bad"]
-        return Landed((Insert("calls", ("a",), len(good), b""),) if good else (), tuple(bad))
+        return Encoded((Insert("calls", ("a",), len(good), b""),) if good else (), tuple(bad))
 
 
 class Seen(NoMetrics):
@@ -130,7 +129,7 @@ class World:
         writer: Any = self.writer
         chosen: dict[str, Any] = {"topic": "topic", "group": "g", "linger_s": 0.02, "stop_timeout_s": 0.2, **settings}
         self.sink = KafkaSink(
-            FakeLanding(), writer, KafkaSinkSettings(**chosen), metrics=self.seen, consumer=self.consumer
+            FakeEncoder(), writer, KafkaSinkSettings(**chosen), metrics=self.seen, consumer=self.consumer
         )
 
     @asynccontextmanager

@@ -15,19 +15,19 @@ from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column
 from spendstream.schemas.dead_letter import Reason
 from spendstream.schemas.rollup import DIMENSIONS, CostRollup
 from spendstream.schemas.usage import EARLIEST, LATEST
-from spendstream.sinks.base import Landed
-from spendstream.sinks.rollups import Rollups
+from spendstream.sinks.encoders import Encoded
+from spendstream.sinks.rollups import RollupEncoder
 from tests.unit.sinks.make import NOON, make_rollup, read_body, records, rollup_value
 
 pico_dollars = st.integers(0, 10**30)
 
 
-def land(*values: bytes | None) -> Landed:
-    return Rollups().land(records(values))
+def land(*values: bytes | None) -> Encoded:
+    return RollupEncoder().encode(records(values))
 
 
-def rows(landed: Landed) -> list[dict[str, Any]]:
-    (insert,) = landed.inserts
+def rows(encoded: Encoded) -> list[dict[str, Any]]:
+    (insert,) = encoded.inserts
     table = read_body(insert.body)
     assert insert.columns == tuple(table.schema.names)
     assert insert.rows == table.num_rows
@@ -101,7 +101,7 @@ def test_totals_of_another_key_are_rows_of_their_own(other: dict[str, Any]) -> N
 
 
 def test_a_topic_of_tombstones_makes_no_insert() -> None:
-    assert land(None, None) == Landed((), ())
+    assert land(None, None) == Encoded((), ())
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_a_topic_of_tombstones_makes_no_insert() -> None:
     ],
 )
 def test_what_is_no_rollup_is_undecodable_and_does_not_stop_its_neighbours(value: bytes, reason: Reason) -> None:
-    landed = land(rollup_value(calls=1), value, rollup_value(calls=2, source_partition=1))
-    assert [row["calls"] for row in rows(landed)] == [1, 2]
-    assert [(bad.record.offset, bad.reason) for bad in landed.undecodable] == [(1, reason)]
+    encoded = land(rollup_value(calls=1), value, rollup_value(calls=2, source_partition=1))
+    assert [row["calls"] for row in rows(encoded)] == [1, 2]
+    assert [(bad.record.offset, bad.reason) for bad in encoded.undecodable] == [(1, reason)]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 
 from spendstream.core.batch import RecordBatch
 from spendstream.transport.batched import Backlog, FetchedBatch
-from spendstream.transport.lean_records import LeanTopics, read_lean
+from spendstream.transport.fetch_columns import ColumnTopics, fetch_columns
 
 PARTITION = 3
 GZIP = 1
@@ -49,16 +49,18 @@ def wire(
 
 
 class Client:
-    """aiokafka's consumer, as far as it is told what to read lean."""
+    """aiokafka's consumer, as far as it is told what to fetch as columns."""
 
-    _value_deserializer: LeanTopics | None = None
+    _value_deserializer: ColumnTopics | None = None
 
 
-def read(raw: bytes, fetch_offset: int, *, lean: str | None = "usage", topic: str = "usage") -> tuple[list[Any], int]:
+def read(
+    raw: bytes, fetch_offset: int, *, columns: str | None = "usage", topic: str = "usage"
+) -> tuple[list[Any], int]:
     """Return what is delivered of a fetch's bytes, and where the next fetch begins."""
     client = Client()
-    if lean is not None:
-        read_lean(client, [lean])
+    if columns is not None:
+        fetch_columns(client, [columns])
     reader = fetcher.PartitionRecords(
         TopicPartition(topic, PARTITION),
         MemoryRecords(raw),
@@ -90,16 +92,16 @@ def rows(batches: list[RecordBatch]) -> Iterator[Row]:
     ],
 )
 def test_columns_hold_what_the_clients_own_reader_delivers(raw: bytes, fetch_offset: int) -> None:
-    plain, plain_next = read(raw, fetch_offset, lean=None)
-    lean, lean_next = read(raw, fetch_offset)
-    assert list(rows(lean)) == [(r.offset, r.timestamp, r.key, r.value) for r in plain]
-    assert lean_next == plain_next
+    plain, plain_next = read(raw, fetch_offset, columns=None)
+    as_columns, columns_next = read(raw, fetch_offset)
+    assert list(rows(as_columns)) == [(r.offset, r.timestamp, r.key, r.value) for r in plain]
+    assert columns_next == plain_next
 
 
-@pytest.mark.parametrize("lean", [None, "another"])
-def test_other_consumers_and_other_topics_are_read_as_before(lean: str | None) -> None:
-    read(wire(0, [0]), 0)  # a lean consumer lives in the process
-    delivered, _ = read(wire(0, [0, 1]), 0, lean=lean)
+@pytest.mark.parametrize("columns", [None, "another"])
+def test_other_consumers_and_other_topics_are_read_as_before(columns: str | None) -> None:
+    read(wire(0, [0]), 0)  # a consumer that fetches columns lives in the process
+    delivered, _ = read(wire(0, [0, 1]), 0, columns=columns)
     assert [(record.topic, record.offset, record.value) for record in delivered] == [
         ("usage", 0, b"value 0"),
         ("usage", 1, b"value 1"),

@@ -23,8 +23,8 @@ _LOG_APPEND_TIME: Final = 1
 """The timestamp type of records that the broker stamped, with one time for a whole batch."""
 
 
-class LeanTopics(frozenset[str]):
-    """The topics that a consumer reads lean. It takes the place of the consumer's value deserializer."""
+class ColumnTopics(frozenset[str]):
+    """The topics that a consumer fetches as columns. It takes the place of the consumer's value deserializer."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,15 @@ class _PartitionRecords(fetcher.PartitionRecords):
     def __init__(
         self, tp: Any, records: Any, aborted: Any, offset: int, keys: Any, values: Any, crcs: bool, isolation: int
     ) -> None:
-        lean = isinstance(values, LeanTopics)
-        whole = lean and tp.topic in values
+        as_columns = isinstance(values, ColumnTopics)
+        whole = as_columns and tp.topic in values
         super().__init__(
             tp,
             _WholeBatches(records) if whole else records,
             aborted,
             offset,
             keys,
-            None if lean else values,
+            None if as_columns else values,
             crcs,
             isolation,
         )
@@ -114,7 +114,7 @@ class _PartitionRecords(fetcher.PartitionRecords):
         return batch.after(self.next_fetch_offset - 1)
 
 
-def read_lean(consumer: Any, topics: Iterable[str]) -> None:
+def fetch_columns(consumer: Any, topics: Iterable[str]) -> None:
     """Let an ``AIOKafkaConsumer``, before its start, deliver these topics as a ``RecordBatch`` for each wire batch."""
-    consumer._value_deserializer = LeanTopics(topics)
+    consumer._value_deserializer = ColumnTopics(topics)
     fetcher.PartitionRecords = _PartitionRecords

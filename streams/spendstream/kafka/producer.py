@@ -12,11 +12,12 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
+from spendstream.waiting import Backoff
+
 log = structlog.get_logger(__name__)
 
 MAX_REQUEST_BYTES: Final = 8_000_000
-_FIRST_PAUSE_S: Final = 0.2
-_LONGEST_PAUSE_S: Final = 5.0
+_BACKOFF: Final = Backoff(first_s=0.2, max_s=5.0)
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ class AckedProducer:
             return self._producer
 
     async def _until_acknowledged(self, topic: str, send: Any) -> Any:
-        pause_s = _FIRST_PAUSE_S
+        attempt = 0
         while True:
+            attempt += 1
             producer: AIOKafkaProducer | None = None
             try:
                 producer = await self._connected()
@@ -92,10 +94,10 @@ class AckedProducer:
             except MessageSizeTooLargeError:
                 raise
             except KafkaError as error:
-                log.warning("kafka.write_repeats", topic=topic, error=repr(error), pause_s=pause_s)
+                pause_s = round(_BACKOFF.pause_s(attempt), 3)
+                log.warning("kafka.write_retried", topic=topic, error=repr(error), pause_s=pause_s)
                 await self._discard(producer)
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _discard(self, producer: AIOKafkaProducer | None) -> None:
         if producer is not None and self._producer is producer:

@@ -11,10 +11,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from spendstream.core.progress import read_progress
 from spendstream.drain import DrainReport, drain
+from spendstream.kafka.consumer import high_watermarks
 from spendstream.schemas import topics
 from spendstream.schemas.progress import Progress
 from spendstream.settings import Settings
-from spendstream.transport.offsets import high_watermarks
 
 _LAST_MARKERS: Final = 16
 """A worker that lost its partition without knowing may write an older marker behind the newest: look at a few."""
@@ -41,7 +41,7 @@ class SourcePartition:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Positions:
     """Where everything stood. ``sinks_have_markers``: all that was flushed up to the markers is in ClickHouse."""
 
     partitions: tuple[SourcePartition, ...]
@@ -59,7 +59,7 @@ class Standing:
         return {each.partition: each.marker for each in self.partitions if each.marker is not None}
 
 
-async def standing(settings: Settings, wait_s: float) -> Standing:
+async def read_positions(settings: Settings, wait_s: float) -> Positions:
     """Read the markers, then wait up to ``wait_s`` seconds until the sinks hold what these speak of.
 
     The order makes the markers a safe point while the meter runs: priced calls and rollups are acknowledged before
@@ -78,7 +78,7 @@ async def standing(settings: Settings, wait_s: float) -> Standing:
         await asyncio.sleep(_INTERVAL_S)
         waited_s += _INTERVAL_S
         report = await _look(settings)
-    return Standing(
+    return Positions(
         tuple(
             SourcePartition(each.partition, each.begin, each.end, markers.get(each.partition))
             for each in first.partitions

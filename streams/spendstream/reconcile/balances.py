@@ -1,4 +1,4 @@
-"""The meter's counters against what ClickHouse holds, one source partition at a time."""
+"""The meter's counters against what ClickHouse stored, one source partition at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from spendstream.reconcile.compare import quoted, rows
-from spendstream.reconcile.kafka import SourcePartition, Standing
+from spendstream.reconcile.positions import Positions, SourcePartition
 from spendstream.schemas.progress import Counters
 
 _TTL: Final = re.compile(r"\bTTL .*?toIntervalDay\((\d+)\)", re.DOTALL)
@@ -16,7 +16,7 @@ _ANY_TTL: Final = re.compile(r"\bTTL ")
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredCounts:
     """What ClickHouse holds of one partition. ``repaired``: rollup rows that a repair wrote."""
 
     ledger_calls: int = 0
@@ -25,7 +25,7 @@ class Held:
     repaired: int = 0
 
 
-def held(client: Any, database: str, topic: str, state: Standing) -> dict[int, Held]:
+def stored_counts(client: Any, database: str, topic: str, state: Positions) -> dict[int, StoredCounts]:
     """Return what ClickHouse holds of each metered partition, in the topic's present life."""
     counts: dict[int, dict[str, int]] = {number: {} for number in state.markers}
     live = {(marker.source_log, number) for number, marker in state.markers.items()}
@@ -51,7 +51,7 @@ def held(client: Any, database: str, topic: str, state: Standing) -> dict[int, H
             log, number = row.pop("source_log"), row.pop("number")
             if (log, number) in live:
                 counts[number].update(row)
-    return {number: Held(**found) for number, found in counts.items()}
+    return {number: StoredCounts(**found) for number, found in counts.items()}
 
 
 def retention_days(client: Any, database: str) -> dict[str, int]:
@@ -66,14 +66,14 @@ def _days(engine_full: str) -> int | None:
     return 0 if _ANY_TTL.search(engine_full) else None  # another form of retention: nothing can be held against it
 
 
-def problems(state: Standing, found: Mapping[int, Held], retention: Mapping[str, int]) -> Iterator[str]:
+def problems(state: Positions, found: Mapping[int, StoredCounts], retention: Mapping[str, int]) -> Iterator[str]:
     """Yield what does not add up. What ClickHouse holds is judged only once all is drained, and kept for good."""
     for each in state.partitions:
         if each.marker is None:
             continue
         yield from _counter_problems(each, each.marker.counters)
         if state.is_drained and each.partition in found:
-            yield from _held_problems(each.partition, each.marker.counters, found[each.partition], retention)
+            yield from _stored_problems(each.partition, each.marker.counters, found[each.partition], retention)
 
 
 def _counter_problems(each: SourcePartition, counters: Counters) -> Iterator[str]:
@@ -86,7 +86,9 @@ def _counter_problems(each: SourcePartition, counters: Counters) -> Iterator[str
         )
 
 
-def _held_problems(number: int, counters: Counters, found: Held, retention: Mapping[str, int]) -> Iterator[str]:
+def _stored_problems(
+    number: int, counters: Counters, found: StoredCounts, retention: Mapping[str, int]
+) -> Iterator[str]:
     if "calls" not in retention and not found.repaired and found.ledger_calls != counters.metered:
         yield (
             f"partition {number}: the meter counted {counters.metered} calls, the ledger holds {found.ledger_calls}. "
@@ -101,7 +103,7 @@ def _held_problems(number: int, counters: Counters, found: Held, retention: Mapp
         )
 
 
-def notes(state: Standing, found: Mapping[int, Held], retention: Mapping[str, int]) -> Iterator[str]:
+def notes(state: Positions, found: Mapping[int, StoredCounts], retention: Mapping[str, int]) -> Iterator[str]:
     """Yield what is worth knowing and no fault."""
     for each in state.partitions:
         if each.marker is not None and each.marker.through_offset >= each.end:

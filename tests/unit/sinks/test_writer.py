@@ -11,10 +11,21 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from structlog.testing import capture_logs
 
-from spendstream.sinks import clickhouse
-from spendstream.sinks.base import FailureKind, Insert, NoMetrics
-from spendstream.sinks.clickhouse import Backoff, ClickHouseSettings, ClickHouseWriter
-from spendstream.sinks.errors import PASSING, InsertRejected, NotMigrated, SinkError, Unavailable, sink_error
+from spendstream.clickhouse.client import ClickHouseSettings
+from spendstream.sinks import writer
+from spendstream.sinks.encoders import Insert
+from spendstream.sinks.writer import (
+    PASSING,
+    ClickHouseWriter,
+    FailureKind,
+    InsertRejected,
+    NoMetrics,
+    NotMigrated,
+    SinkError,
+    Unavailable,
+    sink_error,
+)
+from spendstream.waiting import Backoff
 
 INSERT = Insert("calls", ("a",), 3, b"body")
 AT_ONCE = Backoff(first_s=0.0)
@@ -55,7 +66,7 @@ class FakeClient:
 def writer_of(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(outcomes: list[Exception | None], **settings: Any) -> tuple[ClickHouseWriter, FakeClient, Seen]:
         client, seen = FakeClient(outcomes), Seen()
-        monkeypatch.setattr(clickhouse, "open_client", lambda settings: client)
+        monkeypatch.setattr(writer, "open_client", lambda settings: client)
         return ClickHouseWriter(ClickHouseSettings(**settings), metrics=seen, backoff=AT_ONCE), client, seen
 
     return make

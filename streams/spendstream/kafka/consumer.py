@@ -1,15 +1,33 @@
-"""Where a partition ends, on any Kafka-protocol broker."""
+"""Reading Kafka: membership in a consumer group, and where a partition ends on any Kafka-protocol broker."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 
-_FETCH_WAIT_MS = 50
+_FETCH_WAIT_MS: Final = 50
+_MIN_HEARTBEAT_MS: Final = 100
+_WEEK_MS: Final = 7 * 24 * 3600 * 1000
+
+
+def membership(group: str, session_timeout_s: float, max_poll_ms: int = _WEEK_MS) -> dict[str, Any]:
+    """Return the arguments of an aiokafka consumer in a group, which commits by itself what it has delivered.
+
+    A member that sends heartbeats may wait ``max_poll_ms`` between two polls: by default however long a receiver
+    or a ClickHouse is away.
+    """
+    session_ms = int(session_timeout_s * 1000)
+    return {
+        "group_id": group,
+        "enable_auto_commit": False,
+        "session_timeout_ms": session_ms,
+        "heartbeat_interval_ms": max(_MIN_HEARTBEAT_MS, session_ms // 4),
+        "max_poll_interval_ms": max_poll_ms,
+    }
 
 
 async def end_offsets(

@@ -1,0 +1,223 @@
+"""Inserts into ClickHouse over HTTP: repeated until acknowledged, or refused with the server's words.
+
+How a write can fail:
+
+SinkError
+├── Unavailable       not now: ClickHouse is away, full or too busy. Retried for ever; nothing is lost meanwhile.
+└── InsertRejected    never, as it stands: the rows and the table don't fit. Raised; nothing is dropped or committed.
+    └── NotMigrated   the database or a table is missing: run `spendstream migrate`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any, Final, Literal, Protocol
+
+import structlog
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
+from spendstream.errors import SpendstreamError
+from spendstream.sinks.encoders import Insert
+from spendstream.waiting import Backoff, in_thread
+
+log = structlog.get_logger(__name__)
+
+FailureKind = Literal["unavailable", "rejected"]
+NO_SUCH_TABLE: Final = (60, 81)  # UNKNOWN_TABLE, UNKNOWN_DATABASE
+
+PASSING: Final = frozenset(
+    {
+        3,  # UNEXPECTED_END_OF_FILE: the request was cut short on its way
+        74,  # CANNOT_READ_FROM_FILE_DESCRIPTOR
+        75,  # CANNOT_WRITE_TO_FILE_DESCRIPTOR
+        95,  # CANNOT_READ_FROM_SOCKET
+        96,  # CANNOT_WRITE_TO_SOCKET
+        159,  # TIMEOUT_EXCEEDED
+        160,  # TOO_SLOW
+        201,  # QUOTA_EXCEEDED
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        203,  # NO_FREE_CONNECTION
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        225,  # NO_ZOOKEEPER
+        236,  # ABORTED: the server shuts down
+        241,  # MEMORY_LIMIT_EXCEEDED
+        242,  # TABLE_IS_READ_ONLY: a replica without Keeper
+        243,  # NOT_ENOUGH_SPACE
+        244,  # UNEXPECTED_ZOOKEEPER_ERROR
+        252,  # TOO_MANY_PARTS: merges are behind
+        279,  # ALL_CONNECTION_TRIES_FAILED
+        285,  # TOO_FEW_LIVE_REPLICAS
+        286,  # UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+        319,  # UNKNOWN_STATUS_OF_INSERT
+        394,  # QUERY_WAS_CANCELLED
+        425,  # SYSTEM_ERROR
+        439,  # CANNOT_SCHEDULE_TASK
+        473,  # DEADLOCK_AVOIDED
+        499,  # S3_ERROR
+        574,  # DISTRIBUTED_TOO_MANY_PENDING_BYTES
+        667,  # NOT_INITIALIZED: a replica that is starting
+        692,  # TOO_MANY_MUTATIONS
+        733,  # TABLE_IS_BEING_RESTARTED
+        745,  # SERVER_OVERLOADED
+        999,  # KEEPER_EXCEPTION
+        1000,  # POCO_EXCEPTION
+        1001,  # STD_EXCEPTION: a full disk, a failed allocation
+    }
+)
+"""ClickHouse's error codes that pass by themselves or by an operator's hand, with the same rows."""
+
+_CODE: Final = re.compile(r"\b[Cc]ode: (\d+)")
+_STATUS: Final = re.compile(r"HTTP status (\d{3})")
+_PASSING_STATUS: Final = (408, 425, 429)
+
+
+class SinkMetrics(Protocol):
+    """What a sink reports. `table` and `topic` name it, `seconds` are wall time."""
+
+    def inserted(self, table: str, rows: int, seconds: float) -> None:
+        """An insert was acknowledged."""
+
+    def insert_failed(self, table: str, kind: FailureKind) -> None:
+        """An insert was not acknowledged."""
+
+    def undecodable(self, topic: str, reason: str) -> None:
+        """A record could not be read; it went to the table of dead letters."""
+
+    def records_lost(self, topic: str, partition: int, records: int) -> None:
+        """Kafka deleted records before they were inserted: the outage was longer than the topic's retention."""
+
+    def lag(self, topic: str, partition: int, records: int) -> None:
+        """So many records are published and not yet inserted."""
+
+
+class NoMetrics:
+    """Counts nothing."""
+
+    def inserted(self, table: str, rows: int, seconds: float) -> None: ...
+    def insert_failed(self, table: str, kind: FailureKind) -> None: ...
+    def undecodable(self, topic: str, reason: str) -> None: ...
+    def records_lost(self, topic: str, partition: int, records: int) -> None: ...
+    def lag(self, topic: str, partition: int, records: int) -> None: ...
+
+
+class SinkError(SpendstreamError):
+    """A write to ClickHouse failed."""
+
+
+class Unavailable(SinkError):
+    """ClickHouse can't take rows at present. The same rows will do later."""
+
+
+class InsertRejected(SinkError):
+    """ClickHouse refuses these rows: the message has the table and the server's words.
+
+    The records stay uncommitted in Kafka, so nothing is lost; the sink goes on once rows and table fit.
+    """
+
+
+class NotMigrated(InsertRejected):
+    """The database or the table does not exist."""
+
+
+class ClickHouseWriter:
+    """Writes inserts, one at a time, for one sink."""
+
+    def __init__(
+        self, settings: ClickHouseSettings, *, metrics: SinkMetrics | None = None, backoff: Backoff | None = None
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics or NoMetrics()
+        self._backoff = backoff or Backoff()
+        self._client: Any = None
+        self._away_since: float | None = None
+        self._insert_settings = dict(INSERT_SETTINGS)
+        if settings.cluster:
+            # Acknowledged by one replica alone, rows would be lost with it, while Kafka's offset is committed.
+            self._insert_settings["insert_quorum"] = "auto"
+
+    async def insert(self, insert: Insert) -> None:
+        """Return once ClickHouse has acknowledged the rows. While it is unavailable, try again for as long as it takes.
+
+        An attempt whose answer was lost may have been written: it is repeated, and the table replaces equal keys.
+
+        Raises: InsertRejected, when ClickHouse refuses the rows; NotMigrated, when the table is not there.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            started = time.monotonic()
+            try:
+                await in_thread(lambda: self._send(insert), f"insert-{insert.table}")
+            except Unavailable as error:
+                self._metrics.insert_failed(insert.table, "unavailable")
+                self._note_away(insert.table, error)
+                await asyncio.sleep(self._backoff.pause_s(attempt))
+            except InsertRejected as error:
+                self._metrics.insert_failed(insert.table, "rejected")
+                log.error("insert rejected", table=insert.table, rows=insert.rows, error=str(error))
+                raise
+            else:
+                self._metrics.inserted(insert.table, insert.rows, time.monotonic() - started)
+                self._note_back(insert.table, attempt)
+                return
+
+    async def close(self) -> None:
+        """Close idle connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            await in_thread(client.close, "close")
+
+    def _send(self, insert: Insert) -> None:
+        table = f"{self._settings.database}.{insert.table}"
+        try:
+            if self._client is None:
+                self._client = open_client(self._settings)
+            self._client.raw_insert(
+                table, insert.columns, insert.body, settings=self._insert_settings, fmt="ArrowStream"
+            )
+        except ClickHouseError as error:
+            raise sink_error(error, table) from error
+        except OSError as error:
+            raise Unavailable(str(error)) from error
+
+    def _note_away(self, table: str, error: SinkError) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            log.warning("clickhouse unavailable, trying until it is back", table=table, error=str(error))
+
+    def _note_back(self, table: str, attempts: int) -> None:
+        if self._away_since is not None:
+            away_s = round(time.monotonic() - self._away_since, 3)
+            self._away_since = None
+            log.info("clickhouse is back", table=table, away_s=away_s, attempts=attempts)
+
+
+def sink_error(error: ClickHouseError, table: str) -> SinkError:
+    """Return what an error of the driver means for a sink that writes to `table`.
+
+    ClickHouse's error code decides where there is one. Without one the answer is not ClickHouse's: it comes from a
+    proxy (an HTTP status) or there was none (the connection failed).
+    """
+    words = " ".join(str(error).split())
+    if (code := error_code(error)) is not None:
+        if code in NO_SUCH_TABLE:
+            return NotMigrated(f"{table} is not there; run `spendstream migrate`. ClickHouse says: {words}")
+        return Unavailable(words) if code in PASSING else InsertRejected(f"{table}: ClickHouse refuses: {words}")
+    if status := _STATUS.search(words):
+        number = int(status.group(1))
+        if number < 500 and number not in _PASSING_STATUS:
+            return InsertRejected(f"{table}: refused on the way to ClickHouse: {words}")
+    return Unavailable(words)
+
+
+def error_code(error: ClickHouseError) -> int | None:
+    """Return ClickHouse's error code, None where the answer has none."""
+    known = getattr(error, "code", None)
+    if known is not None:
+        return int(known)
+    found = _CODE.search(str(error))
+    return int(found.group(1)) if found else None
