@@ -16,12 +16,12 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
+from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.detect.budget import BudgetEvaluator, period_of
 from spendstream.core.detect.detector import Detector
-from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.detect.seeding import Spent
 from spendstream.core.money import PUSD
-from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.timestamps import US, epoch_us, from_epoch_us
 from spendstream.kafka.consumer import end_offsets, partitions_of
 from spendstream.schemas import topics

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from spendstream.core.detect.detector import Detector
-from spendstream.core.detect.reading import RollupRecord
-from spendstream.core.rollup.aggregates import AggregateKey
-from spendstream.core.rollup.measures import COLUMN, COST, MEASURES
-from spendstream.core.rollup.record import rollup_record
+from spendstream.core.detect.rollups import RollupRecord
+from spendstream.core.rollup_record import AggregateKey, rollup_record
 from spendstream.core.timestamps import MINUTE_US, US
+from spendstream.schemas.measures import COLUMN, COST, MEASURES
 from spendstream.schemas.watch import Watches
 from spendstream.state.snapshots import pack
 from spendstream.watches import DEFAULT_WATCHES

@@ -21,7 +21,7 @@ from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import write_progress
-from spendstream.core.rollup.record import rollup_record
+from spendstream.core.rollup_record import rollup_record
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
 from spendstream.state.flush import PRICED_MAX_BYTES, PRICED_MAX_ROWS
 from spendstream.transport.fetch_columns import fetch_columns

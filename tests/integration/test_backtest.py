@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clickhouse_connect.driver.client import Client
+from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
 
 from spendstream.backtest import BacktestError
 from spendstream.backtest.history import HistoryFeed
@@ -21,9 +22,9 @@ from spendstream.clickhouse.client import ClickHouseSettings, open_client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator
 from spendstream.clickhouse.template import Target
 from spendstream.core.money import PUSD
-from spendstream.core.rollup.measures import COLUMN, COST
 from spendstream.core.timestamps import epoch_us
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.schemas.measures import COLUMN, COST
 from spendstream.sinks.rollups import RollupEncoder
 from tests.unit.backtest import series
 from tests.unit.sinks.make import records, rollup_value

@@ -21,7 +21,7 @@ from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import MeterOutput, MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import write_progress
-from spendstream.core.rollup.record import rollup_record
+from spendstream.core.rollup_record import rollup_record
 from spendstream.core.timestamps import epoch_us
 from spendstream.embedded.broker import EmbeddedBroker
 from spendstream.embedded.clickhouse import EmbeddedClickHouse

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS, AggregateKey, Aggregates
-from spendstream.core.rollup.measures import BUCKET_COSTS, COLUMN, COST, COUNTERFACTUALS, MEASURES, SUMS, TOKENS
-from spendstream.core.rollup.record import read_rollup, rollup_record
+from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS, Aggregates
+from spendstream.core.rollup_record import AggregateKey, read_rollup, rollup_record, totals_of
 from spendstream.core.timestamps import MINUTE_US
+from spendstream.schemas.measures import BUCKET_COSTS, COLUMN, COST, COUNTERFACTUALS, MEASURES, SUMS, TOKENS
 from spendstream.schemas.rollup import ON_TIME, OTHER
 
 TEAM = ("team",)
@@ -231,10 +231,14 @@ def test_a_rollup_record_brings_the_aggregate_back(sums: list[int], team: str, s
     team_is_text = team.encode("utf-8", "ignore").decode() == team
     if team_is_text:
         _, record = rollup_record("life-1", 2, TEAM, key, values)
-        found = read_rollup(TEAM, record)
-        assert found is not None
-        assert (found[0], found[1], found[2].tolist()) == ("life-1", key, values.tolist())
-        assert read_rollup(("service",), record) is None
+        found = read_rollup(record)
+        assert (found.source_log, found.source_partition, tuple(found.dimensions), found.key) == (
+            "life-1",
+            2,
+            TEAM,
+            key,
+        )
+        assert totals_of([found]).tolist() == [values.tolist()]
 
 
 def test_the_measures_have_one_column_each() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from spendstream.core.aggregates import SIZES, TIERS, Tier, blocks
 from spendstream.core.lateness import CORRECTION_CODE, LATE_CODE, ON_TIME_CODE
 from spendstream.core.money import PUSD
-from spendstream.core.rollup.blocks import SIZES, TIERS, Tier, blocks
 from spendstream.schemas.rate_card import MAX_RATE_USD_PER_MTOK
 from spendstream.schemas.rollup import ON_TIME
 from spendstream.schemas.usage import MAX_GPU_SECONDS, MAX_TOKENS

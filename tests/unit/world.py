@@ -25,7 +25,7 @@ from spendstream.core.meter import (
 )
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import ProgressRecord, read_progress, write_progress
-from spendstream.core.rollup.record import read_rollup, rollup_record
+from spendstream.core.rollup_record import read_rollup, rollup_record
 from tests.reference_meter import EPOCH, LogRecord, Outcome
 from tests.unit.log import LATER, as_batch
 
@@ -63,9 +63,9 @@ class World:
         newest = newest_marker(LOG, [record for _, record in records])
         rollups = []
         for offset in range(newest.rollups_from, len(self.rollups)):
-            found = read_rollup(self.rules.dimensions, self.rollups[offset])
-            assert found is not None
-            rollups.append((offset, *found))
+            rollup = read_rollup(self.rollups[offset])
+            assert tuple(rollup.dimensions) == self.rules.dimensions
+            rollups.append((offset, rollup))
         return restore(LOG, records, rollups, self.rules, self.book)
 
     def write_calls(self, taken: MeterOutput, share: float = 1.0) -> None:

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from spendstream.agents.detect_leader import Leader, Progress, read_alert, read_silence, slices
 from spendstream.agents.detect_seed import Seeder
 from spendstream.core.detect.detector import Detector
-from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.timestamps import US
 from spendstream.kafka.consumer import membership, partitions_of
 from spendstream.kafka.producer import AckedProducer, Record

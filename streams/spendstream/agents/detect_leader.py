@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from spendstream.agents.detect_seed import Stand
 from spendstream.core.detect.detector import Detector
-from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.timestamps import US
 from spendstream.schemas import topics
 from spendstream.schemas.alert import Alert, Silence

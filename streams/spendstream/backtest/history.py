@@ -10,22 +10,16 @@ from numpy.typing import NDArray
 from spendstream.backtest.errors import BacktestError
 from spendstream.backtest.feed import MINUTE_S, Part, Step
 from spendstream.core.detect.finding import Values
-from spendstream.core.detect.measures import DEFINITIONS
 from spendstream.core.money import PUSD
-from spendstream.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS, SUMS
 from spendstream.core.timestamps import MINUTE_US, US, from_epoch_us
-from spendstream.schemas.buckets import COST_BUCKETS, cost_column
+from spendstream.schemas.measures import MEASURES, WATCHED
 from spendstream.schemas.watch import Measure
 
 CHUNK_US: Final = 60 * MINUTE_US
 
-_MONEY: Final = {
-    COST: "cost_usd",
-    **dict(zip(BUCKET_COSTS, map(cost_column, COST_BUCKETS), strict=True)),
-    **{name: f"cost_{name.removesuffix('_pusd')}_usd" for name in COUNTERFACTUALS},
-}
+_SUMS: Final = [measure for measure in MEASURES if measure.kind == "sum"]
 # accurateCast: what is beyond 64 bits is refused, not wrapped.
-_PUSD: Final = f"accurateCast(sum(r.{{column}}) * toDecimal128({PUSD}, 0), 'Int64')"
+_PUSD: Final = f"accurateCast(sum(r.{{field}}) * toDecimal128({PUSD}, 0), 'Int64')"
 
 
 class HistoryFeed:
@@ -37,7 +31,7 @@ class HistoryFeed:
 
     has_reasons = True
     step_us = MINUTE_US
-    measures: frozenset[Measure] = frozenset(DEFINITIONS)
+    measures: frozenset[Measure] = frozenset(WATCHED)
 
     def __init__(self, client: Any, database: str, dimensions: Sequence[str], start_us: int, end_us: int) -> None:
         self.dimensions = tuple(dimensions)
@@ -57,7 +51,7 @@ class HistoryFeed:
         minutes = _ints(table, "minute_s") * US
         members = list(zip(*(table[name].to_pylist() for name in self.dimensions), strict=True))
         members = members or [()] * table.num_rows
-        sums = np.stack([_ints(table, f"sum_{name}") for name in SUMS], axis=1)
+        sums = np.stack([_ints(table, f"sum_{measure.field}") for measure in _SUMS], axis=1)
         for minute_us in np.unique(minutes).tolist():
             mine = np.flatnonzero(minutes == minute_us)
             named: list[Values] = [members[at] for at in mine.tolist()]
@@ -65,7 +59,10 @@ class HistoryFeed:
 
     def _select(self, open_us: int, close_us: int) -> str:
         keys = [f"toString(r.{name}) AS {name}" for name in self.dimensions]
-        sums = [f"{_sum(name)} AS sum_{name}" for name in SUMS]
+        sums = [
+            f"{_PUSD.format(field=m.field) if m.unit == 'USD' else f'toInt64(sum(r.{m.field}))'} AS sum_{m.field}"
+            for m in _SUMS
+        ]
         by = ", ".join(("minute_s", *self.dimensions))
         return (
             f"SELECT {', '.join(['toInt64(toUnixTimestamp(r.minute)) AS minute_s', *keys, *sums])} "
@@ -80,10 +77,6 @@ class HistoryFeed:
         if not self._client.query(sql).result_rows[0][0]:
             first, last = from_epoch_us(self.start_us), from_epoch_us(self.end_us)
             raise BacktestError(f"nothing was metered from {first:%Y-%m-%d %H:%M}Z to {last:%Y-%m-%d %H:%M}Z")
-
-
-def _sum(name: str) -> str:
-    return _PUSD.format(column=_MONEY[name]) if name in _MONEY else f"toInt64(sum(r.{name}))"
 
 
 def _within(open_us: int, close_us: int) -> str:

@@ -11,9 +11,9 @@ from spendstream.backtest.feed import Part
 from spendstream.backtest.lanes import Lane
 from spendstream.core.detect.anomaly import AnomalyEvaluator
 from spendstream.core.detect.finding import Groups, Values
-from spendstream.core.detect.measures import DEFINITIONS, denominators, is_ratio, numerators
-from spendstream.core.rollup.measures import SUMS
+from spendstream.core.detect.measures import denominators, is_ratio, numerators
 from spendstream.schemas.alert import Alert
+from spendstream.schemas.measures import SUMS, WATCHED
 from spendstream.schemas.watch import BudgetRule, Measure, Watch, Watches
 
 GroupKey = tuple[str, Values]
@@ -92,7 +92,7 @@ class Chart:
     def windowed(self, minutes: int) -> NDArray[np.float64]:
         """Return the measure over windows of so many points, each up to its own."""
         measure = measure_of(self.watch)
-        above = _windows(np.array(self.above, dtype=np.float64), minutes) / DEFINITIONS[measure].scale
+        above = _windows(np.array(self.above, dtype=np.float64), minutes) / WATCHED[measure].scale
         if not is_ratio(measure):
             return above / minutes
         below = _windows(np.array(self.below, dtype=np.float64), minutes)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from spendstream.backtest.errors import BacktestError
 from spendstream.backtest.feed import MINUTE_S, Part, Step
 from spendstream.backtest.rows import Quantity, Rows
-from spendstream.core.rollup.measures import COLUMN, COST, SUMS
 from spendstream.core.timestamps import MINUTE_US, US
+from spendstream.schemas.measures import COLUMN, COST, SUMS
 from spendstream.schemas.watch import Measure
 
 Meaning = Literal["calls", "totals"]

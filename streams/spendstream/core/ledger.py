@@ -10,14 +10,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from spendstream.core.money import usd_column
-from spendstream.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS
+from spendstream.schemas.measures import MEASURES
 from spendstream.schemas.priced import LATENESS, PRICED_SCHEMA, UNPRICED_REASONS, USD
 
-_MONEY: Final = {
-    "cost_usd": COST,
-    **{name.replace("_pusd", "_usd"): name for name in BUCKET_COSTS},
-    **{f"cost_{name.replace('_pusd', '_usd')}": name for name in COUNTERFACTUALS},
-}
+_MONEY: Final = {measure.field: measure.name for measure in MEASURES if measure.unit == "USD"}
 _TIMES: Final = {
     "occurred_at": "occurred_at_us",
     "requested_at": "requested_at_us",

@@ -14,17 +14,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from spendstream.core.aggregates import Aggregates, blocks
 from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
 from spendstream.core.decode import Rejection, decode
 from spendstream.core.dedupe import Ids, SeenIds
 from spendstream.core.lateness import CORRECTION_CODE, NO_WATERMARK, advance, judge_lateness, window_of
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import ProgressRecord
-from spendstream.core.rollup.aggregates import AggregateKey, Aggregates
-from spendstream.core.rollup.blocks import blocks
-from spendstream.core.rollup.measures import BUCKET_COSTS, COST, COUNTERFACTUALS
+from spendstream.core.rollup_record import AggregateKey, Rollup, totals_of
 from spendstream.core.timestamps import epoch_us
 from spendstream.schemas.dead_letter import Reason
+from spendstream.schemas.measures import BUCKET_COSTS, COST, COUNTERFACTUALS
 from spendstream.schemas.progress import Counters, Progress
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
 
@@ -359,12 +359,11 @@ def newest_marker(source_log: str, records: Sequence[ProgressRecord]) -> Progres
 def restore(
     source_log: str,
     records: Sequence[tuple[int, ProgressRecord]],
-    rollups: Sequence[tuple[int, str, AggregateKey, NDArray[np.int64]]],
+    rollups: Sequence[tuple[int, Rollup]],
     rules: MeterRules,
     book: PriceBook,
 ) -> PartitionMeter:
-    """Rebuild a meter from what it had published, each with its offset: markers with ids, and rollups as (offset,
-    source log, key, totals).
+    """Rebuild a meter from what it had published, each with its offset: markers with ids, and rollups.
 
     The greatest marker of the source log wins, not the last: a worker that lost the partition without knowing may
     write an older one. Ids of an older log are kept: a producer may repeat an event into a topic made anew.
@@ -376,9 +375,10 @@ def restore(
         for generation in np.unique(record.generations).tolist():
             meter.seen.relearn(generation, record.ids[record.generations == generation])
     meter.seen.forget(marker.log_clock_ms)
-    for offset, log, key, totals in rollups:
-        if log == source_log:
-            meter.aggregates.restore(key, totals, offset)
+    live = [(offset, rollup) for offset, rollup in rollups if rollup.source_log == source_log]
+    totals = totals_of([rollup for _, rollup in live])
+    for (offset, rollup), values in zip(live, totals, strict=True):
+        meter.aggregates.restore(rollup.key, values, offset)
     meter.aggregates.evict(marker.watermark_us, marker.through_offset, rules.allowed_lateness_s)
     return meter
 

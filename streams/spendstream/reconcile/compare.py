@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from spendstream.reconcile.measures import CELL, MINUTE, SUMS, TOKENS
+from spendstream.reconcile.measures import CELL, MINUTE, SUMS
+from spendstream.schemas.measures import TOKENS
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.lateness import is_final
-from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.timestamps import epoch_us
 from spendstream.reconcile.measures import MAXIMA, MINIMA, SUMS
 from spendstream.schemas.progress import Progress

@@ -2,9 +2,11 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, create_model
+
+from spendstream.schemas.measures import MEASURES
 
 DIMENSIONS: Final = (
     "service",
@@ -27,19 +29,13 @@ OTHER: Final = "__other__"
 
 ON_TIME: Final = -1
 """``correction_block`` of an aggregate that was fed within the allowed lateness; or less, where a minute's calls are
-kept apart so that no sum passes 64 bits. See ``spendstream.core.rollup.blocks``."""
+kept apart so that no sum passes 64 bits. See ``spendstream.core.aggregates``."""
 
 Money = Annotated[Decimal, PlainSerializer(lambda amount: f"{amount:f}", return_type=str)]
 """USD, exact to 1e-12, as a decimal string in JSON."""
 
 
-class CostRollup(BaseModel):
-    """An aggregate's absolute totals; a later record of the same key replaces it (greatest ``through_offset`` wins).
-
-    Key: (``source_log``, ``source_partition``, ``minute``, ``correction_block``, dimensions).
-    Readers sum over source logs, partitions and correction blocks.
-    """
-
+class _Key(BaseModel):
     model_config = ConfigDict(frozen=True, title="Cost rollup, llm.rollup.1m.v1")
 
     source_log: str
@@ -52,27 +48,28 @@ class CostRollup(BaseModel):
     )
     dimensions: dict[str, str] = Field(description="By name; an empty string where the event gave none.")
 
-    first_offset: int = Field(description="The first record absorbed.")
-    through_offset: int = Field(description="The last record absorbed: replays at or below it are skipped.")
 
-    calls: int
-    failed_calls: int = 0
-    retries: int = Field(0, description="Calls with attempt > 1.")
-    late_calls: int = Field(0, description="Counted after their minute had closed.")
-    unpriced_calls: int = 0
-    unpriced_tokens: int = 0
-    web_searches: int = 0
-    gpu_us: int = Field(0, description="GPU time in microseconds.")
-    tokens: dict[str, int] = Field(default_factory=dict, description="By token bucket; absent is 0.")
+def _fields() -> dict[str, Any]:
+    """Return the fields of ``MEASURES``: type and default."""
+    fields: dict[str, Any] = {}
+    for measure in MEASURES:
+        if measure.group:
+            is_money = measure.unit == "USD"
+            description = f"By {'cost' if is_money else 'token'} bucket; absent is 0."
+            kind: Any = dict[str, Money] if is_money else dict[str, int]
+            fields[measure.group] = (kind, Field(default_factory=dict, description=description))
+        else:
+            kind = {"USD": Money, "time": datetime}.get(measure.unit, int)
+            default = ... if measure.is_required else 0
+            fields[measure.field] = (kind, Field(default, description=measure.doc or None))
+    return fields
 
-    cost_usd: Money = Field(description="Of the priced calls. With unpriced_calls > 0 the true cost is higher.")
-    cost_usd_by_bucket: dict[str, Money] = Field(default_factory=dict, description="By cost bucket; absent is 0.")
-    cost_without_cache_usd: Money = Field(description="The same calls, had nothing been cached.")
-    cost_at_standard_tier_usd: Money = Field(description="The same calls at the standard service tier.")
-    cost_with_requested_model_usd: Money = Field(description="The same calls, had the requested model served them.")
 
-    latency_ms_sum: int = 0
-    latency_ms_max: int = 0
-    latency_calls: int = Field(0, description="Calls that reported a latency.")
-    first_event_at: datetime
-    last_event_at: datetime
+CostRollup = create_model(
+    "CostRollup",
+    __base__=_Key,
+    __doc__="An aggregate's absolute totals; a later record of the same key replaces it (greatest ``through_offset`` "
+    "wins).\n\nKey: (``source_log``, ``source_partition``, ``minute``, ``correction_block``, dimensions).\n"
+    "Readers sum over source logs, partitions and correction blocks.",
+    **_fields(),
+)

@@ -7,37 +7,27 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from spendstream.schemas.measures import WATCHED
 from spendstream.schemas.rollup import DIMENSIONS
 
-Measure = Literal[
-    "cost",
-    "calls",
-    "tokens",
-    "cost_per_call",
-    "tokens_per_call",
-    "input_tokens_per_call",
-    "output_tokens_per_call",
-    "reasoning_share",
-    "cache_hit_rate",
-    "failure_share",
-    "retry_share",
-    "unpriced_share",
-    "latency_ms",
-]
+if TYPE_CHECKING:
+    Measure = str
+else:
+    Measure = Literal[tuple(WATCHED)]
 """What a rule looks at. ``cost`` (USD), ``calls`` and ``tokens`` are per minute; the others are ratios of sums:
 ``reasoning_share`` of the output tokens, ``cache_hit_rate`` of the input tokens, the other shares of the calls."""
 
 Severity = Literal["info", "warning", "critical"]
-Dimension = Literal[
-    "service", "team", "feature", "customer", "user", "environment", "provider", "model", "service_tier", "region"
-]
-assert Dimension.__args__ == DIMENSIONS  # type: ignore[attr-defined]
+if TYPE_CHECKING:
+    Dimension = str
+else:
+    Dimension = Literal[DIMENSIONS]
 
 _DURATION = re.compile(r"(\d{1,9})(s|m|h|d|w|)", re.ASCII)
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

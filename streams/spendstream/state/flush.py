@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import MeterOutput, PartitionMeter, Rejected
 from spendstream.core.progress import write_progress
-from spendstream.core.rollup.record import rollup_record
+from spendstream.core.rollup_record import rollup_record
 from spendstream.kafka.producer import AckedProducer, Record
 from spendstream.schemas import topics
 from spendstream.schemas.dead_letter import DeadLetter

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -12,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker, newest_marker, restore
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import ProgressRecord, read_progress
-from spendstream.core.rollup.record import read_rollup
+from spendstream.core.rollup_record import Rollup, read_rollup
 from spendstream.kafka.consumer import high_watermarks
 from spendstream.schemas import topics
 from spendstream.schemas.progress import Progress
@@ -70,11 +69,11 @@ class Recovery:
         newest = newest_marker(live, [record for _, record in records])
         rollups = []
         for offset, value in await self._read(consumer, topics.ROLLUP, partition, newest.rollups_from):
-            found = read_rollup(self._rules.dimensions, value)
-            if found is None:
-                self._refuse_other_dimensions(value, live, newest.through_offset)
+            rollup = read_rollup(value)
+            if tuple(rollup.dimensions) == self._rules.dimensions:
+                rollups.append((offset, rollup))
             else:
-                rollups.append((offset, *found))
+                self._refuse_other_dimensions(rollup, live, newest.through_offset)
         meter = restore(live, records, rollups, self._rules, self._book)
         log.info(
             "meter.recovered",
@@ -168,10 +167,9 @@ class Recovery:
             position = advanced
         return values
 
-    def _refuse_other_dimensions(self, value: bytes, source_log: str, through_offset: int) -> None:
-        record = msgspec.json.decode(value)
-        if record["source_log"] == source_log and record["through_offset"] > through_offset:
-            former = ",".join(record["dimensions"])
+    def _refuse_other_dimensions(self, rollup: Rollup, source_log: str, through_offset: int) -> None:
+        if rollup.source_log == source_log and rollup.through_offset > through_offset:
+            former = ",".join(rollup.dimensions)
             raise InterruptedFlush(
                 f"a flush was interrupted while METER_DIMENSIONS was {former}, and now it is "
                 f"{','.join(self._rules.dimensions)}: its calls would count twice. Start once with the former "

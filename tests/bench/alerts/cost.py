@@ -7,8 +7,8 @@ import numpy as np
 
 from spendstream.core.detect.finding import Updates
 from spendstream.core.detect.measures import CALLS, SPEND
-from spendstream.core.rollup.measures import SUMS
 from spendstream.core.timestamps import MINUTE_US
+from spendstream.schemas.measures import SUMS
 from spendstream.schemas.watch import AnomalyRule
 from tests.bench.alerts.drive import Drive
 from tests.bench.alerts.rival import WINDOW

@@ -7,8 +7,8 @@ import numpy as np
 from spendstream.core.detect.anomaly import AnomalyEvaluator
 from spendstream.core.detect.finding import Groups, Level, Updates
 from spendstream.core.detect.measures import CALLS, SPEND
-from spendstream.core.rollup.measures import SUMS
 from spendstream.core.timestamps import MINUTE_US, US
+from spendstream.schemas.measures import SUMS
 from spendstream.schemas.watch import AnomalyRule, Watch
 from tests.bench.alerts.traffic import Series
 

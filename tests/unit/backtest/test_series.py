@@ -9,8 +9,8 @@ import pytest
 
 from spendstream.backtest import BacktestError
 from spendstream.backtest.series import USUAL_CALLS, SeriesFeed
-from spendstream.core.rollup.measures import COLUMN, COST
 from spendstream.core.timestamps import MINUTE_US, epoch_us
+from spendstream.schemas.measures import COLUMN, COST
 from tests.unit.backtest import series
 
 BEGAN_US = epoch_us(series.BEGAN)

@@ -8,8 +8,8 @@ import numpy as np
 
 from spendstream.core.detect.anomaly import AnomalyEvaluator
 from spendstream.core.detect.finding import Arrays, Finding, Groups, Level, Updates
-from spendstream.core.rollup.measures import COLUMN, SUMS
 from spendstream.core.timestamps import MINUTE_US, US
+from spendstream.schemas.measures import COLUMN, SUMS
 from spendstream.schemas.watch import AnomalyRule, Watch
 
 START_US = 1_772_409_600 * US

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendstream.core.detect.attribution import Cube
-from spendstream.core.rollup.measures import COLUMN, SUMS
+from spendstream.schemas.measures import COLUMN, SUMS
 
 DIMENSIONS = ("service", "team", "feature", "customer", "provider", "model", "service_tier")
 

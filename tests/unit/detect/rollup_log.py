@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.money import PUSD
-from spendstream.core.rollup.aggregates import AggregateKey
-from spendstream.core.rollup.measures import COLUMN, COST, MEASURES
-from spendstream.core.rollup.record import rollup_record
+from spendstream.core.rollup_record import AggregateKey, rollup_record
 from spendstream.core.timestamps import MINUTE_US
+from spendstream.schemas.measures import COLUMN, COST, MEASURES
 from spendstream.schemas.rollup import ON_TIME
 
 NAMES = ("service", "team", "feature", "model")

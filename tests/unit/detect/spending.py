@@ -9,8 +9,8 @@ import numpy as np
 
 from spendstream.core.detect.finding import Evaluator, Finding, Groups, Updates
 from spendstream.core.money import PUSD
-from spendstream.core.rollup.measures import COLUMN, COST, SUMS
 from spendstream.core.timestamps import epoch_us
+from spendstream.schemas.measures import COLUMN, COST, SUMS
 from spendstream.schemas.watch import Watch
 
 MINUTE = 60_000_000

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from spendstream.core.detect.finding import Level, Updates
-from spendstream.core.rollup.measures import COLUMN, SUMS
 from spendstream.core.timestamps import MINUTE_US
+from spendstream.schemas.measures import COLUMN, SUMS
 from tests.unit.detect.anomaly_world import CENT, START_US, World, level, minute, settled
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from spendstream.core.detect.attribution import Cube, attribute
 from spendstream.core.detect.attribution.figures import amount, percent
-from spendstream.core.rollup.measures import SUMS
 from spendstream.schemas.alert import Attribution, Factor
+from spendstream.schemas.measures import SUMS
 from tests.unit.detect.cubes import DIMENSIONS, calls, cube, member
 
 USUAL = {"input": 1_500, "cache_read": 2_400, "output": 300, "reasoning": 700}

@@ -16,11 +16,11 @@ from spendstream.core.batch import RecordBatch
 from spendstream.core.detect.attribution import Cube, Profiles, attribute
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook
-from spendstream.core.rollup.measures import SUMS
 from spendstream.core.timestamps import MINUTE_US, epoch_us
 from spendstream.demo.generator import Traffic
 from spendstream.demo.incidents import Incident, Kind
 from spendstream.schemas.alert import Attribution, Factor
+from spendstream.schemas.measures import SUMS
 from spendstream.schemas.rollup import ON_TIME
 
 START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)

@@ -14,7 +14,7 @@ from spendstream.core.detect.attribution import Cube, attribute
 from spendstream.core.detect.attribution.cells import lay_out
 from spendstream.core.detect.attribution.decompose import decompose, logarithmic_mean
 from spendstream.core.detect.attribution.rates import FACTORS
-from spendstream.core.rollup.measures import COLUMN, SUMS
+from spendstream.schemas.measures import COLUMN, SUMS
 from tests.unit.detect.cubes import DIMENSIONS, RATES, calls, member
 
 COUNTS = st.sampled_from((0, 1, 2, 7, 100, 100_000))

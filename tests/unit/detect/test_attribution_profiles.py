@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from spendstream.core.detect.attribution import Profiles
 from spendstream.core.detect.attribution.profiles import HALF_LIFE_MINUTES
-from spendstream.core.rollup.measures import COLUMN, SUMS
 from spendstream.core.timestamps import MINUTE_US
+from spendstream.schemas.measures import COLUMN, SUMS
 
 CALLS = COLUMN["calls"]
 START = 29_000_000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spendstream.core.detect.budget import BudgetEvaluator
 from spendstream.core.detect.budget.limits import Amounts, burns, threshold_facet
 from spendstream.core.detect.finding import Groups, Level
-from spendstream.core.rollup.measures import COST
+from spendstream.schemas.measures import COST
 from spendstream.schemas.watch import BudgetRule, Watch
 from tests.unit.detect.spending import DAY, HOUR, MINUTE, at, found, groups, spend, updates
 

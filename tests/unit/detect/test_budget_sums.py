@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from spendstream.core.detect.budget import BudgetEvaluator, period_of
 from spendstream.core.money import PUSD
-from spendstream.core.rollup.measures import COST
 from spendstream.core.timestamps import MINUTE_US
+from spendstream.schemas.measures import COST
 from spendstream.schemas.watch import BudgetRule
 from tests.unit.detect.spending import DAY, HOUR, MINUTE, at, groups, spend, updates
 

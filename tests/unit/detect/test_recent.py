@@ -6,8 +6,8 @@ import numpy as np
 
 from spendstream.core.detect.recent import KEPT_MINUTES, RecentMinutes
 from spendstream.core.detect.rollups import Changes
-from spendstream.core.rollup.measures import COLUMN, SUMS
 from spendstream.core.timestamps import MINUTE_US, US
+from spendstream.schemas.measures import COLUMN, SUMS
 from tests.unit.detect.rollup_log import minute
 
 CALLS = COLUMN["calls"]

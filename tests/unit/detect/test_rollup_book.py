@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spendstream.core.detect.reading import RollupRecord
-from spendstream.core.detect.rollups import REWRITTEN_WITHIN_MS, Changes, RollupBook
-from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
-from spendstream.core.rollup.measures import COLUMN, COST, SUMS
+from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
+from spendstream.core.detect.rollups import REWRITTEN_WITHIN_MS, Changes, RollupBook, RollupRecord
+from spendstream.schemas.measures import COLUMN, COST, SUMS
 from tests.unit.detect.rollup_log import NAMES, Members, RollupLog, minute
 
 LATENESS_S = 600

@@ -10,13 +10,13 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.detect.budget import BudgetEvaluator
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.finding import Level
-from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.detect.seeding import History, Seeding, Spent
 from spendstream.core.money import PUSD, pusd_from_text
-from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.schemas.rollup import DIMENSIONS, ON_TIME
 from spendstream.schemas.watch import BudgetRule, ThresholdRule, Watch, Watches
 from tests.unit.detect.rollup_log import NAMES, RollupLog, minute

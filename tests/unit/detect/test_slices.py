@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spendstream.agents.detect_leader import SLICE_US, slices
-from spendstream.core.detect.reading import RollupRecord
+from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.timestamps import US
 from tests.unit.detect.rollup_log import BEGAN_US
 

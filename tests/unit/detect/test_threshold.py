@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spendstream.core.detect.finding import CLOSE_AFTER_US, Level
 from spendstream.core.detect.threshold import ThresholdEvaluator
-from spendstream.core.rollup.measures import COST
+from spendstream.schemas.measures import COST
 from spendstream.schemas.watch import ThresholdRule
 from tests.unit.detect.spending import DAY, HOUR, MINUTE, at, found, groups, spend, updates
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from spendstream.core.rollup.aggregates import AggregateKey
-from spendstream.core.rollup.record import rollup_key
+from spendstream.core.rollup_record import AggregateKey, rollup_key
 from spendstream.schemas.rollup import DIMENSIONS, ON_TIME
 
 KEY_BYTES: Final = 16

@@ -1,26 +1,9 @@
 """A finding in one line of plain words."""
 
-from typing import Final
-
 from spendstream.core.detect.finding import Finding, Level
 from spendstream.core.money import dollars
+from spendstream.schemas.measures import WATCHED
 from spendstream.schemas.watch import Watch
-
-_NAMES: Final = {
-    "cost": "spend",
-    "calls": "calls",
-    "tokens": "tokens",
-    "cost_per_call": "cost per call",
-    "tokens_per_call": "tokens per call",
-    "input_tokens_per_call": "input tokens per call",
-    "output_tokens_per_call": "output tokens per call",
-    "reasoning_share": "reasoning share",
-    "cache_hit_rate": "cache hit rate",
-    "failure_share": "failed calls",
-    "retry_share": "retried calls",
-    "unpriced_share": "calls without a price",
-    "latency_ms": "latency",
-}
 
 
 def who(group: dict[str, str]) -> str:
@@ -62,7 +45,7 @@ def amount(value: float, unit: str) -> str:
 
 
 def _topic(watch: Watch) -> str:
-    return _NAMES[getattr(watch.rule, "measure", "cost")]
+    return WATCHED[getattr(watch.rule, "measure", "cost")].title
 
 
 def _budget(finding: Finding) -> str:

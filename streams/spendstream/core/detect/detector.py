@@ -11,10 +11,9 @@ from pydantic import TypeAdapter
 from spendstream.core.detect.attribution import Profiles
 from spendstream.core.detect.finding import Arrays, Evaluator, Finding, Groups, Level
 from spendstream.core.detect.lifecycle import Case, Lifecycle, Silences, Why
-from spendstream.core.detect.reading import RollupRecord
 from spendstream.core.detect.reasons import Reasons
 from spendstream.core.detect.recent import RecentMinutes
-from spendstream.core.detect.rollups import Changes, RollupBook
+from spendstream.core.detect.rollups import Changes, RollupBook, RollupRecord
 from spendstream.core.detect.seeding import Seeding
 from spendstream.core.detect.watch_runner import WatchRunner, definition, evaluator_of
 from spendstream.core.timestamps import US

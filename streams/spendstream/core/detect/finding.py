@@ -51,7 +51,7 @@ class Finding:
 class Updates:
     """What was added to minutes of groups. Row i: ``sums[i]`` is added to minute ``minutes_us[i]`` of ``groups[i]``.
 
-    Shapes: n, n, n × len(spendstream.core.rollup.measures.SUMS); exact int64, columns in the order of ``SUMS``. A group
+    Shapes: n, n, n × len(spendstream.schemas.measures.SUMS); exact int64, columns in the order of ``SUMS``. A group
     and minute may stand in several rows. Sums may be negative: an aggregate was revised downwards.
     """
 

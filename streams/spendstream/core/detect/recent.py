@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from spendstream.core.detect.finding import CLOSE_AFTER_US, Arrays
 from spendstream.core.detect.rollups import Changes
-from spendstream.core.rollup.measures import SUMS
 from spendstream.core.timestamps import MINUTE_US
+from spendstream.schemas.measures import SUMS
 
 KEPT_MINUTES: Final = 8
 

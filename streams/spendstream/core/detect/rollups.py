@@ -6,19 +6,19 @@ aggregate is forgotten once it is final twice over: by its partition's event tim
 has written again whatever it had not; time in which nothing was written doesn't count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.detect.cut import KEY_BYTES, Born, Bounds, Cut, Source, digest
 from spendstream.core.detect.finding import Arrays
-from spendstream.core.detect.reading import NotARollup, Rollup, RollupRecord, newest, read, sums_of
-from spendstream.core.rollup.aggregates import CORRECTION_BLOCK_OFFSETS
-from spendstream.core.rollup.measures import SUMS
-from spendstream.core.timestamps import MINUTE_US
+from spendstream.core.rollup_record import NotARollup, Rollup, read_rollup, refused, totals_of
+from spendstream.core.timestamps import MINUTE_US, epoch_us
+from spendstream.schemas.measures import SUMS
 from spendstream.schemas.rollup import ON_TIME
 
 REWRITTEN_WITHIN_MS: Final = 300_000
@@ -26,11 +26,21 @@ LONGEST_GAP_MS: Final = 10_000
 """A silence of the topic counts as no more active time than this."""
 
 _FIRST_SLOTS: Final = 1024
-_KNOWN_MINUTES: Final = 10_000
 _NOTHING: Final = -(2**62)
 """The last offset of an aggregate of which nothing was read yet."""
 
+_THROUGH_FIELD: Final = b'"through_offset":'
+
 Int64s = NDArray[np.int64]
+
+
+class RollupRecord(NamedTuple):
+    """A record of the rollup topic: its partition there, Kafka timestamp in ms, key and value."""
+
+    partition: int
+    timestamp_ms: int
+    key: bytes
+    value: bytes
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,6 @@ class RollupBook:
         self._newest_offset = np.zeros(0, dtype=np.int64)
         self._active_ms: dict[int, int] = {}  # by partition of the rollup topic
         self._latest_ms: dict[int, int] = {}
-        self._known_minutes: dict[str, int] = {}
         self._allocate(_FIRST_SLOTS)
 
     def __len__(self) -> int:
@@ -81,16 +90,22 @@ class RollupBook:
 
         What can't be read as a rollup is left out, and named in ``unreadable`` until that is cleared.
         """
-        taken: list[RollupRecord] = []
-        rollups: list[Rollup] = []
+        read: list[tuple[RollupRecord, Rollup]] = []
         for record in newest(records):
             try:
-                rollups.append(read(record))
-                taken.append(record)
+                read.append((record, read_rollup(record.value)))
             except NotARollup as error:
-                self.unreadable.append(error)
-        self._advance(taken)
-        return self._replace(taken, rollups)
+                self._note_unreadable(record, error)
+        try:
+            totals = totals_of([rollup for _, rollup in read])
+        except NotARollup:
+            errors = refused([rollup for _, rollup in read], totals_of)
+            for number, reason in errors.items():
+                self._note_unreadable(read[number][0], reason)
+            read = [pair for number, pair in enumerate(read) if number not in errors]
+            totals = totals_of([rollup for _, rollup in read])
+        self._advance([record for record, _ in read])
+        return self._replace(read, totals[:, : len(SUMS)])
 
     def combination(self, values: tuple[str, ...]) -> int:
         """Return the number of a combination of dimension values; a new one where it wasn't known."""
@@ -206,15 +221,17 @@ class RollupBook:
             self._active_ms[partition], self._latest_ms[partition] = active_ms, latest_ms
         return numbers
 
-    def _replace(self, records: Sequence[RollupRecord], rollups: Sequence[Rollup]) -> Changes:
+    def _note_unreadable(self, record: RollupRecord, error: NotARollup) -> None:
+        self.unreadable.append(NotARollup(f"partition {record.partition}, key {record.key!r}: {error}", error.reason))
+
+    def _replace(self, read: Sequence[tuple[RollupRecord, Rollup]], totals: Int64s) -> Changes:
         """Put totals in place of the former ones, each aggregate's at most once; return the differences."""
-        slots = np.array([self._slot(*pair) for pair in zip(records, rollups, strict=True)], dtype=np.int64)
-        through = np.array([rollup.through_offset for rollup in rollups], dtype=np.int64)
-        totals = sums_of(rollups)
+        slots = np.array([self._slot(record, rollup) for record, rollup in read], dtype=np.int64)
+        through = np.array([rollup.through_offset for _, rollup in read], dtype=np.int64)
         np.maximum.at(self._newest_minute, self._source_of[slots], self._minutes[slots])
         np.maximum.at(self._newest_offset, self._source_of[slots], through)
-        self._partitions[slots] = [record.partition for record in records]
-        self._touched_ms[slots] = [self._active_ms[record.partition] for record in records]
+        self._partitions[slots] = [record.partition for record, _ in read]
+        self._touched_ms[slots] = [self._active_ms[record.partition] for record, _ in read]
         # what isn't newer was written again, or by a worker that had lost its partition
         is_newer = through > self._through[slots]
         slots, totals = slots[is_newer], totals[is_newer]
@@ -231,7 +248,7 @@ class RollupBook:
             slot = self._new_slot(key)
             self._layouts.setdefault(tuple(rollup.dimensions))
             source = rollup.source_log, rollup.source_partition
-            minute_us = self._minute_us(rollup.minute)
+            minute_us = epoch_us(rollup.minute)
             if self.born is not None:
                 self.born[key] = Born(source, minute_us, rollup.correction_block, rollup.first_offset)
             self._minutes[slot] = minute_us
@@ -254,13 +271,6 @@ class RollupBook:
             self._active_ms[partition] = self._active_ms.get(partition, 0) + int(
                 np.minimum(steps, LONGEST_GAP_MS).sum()
             )
-
-    def _minute_us(self, text: str) -> int:
-        if text not in self._known_minutes:
-            if len(self._known_minutes) > _KNOWN_MINUTES:
-                self._known_minutes.clear()
-            self._known_minutes[text] = int(np.datetime64(text.removesuffix("Z"), "us").astype(np.int64))
-        return self._known_minutes[text]
 
     def _member(self, dimensions: dict[str, str]) -> int:
         if tuple(dimensions) == self.dimensions:
@@ -304,6 +314,26 @@ class RollupBook:
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros_like(column)]))
         self._free = list(range(2 * former - 1, former - 1, -1))
+
+
+def newest(records: Iterable[RollupRecord]) -> Iterable[RollupRecord]:
+    """Return of each key the record with the greatest ``through_offset``: the others would be replaced at once."""
+    found: dict[bytes, RollupRecord] = {}
+    for record in records:
+        former = found.setdefault(record.key, record)
+        if former is not record and _through(record.value) >= _through(former.value):
+            found[record.key] = record
+    return found.values()
+
+
+def _through(value: bytes) -> int:
+    """Return a record's ``through_offset`` without reading the rest; -1 where it isn't there."""
+    at = value.find(_THROUGH_FIELD)
+    if at < 0:
+        return -1
+    at += len(_THROUGH_FIELD)
+    end = value.find(b",", at)
+    return int(value[at:end]) if end > 0 and value[at:end].strip().isdigit() else -1
 
 
 def _text(rows: Sequence[tuple[str, ...]], width: int) -> NDArray[np.str_]:

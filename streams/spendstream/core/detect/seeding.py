@@ -25,8 +25,8 @@ from spendstream.core.detect.measures import SPEND
 from spendstream.core.detect.rollups import RollupBook
 from spendstream.core.detect.watch_runner import WatchRunner
 from spendstream.core.money import PUSD
-from spendstream.core.rollup.measures import SUMS
 from spendstream.core.timestamps import MINUTE_US
+from spendstream.schemas.measures import SUMS
 from spendstream.schemas.watch import BudgetRule
 
 SUMMED_US: Final = 15 * MINUTE_US

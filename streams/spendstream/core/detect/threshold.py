@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendstream.core.detect.finding import CLOSE_AFTER_US, ActiveFindings, Arrays, Finding, Groups, Level, Updates
-from spendstream.core.detect.measures import CALLS, DEFINITIONS, denominators, is_ratio, numerators, unit
+from spendstream.core.detect.measures import CALLS, denominators, is_ratio, numerators, unit
 from spendstream.core.detect.steps import Ahead, Floats, Ints, StepRing, earliest, grown
 from spendstream.core.timestamps import MINUTE_US, US
+from spendstream.schemas.measures import WATCHED
 from spendstream.schemas.watch import ThresholdRule
 
 LONG_WINDOW_S: Final = 7200
@@ -167,7 +168,7 @@ class ThresholdEvaluator:
         """Return the measure in the window that ends with a step, NaN where it has none, and whether it holds."""
         sums = self._ring.window(groups, self._width, ending)
         below_the_line = sums[:, 1] if self._is_ratio else np.full(len(groups), self._rule.window / 60)
-        scaled = below_the_line * DEFINITIONS[self._rule.measure].scale
+        scaled = below_the_line * WATCHED[self._rule.measure].scale
         value = np.divide(sums[:, 0], scaled, out=np.full(len(groups), np.nan), where=scaled > 0)
         holds = value > self._bound if self._facet == "above" else value < self._bound
         holds &= sums[:, -1] >= self._rule.min_calls

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendstream.core.detect.finding import Updates
-from spendstream.core.detect.measures import CALLS, DEFINITIONS, SPEND, denominators, is_ratio, numerators, unit
+from spendstream.core.detect.measures import CALLS, SPEND, denominators, is_ratio, numerators, unit
+from spendstream.schemas.measures import WATCHED
 from spendstream.schemas.watch import Measure
 
 Column = NDArray[Any]
@@ -184,7 +185,7 @@ class Scale:
         domain = Domain.SUM
         if is_ratio(measure):
             domain = Domain.SHARE if unit(measure) == "share" else Domain.MEAN
-        return cls(measure, domain, DEFINITIONS[measure].scale)
+        return cls(measure, domain, WATCHED[measure].scale)
 
     @property
     def is_sum(self) -> bool:

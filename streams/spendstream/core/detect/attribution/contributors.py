@@ -9,8 +9,8 @@ import numpy as np
 from spendstream.core.detect.attribution.cube import SPEND, Cube, Floats, to_pusd
 from spendstream.core.detect.attribution.figures import amount, percent
 from spendstream.core.money import PUSD
-from spendstream.core.rollup.measures import COLUMN
 from spendstream.schemas.alert import Contributor
+from spendstream.schemas.measures import COLUMN
 
 TOP: Final = 3
 LEAST_SHARE: Final = 0.05

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendstream.core.money import PUSD
-from spendstream.core.rollup.measures import COLUMN, COST
+from spendstream.schemas.measures import COLUMN, COST
 
 Values = tuple[str, ...]
 Floats = NDArray[np.float64]

@@ -26,9 +26,9 @@ from spendstream.core.detect.attribution.rates import (
     Kind,
     usd_per_token,
 )
-from spendstream.core.rollup.measures import COLUMN
 from spendstream.schemas.alert import Factor
 from spendstream.schemas.buckets import cost_column, tokens_field
+from spendstream.schemas.measures import COLUMN
 
 _SIDES: Final = 5
 _NEGLIGIBLE: Final = 1e-6

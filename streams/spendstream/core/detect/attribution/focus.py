@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from spendstream.core.detect.attribution.cells import Cells
 from spendstream.core.detect.attribution.cube import Floats
-from spendstream.core.rollup.measures import COLUMN
+from spendstream.schemas.measures import COLUMN
 
 _MOST: Final = 0.75
 """Of a part: a single value with so much of it is named."""

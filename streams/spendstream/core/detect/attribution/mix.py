@@ -9,7 +9,7 @@ from spendstream.core.detect.attribution.cells import Cells
 from spendstream.core.detect.attribution.cube import SPEND, Floats
 from spendstream.core.detect.attribution.figures import percent
 from spendstream.core.detect.attribution.focus import Focus, Sides
-from spendstream.core.rollup.measures import COLUMN
+from spendstream.schemas.measures import COLUMN
 
 _CALLS: Final = COLUMN["calls"]
 _UNPRICED: Final = COLUMN["unpriced_calls"]

@@ -9,8 +9,8 @@ from spendstream.core.detect.attribution.cells import Cells
 from spendstream.core.detect.attribution.cube import Floats
 from spendstream.core.detect.attribution.figures import percent
 from spendstream.core.detect.attribution.focus import Focus, Sides, ratio
-from spendstream.core.rollup.measures import COLUMN
 from spendstream.schemas.buckets import INPUT_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
+from spendstream.schemas.measures import COLUMN
 
 _FEES: Final = (("web_search", "web_searches"), ("gpu", "gpu_us"), ("request", "calls"))
 _QUANTITIES: Final = [COLUMN[name] for name in (*map(tokens_field, TOKEN_BUCKETS), *(name for _, name in _FEES))]

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from spendstream.core.detect.attribution.cube import Cube, Floats, Values
 from spendstream.core.detect.finding import Arrays
-from spendstream.core.rollup.measures import BUCKET_COSTS, COLUMN, COST, SUMS
 from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
+from spendstream.schemas.measures import BUCKET_COSTS, COLUMN, COST, SUMS
 
 HALF_LIFE_MINUTES: Final = 60.0
 MAX_COMBINATIONS: Final = 200_000

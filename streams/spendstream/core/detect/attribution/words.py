@@ -16,9 +16,9 @@ from spendstream.core.detect.attribution.mix import model_words, tier_words
 from spendstream.core.detect.attribution.price import price_words
 from spendstream.core.detect.attribution.rates import AT, GPU, INPUT, KINDS, OUTPUT, SEARCHES
 from spendstream.core.money import dollars
-from spendstream.core.rollup.measures import COLUMN
 from spendstream.schemas.alert import Factor
 from spendstream.schemas.buckets import INPUT_BUCKETS, OUTPUT_BUCKETS, tokens_field
+from spendstream.schemas.measures import COLUMN
 
 _INPUT: Final = tuple(map(tokens_field, INPUT_BUCKETS))
 _OUTPUT: Final = tuple(map(tokens_field, OUTPUT_BUCKETS))

@@ -1,4 +1,13 @@
-"""The open aggregates of one source partition: fed by calls, emitted as absolute totals, evicted when final."""
+"""The open aggregates of one source partition: fed by calls, emitted as absolute totals, evicted when final.
+
+An aggregate's sums are signed 64-bit integers: money in pico-dollars up to 9.2 million USD. So that no sum can pass
+that, a minute's calls are kept apart by size and offset, and readers, who sum over blocks anyway, see the whole: calls
+below 2^42 (4.40 USD) share an aggregate within 2^21 offsets, calls below 2^51 (2,252 USD) within 2^12, and one above
+that is alone. The product of a size and a number of calls is 2^63 at most, and the sum is less.
+
+Size and offset follow from the log alone. A state that says "this one is full, open another" would decide otherwise in
+a replay.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,35 +17,62 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from spendstream.core.lateness import is_final
-from spendstream.core.rollup.measures import (
-    COLUMN,
-    COST,
-    COUNTERFACTUALS,
-    MAX_COLUMNS,
-    MEASURES,
-    MIN_COLUMNS,
-    SUM_COLUMNS,
-    aggregations,
-)
+from spendstream.core.lateness import CORRECTION_CODE, is_final
+from spendstream.core.rollup_record import AggregateKey, Dimensions
+from spendstream.schemas.measures import COLUMN, COST, COUNTERFACTUALS, MAXIMA, MEASURES, SUMS
 from spendstream.schemas.rollup import ON_TIME, OTHER
 
 CORRECTION_BLOCK_OFFSETS: Final = 4096
 """Too-late events share a correction row when their offsets fall in one block of so many."""
 
-_FIRST_OFFSET: Final = COLUMN["first_offset"]
-_THROUGH_OFFSET: Final = COLUMN["through_offset"]
-
-Dimensions = tuple[str, ...]
+SIZES: Final = (COST, *COUNTERFACTUALS, "gpu_us")
+"""The columns that can pass 64 bits; the other sums are of counts below 2^31 (or, per bucket, parts of the cost)."""
 
 
 @dataclass(frozen=True)
-class AggregateKey:
-    """``minute_us``: when the window opened; ``block``: see ``blocks``, negative on time; ``dimensions``: values."""
+class Tier:
+    """Calls whose greatest column is below ``below`` share a block within ``offsets`` successive offsets."""
 
-    minute_us: int
-    block: int
-    dimensions: Dimensions
+    below: int
+    offsets: int
+
+
+TIERS: Final = (Tier(2**42, 2**21), Tier(2**51, CORRECTION_BLOCK_OFFSETS), Tier(2**63, 1))
+ALONE: Final = len(TIERS) - 1
+"""The tier of a call that shares with none, too late or not: a block of corrections could not hold 4,096 of them."""
+
+_SUM_COLUMNS: Final = slice(0, len(SUMS))
+_MAX_COLUMNS: Final = slice(len(SUMS), len(SUMS) + len(MAXIMA))
+_MIN_COLUMNS: Final = slice(len(SUMS) + len(MAXIMA), len(MEASURES))
+_FIRST_OFFSET: Final = COLUMN["first_offset"]
+_THROUGH_OFFSET: Final = COLUMN["through_offset"]
+_FOLDS: Final = {measure.name: measure.fold(pl) for measure in MEASURES}
+_AGGREGATIONS: Final = [_FOLDS[name].alias(f"__{name}") for name in COLUMN]
+
+
+def blocks(calls: pl.DataFrame) -> NDArray[np.int64]:
+    """Return each priced call's ``correction_block``. Columns: ``offset``, ``lateness`` and ``SIZES``.
+
+    On time: ``ON_TIME - (3 * (offset // tier.offsets) + tier)``, so -1 for ordinary calls of the first 2 million
+    offsets, then -4; too late: the offset's block of 4,096, from 0 on.
+    """
+    offset = calls["offset"].to_numpy()
+    tier = _tiers(calls)
+    width = np.take(np.array([each.offsets for each in TIERS]), tier)
+    on_time = ON_TIME - (len(TIERS) * (offset // width) + tier)
+    too_late = (calls["lateness"].to_numpy() == CORRECTION_CODE) & (tier != ALONE)
+    return np.where(too_late, offset // CORRECTION_BLOCK_OFFSETS, on_time)
+
+
+def _tiers(calls: pl.DataFrame) -> NDArray[np.int64]:
+    columns = [calls[name].to_numpy() for name in SIZES]
+    tier = np.zeros(calls.height, dtype=np.int64)
+    if max((int(column.max(initial=0)) for column in columns), default=0) < TIERS[0].below:
+        return tier  # as almost always
+    size = np.maximum.reduce(columns)
+    for each in TIERS[:-1]:
+        tier += size >= each.below
+    return tier
 
 
 @dataclass
@@ -70,7 +106,6 @@ class Aggregates:
         self._free: list[int] = []
         self._dirty: set[int] = set()
         self._replay_until = -1
-        self._aggregations = aggregations()
 
     def __len__(self) -> int:
         return len(self._keys) - len(self._free)
@@ -88,9 +123,9 @@ class Aggregates:
             if calls.height == 0:
                 return calls
         for part in _summable(calls):
-            folded = part.group_by(by).agg(self._aggregations)
+            folded = part.group_by(by).agg(_AGGREGATIONS)
             rows = self._resolve(folded.select(by), folded["__first_offset"].to_numpy())
-            self._add(rows, folded.select(f"__{measure}" for measure in MEASURES).to_numpy())
+            self._add(rows, folded.select(f"__{name}" for name in COLUMN).to_numpy())
             self._dirty.update(rows.tolist())
         return calls
 
@@ -144,17 +179,17 @@ class Aggregates:
             if row == len(self._totals):
                 self._totals = np.concatenate((self._totals, np.zeros_like(self._totals)))
         self._totals[row] = 0
-        self._totals[row, MAX_COLUMNS] = -1
-        self._totals[row, MIN_COLUMNS] = np.iinfo(np.int64).max
+        self._totals[row, _MAX_COLUMNS] = -1
+        self._totals[row, _MIN_COLUMNS] = np.iinfo(np.int64).max
         return row
 
     def _add(self, rows: NDArray[np.int64], folded: NDArray[np.int64]) -> None:
         totals = self._totals
-        before = totals[rows, SUM_COLUMNS]
-        np.add.at(totals[:, SUM_COLUMNS], rows, folded[:, SUM_COLUMNS])  # several keys may share __other__
-        np.maximum.at(totals[:, MAX_COLUMNS], rows, folded[:, MAX_COLUMNS])
-        np.minimum.at(totals[:, MIN_COLUMNS], rows, folded[:, MIN_COLUMNS])
-        if (totals[rows, SUM_COLUMNS] < before).any():
+        before = totals[rows, _SUM_COLUMNS]
+        np.add.at(totals[:, _SUM_COLUMNS], rows, folded[:, _SUM_COLUMNS])  # several keys may share __other__
+        np.maximum.at(totals[:, _MAX_COLUMNS], rows, folded[:, _MAX_COLUMNS])
+        np.minimum.at(totals[:, _MIN_COLUMNS], rows, folded[:, _MIN_COLUMNS])
+        if (totals[rows, _SUM_COLUMNS] < before).any():
             raise OverflowError("one aggregate's cost passed 9.2 million USD within a minute: 64 bits can't hold it")
 
     def restore(self, key: AggregateKey, totals: NDArray[np.int64], rollups_from: int) -> None:

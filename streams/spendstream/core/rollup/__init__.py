@@ -1,1 +1,0 @@
-"""Rollups: absolute totals per (minute, dimensions), one set for each source partition."""
