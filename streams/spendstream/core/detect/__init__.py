@@ -1,6 +1,6 @@
 """Detection, pure: totals per minute in, findings and alert transitions out. No Kafka, no clock of its own.
 
-reading.py    rollup records, read; rollups.py: absolute totals to what changed, exactly, whatever is replayed
+rollups.py    absolute totals to what changed, exactly, whatever is replayed
 measures.py   what a rule looks at, from a minute's sums
 finding.py    groups, findings and what every rule can do
 anomaly/      a robust seasonal baseline for each group
