@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from clickhouse_connect.driver.client import Client
-from spendstream.sinks.clickhouse import ClickHouseSettings, open_client
 
 from spendstream.backtest import BacktestError
 from spendstream.backtest.history import HistoryFeed
