@@ -58,20 +58,20 @@ def test_silences_are_written_listed_and_ended(settings: Settings, capsys: pytes
     assert listed(capsys) == []
     late = added(capsys, "--for", "1h", "--from", "2999-01-01")
     now = added(capsys, "--for", "2h", "--watch", "cost", "--group", "team=search", "--comment", "a planned backfill")
-    assert listed(capsys) == [(now, "holds"), (late, "planned")]
+    assert listed(capsys) == [(now, "active"), (late, "planned")]
     assert run(["silence", "end", now]) == 0
     assert run(["silence", "end", late]) == 0
     assert listed(capsys) == []
     assert sorted(listed(capsys, "--all")) == sorted([(now, "ended"), (late, "ended")])
 
 
-def test_an_unknown_id_is_told(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_id_is_an_error(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     create_topics(settings)
     assert run(["silence", "end", "nope"]) == 1
     assert "no silence nope" in capsys.readouterr().err
 
 
-def test_a_watch_that_is_unknown_here_is_told_and_silenced(
+def test_a_watch_that_is_unknown_here_is_a_warning_and_is_silenced(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     create_topics(settings)
@@ -79,7 +79,7 @@ def test_a_watch_that_is_unknown_here_is_told_and_silenced(
     assert "no watch csot in the built-in watches: did you mean cost?" in capsys.readouterr().err
 
 
-def test_without_its_topic_the_mending_is_told_and_none_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_its_topic_the_error_names_the_fix_and_creates_no_topic(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["list"], ["add", "--for", "2h"], ["list"]):
         assert run(["silence", *arguments]) == 1
         assert "run `spendstream topics`" in capsys.readouterr().err

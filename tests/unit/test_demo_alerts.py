@@ -20,7 +20,7 @@ from spendstream.demo.scenario import AURORA
 from spendstream.demo.snapshot import Snapshot
 from spendstream.demo.watches import DEMO, DemoWatches
 from spendstream.settings import Settings
-from spendstream.watches.read import read_watches
+from spendstream.watches import read_watches
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 LOOP = Incident("runaway_loop", "deep_research", NOW, 120)

@@ -23,8 +23,7 @@ from spendstream.core.timestamps import MINUTE_US, US, epoch_us, from_epoch_us
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.rollup import DIMENSIONS
 from spendstream.schemas.watch import AnomalyRule, Watches, duration_s
-from spendstream.watches import default_watches, read_watches
-from spendstream.watches.words import duration_in_words
+from spendstream.watches import default_watches, explain_duration, read_watches
 
 
 class Quantity(StrEnum):
@@ -240,7 +239,7 @@ def _remark(run: Backtest) -> None:
             )
     anomalies = any(isinstance(watch.rule, AnomalyRule) for watch in run.watches.watches)
     if run.feed.step_us != MINUTE_US and anomalies:
-        step = duration_in_words(run.feed.step_us // US)
+        step = explain_duration(run.feed.step_us // US)
         err.print(
             f"steps of {step}: anomaly rules take one for a minute, in durations too; values are per minute",
             soft_wrap=True,

@@ -1,4 +1,4 @@
-"""`spendstream silence`: keep alerts quiet for a while."""
+"""`spendstream silence`: suppress notifications for a while."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from spendstream.schemas.alert import Silence
 from spendstream.schemas.rollup import DIMENSIONS
 from spendstream.schemas.watch import duration_s
 from spendstream.settings import Settings
-from spendstream.watches import WatchesError, default_watches, read_watches
-from spendstream.watches.silence_topic import read_silences, write_silence
+from spendstream.watches import WatchesError, configured_watches
+from spendstream.watches.silences import read_silences, write_silence
 
 NOT_FOUND_EXIT: Final = 1
 
-silence_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Keep alerts quiet for a while.")
+silence_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Suppress notifications for a while.")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
 
@@ -31,18 +31,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON, one object a lin
 @silence_app.command("add")
 def add(
     lasts: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long: 30m, 2h, 3d.")],
-    watch: Annotated[str | None, typer.Option("--watch", help="Of this watch alone. Default: every watch.")] = None,
+    watch: Annotated[str | None, typer.Option("--watch", help="Only this watch. Default: every watch.")] = None,
     group: Annotated[
         list[str] | None,
         typer.Option(
-            "--group", metavar="DIMENSION=VALUE", help="Of this group alone; may be repeated: all must match."
+            "--group", metavar="DIMENSION=VALUE", help="Only alerts of this group; repeatable, all must match."
         ),
     ] = None,
-    starts: Annotated[str | None, typer.Option("--from", metavar="TIME", help="UTC. Default: now.")] = None,
-    comment: Annotated[str, typer.Option("--comment", help="Why.")] = "",
+    starts: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Start, in UTC unless it has a zone. Default: now.")
+    ] = None,
+    comment: Annotated[str, typer.Option("--comment", help="The reason.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Keep alerts quiet: they are recorded, but nobody is told. Prints the silence's id."""
+    """Silence alerts: they are recorded, but nobody is notified. Prints the silence's id."""
     silence_libraries()
     settings = load_settings()
     starts_at = parse_time(starts) if starts else datetime.now(UTC)
@@ -61,15 +63,17 @@ def add(
     if as_json:
         echo_json(silence.model_dump())
     else:
-        out.print(f"{silence.silence_id}: {about(silence)} is quiet until {_time(silence.ends_at)}", markup=False)
+        out.print(
+            f"{silence.silence_id}: {about(silence)} is silenced until {_time(silence.ends_at)} UTC", markup=False
+        )
 
 
 @silence_app.command("list")
 def list_silences(
-    all_: Annotated[bool, typer.Option("--all", help="Those that have ended, too.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Include silences that have ended.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the silences that hold or will hold."""
+    """List active and planned silences."""
     silence_libraries()
     now = datetime.now(UTC)
     found = [each for each in asyncio.run(read_silences(load_settings())) if all_ or each.ends_at > now]
@@ -77,7 +81,7 @@ def list_silences(
         for silence in found:
             echo_json({**silence.model_dump(), "state": state(silence, now)})
         return
-    columns = ("id", "state", "what is quiet", "from (UTC)", "until (UTC)", "by", "comment")
+    columns = ("id", "state", "silences", "from (UTC)", "until (UTC)", "by", "comment")
     rows = [
         (s.silence_id, state(s, now), about(s), _time(s.starts_at), _time(s.ends_at), s.created_by, s.comment)
         for s in found
@@ -88,10 +92,10 @@ def list_silences(
 
 @silence_app.command("end")
 def end(
-    silence_id: Annotated[str, typer.Argument(metavar="ID", help="As `silence list` shows it.")],
+    silence_id: Annotated[str, typer.Argument(metavar="ID", help="As shown by `silence list`.")],
     as_json: JsonOption = False,
 ) -> None:
-    """End a silence now. Exit status 1: there is none of this id."""
+    """End a silence now. Exit status 1: no silence has this id."""
     silence_libraries()
     settings = load_settings()
     now = datetime.now(UTC)
@@ -99,7 +103,7 @@ def end(
     silence = found.get(silence_id)
     if silence is None:
         running = [each.silence_id for each in found.values() if each.ends_at > now]
-        hint = did_you_mean(silence_id, running) if running else "no silence holds"
+        hint = did_you_mean(silence_id, running) if running else "no silence is active"
         typer.echo(f"no silence {silence_id}: {hint}", err=True)
         raise typer.Exit(NOT_FOUND_EXIT)
     if silence.ends_at > now:
@@ -108,68 +112,67 @@ def end(
     if as_json:
         echo_json(silence.model_dump())
     else:
-        out.print(f"{silence_id}: ended at {_time(silence.ends_at)}", markup=False)
+        out.print(f"{silence_id}: ended at {_time(silence.ends_at)} UTC", markup=False)
 
 
 def ended(silence: Silence, now: datetime) -> Silence:
-    """Return a silence that ends now; one that has not begun never will."""
+    """Return a silence that ends now; a planned one never starts."""
     return silence.model_copy(update={"starts_at": min(silence.starts_at, now), "ends_at": now})
 
 
 def parse_duration(text: str) -> int:
-    """Return ``2h`` in seconds; refuses what is none, and nothing."""
+    """Return ``2h`` in seconds. Refuses anything else, and 0."""
     try:
         found = duration_s(text)
     except PydanticCustomError as error:
         refuse(f"--for {text}: {error.message()}")
     if found == 0:
-        refuse("--for 0: a silence needs a length, as 30m or 2h")
+        refuse("--for 0: a silence needs a duration, e.g. 30m or 2h")
     return found
 
 
 def parse_group(pairs: list[str]) -> dict[str, str]:
-    """Return ``["team=search"]`` as names and values; refuses what names no dimension."""
+    """Return ``["team=search"]`` as names and values. Refuses unknown dimensions."""
     group: dict[str, str] = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
-            refuse(f"--group {pair}: write DIMENSION=VALUE, as team=search")
+            refuse(f"--group {pair}: write DIMENSION=VALUE, e.g. team=search")
         if name not in DIMENSIONS:
             refuse(f"--group {pair}: unknown dimension {name}: {did_you_mean(name, DIMENSIONS)}")
         if group.get(name, value) != value:
-            refuse(f"--group {pair}: {name} has a value already; a silence has one for each: add another silence")
+            refuse(f"--group {pair}: {name} already has a value: add another silence")
         group[name] = value
     return group
 
 
 def parse_time(text: str) -> datetime:
-    """Return a time; without a zone it is UTC."""
+    """Return a time, in UTC if it has no zone."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        refuse(f"--from {text}: not a time: write it as 2026-01-31T22:00")
+        refuse(f"--from {text}: not a valid time; expected e.g. 2026-01-31T22:00")
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def about(silence: Silence) -> str:
-    """Return what a silence keeps quiet: ``cost, team=search``."""
+    """Return what a silence applies to: ``cost, team=search``."""
     members = [f"{name}={value}" for name, value in silence.group.items()]
     return ", ".join([silence.watch or "every watch", *members])
 
 
 def state(silence: Silence, now: datetime) -> str:
-    """Return ``holds``, ``planned`` or ``ended``."""
+    """Return ``active``, ``planned`` or ``ended``."""
     if silence.ends_at <= now:
         return "ended"
-    return "planned" if silence.starts_at > now else "holds"
+    return "planned" if silence.starts_at > now else "active"
 
 
 def _warn_unknown(watch: str, settings: Settings) -> None:
-    """Say so where this machine's watches have no such name: the worker may have another file."""
+    """Warn if this machine's watches have no such name; the worker may use another file."""
     try:
         path = settings.watches_path
-        dimensions = settings.meter_dimensions
-        watches = default_watches(dimensions) if path is None else read_watches(path, dimensions)
+        watches = configured_watches(path, settings.meter_dimensions)
     except WatchesError:
         return
     known = [each.name for each in watches.watches]

@@ -1,4 +1,4 @@
-"""`spendstream watches`: whether a watches file is right, what it says, and what holds without one."""
+"""`spendstream watches`: check a watches file, list its watches, and print the built-in ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from spendstream.cli.environment import load_settings
 from spendstream.core.documents import Issue
 from spendstream.schemas.watch import Watch, Watches
 from spendstream.settings import Settings
-from spendstream.watches import WatchesError, check_environment, default_watches, read_watches, rule_in_words
-from spendstream.watches.faults import check_prudence
-from spendstream.watches.read import read_document
-from spendstream.watches.words import duration_in_words, scope_in_words
+from spendstream.watches import (
+    WatchesError,
+    check_environment,
+    check_prudence,
+    configured_watches,
+    default_watches,
+    explain_duration,
+    explain_rule,
+    explain_scope,
+    read_document,
+)
 
 INVALID_EXIT: Final = 1
 _DURATIONS: Final = (
@@ -25,17 +32,20 @@ _DURATIONS: Final = (
     *("timeout", "give_up_after"),
 )
 
-watches_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What is worth an alert, and who is told.")
+watches_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What raises an alert, and who is notified.")
 
 FileArgument = Annotated[
-    Path | None, typer.Argument(metavar="[FILE]", help="A watches file. Default: WATCHES, else the built-in watches.")
+    Path | None,
+    typer.Argument(
+        metavar="[FILE]", help="A watches file. Default: the file that WATCHES names, or the built-in watches."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
 
 
 @watches_app.command("check")
 def check(file: FileArgument = None, as_json: JsonOption = False) -> None:
-    """Validate a watches file. Exit status 1: something is to mend, told as file:line:column."""
+    """Check a watches file. Exit status 1: it has mistakes, printed as file:line:column."""
     settings = load_settings()
     path = file or settings.watches_path
     if path is None:
@@ -45,7 +55,7 @@ def check(file: FileArgument = None, as_json: JsonOption = False) -> None:
         document = read_document(path, settings.meter_dimensions)
     except WatchesError as error:
         for issue in error.issues:
-            _tell(issue, "error", as_json)
+            _print_issue(issue, "error", as_json)
         if as_json:
             echo_json({"ok": False, "issues": len(error.issues)})
         raise typer.Exit(INVALID_EXIT) from None
@@ -55,21 +65,21 @@ def check(file: FileArgument = None, as_json: JsonOption = False) -> None:
 
 @watches_app.command("list")
 def list_watches(file: FileArgument = None, as_json: JsonOption = False) -> None:
-    """List watches with their rules in words."""
+    """List the watches and explain their rules."""
     watches = _load(file, load_settings())
     if as_json:
         for watch in watches.watches:
             echo_json(_record(watch, watches))
         return
-    columns = ("watch", "rule", "scope", "each", "severity", "tells")
+    columns = ("watch", "rule", "scope", "group by", "severity", "notifies")
     rows = [
         (
             watch.name,
-            rule_in_words(watch.rule),
-            scope_in_words({str(name): values for name, values in watch.scope.items()}),
-            ", ".join(watch.group_by) or "the whole",
+            explain_rule(watch.rule),
+            explain_scope({str(name): values for name, values in watch.scope.items()}),
+            ", ".join(watch.group_by) or "(one group)",
             watch.severity,
-            ", ".join(_told(watch, watches)) or "nobody",
+            ", ".join(_notified(watch, watches)) or "nobody",
         )
         for watch in watches.watches
     ]
@@ -79,12 +89,12 @@ def list_watches(file: FileArgument = None, as_json: JsonOption = False) -> None
 
 @watches_app.command("show-defaults")
 def show_defaults() -> None:
-    """Print the built-in watches as YAML: a file to begin with."""
+    """Print the built-in watches as YAML, as a file to start from."""
     out.out(to_yaml(default_watches(load_settings().meter_dimensions)), end="", highlight=False)
 
 
 def to_yaml(watches: Watches) -> str:
-    """Return watches as a file that reads as the same; what is the default anyway is left out."""
+    """Return watches as a file that reads back the same, without fields that have their default."""
     from ruamel.yaml import YAML
 
     text = io.StringIO()
@@ -97,34 +107,31 @@ def to_yaml(watches: Watches) -> str:
 
 
 def _with_units(value: Any, name: str = "") -> Any:
-    """Return durations as a person writes them, ``6h``."""
+    """Return a value with its durations as people write them: ``6h``."""
     if isinstance(value, dict):
         return {key: _with_units(item, key) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_units(item) for item in value]
-    return duration_in_words(value) if name in _DURATIONS and value is not None else value
+    return explain_duration(value) if name in _DURATIONS and value is not None else value
 
 
 def _load(file: Path | None, settings: Settings) -> Watches:
-    path = file or settings.watches_path
-    if path is None:
-        return default_watches(settings.meter_dimensions)
-    return read_watches(path, settings.meter_dimensions)
+    return configured_watches(file or settings.watches_path, settings.meter_dimensions)
 
 
 def _accept(watches: Watches, warnings: list[Issue], origin: str, as_json: bool) -> None:
     for warning in warnings:
-        _tell(warning, "warning", as_json)
+        _print_issue(warning, "warning", as_json)
     if as_json:
-        told = {"watches": len(watches.watches), "notifiers": len(watches.notifiers)}
-        echo_json({"ok": True, "issues": 0, "warnings": len(warnings), **told})
+        counts = {"watches": len(watches.watches), "notifiers": len(watches.notifiers)}
+        echo_json({"ok": True, "issues": 0, "warnings": len(warnings), **counts})
         return
-    out.print(f"All right: {origin}, {len(watches.watches)} watches, {len(watches.notifiers)} notifiers", markup=False)
+    out.print(f"OK: {origin}, {len(watches.watches)} watches, {len(watches.notifiers)} notifiers", markup=False)
     if not watches.notifiers:
-        err.print("nobody is told: without notifiers, alerts go to their topic and to ClickHouse alone")
+        err.print("no notifiers: alerts go only to their topic and to ClickHouse")
 
 
-def _tell(issue: Issue, level: str, as_json: bool) -> None:
+def _print_issue(issue: Issue, level: str, as_json: bool) -> None:
     if not as_json:
         place = f"{issue.file}:{issue.line}:{issue.column}: "
         typer.echo(place + ("warning: " if level == "warning" else "") + issue.message, err=True)
@@ -133,8 +140,8 @@ def _tell(issue: Issue, level: str, as_json: bool) -> None:
     echo_json({"level": level, **where, "message": issue.message})
 
 
-def _told(watch: Watch, watches: Watches) -> tuple[str, ...]:
-    """Return the names of those whom a watch tells."""
+def _notified(watch: Watch, watches: Watches) -> tuple[str, ...]:
+    """Return the names of a watch's notifiers."""
     return watch.notify if watch.notify is not None else tuple(notifier.name for notifier in watches.notifiers)
 
 
@@ -143,10 +150,10 @@ def _record(watch: Watch, watches: Watches) -> dict[str, Any]:
         "name": watch.name,
         "description": watch.description,
         "kind": watch.rule.kind,
-        "rule": rule_in_words(watch.rule),
+        "rule": explain_rule(watch.rule),
         "scope": watch.scope,
         "group_by": watch.group_by,
         "severity": watch.severity,
-        "notifiers": _told(watch, watches),
+        "notifiers": _notified(watch, watches),
         "runbook": watch.runbook,
     }

@@ -1,11 +1,27 @@
-"""The operator's watches: read from a file, checked, watched for edits; the built-in ones where there is no file."""
+"""The operator's watches: read from a file, checked, reloaded; the built-in watches where there is no file.
 
-from spendstream.watches.defaults import DEFAULT_WATCHES, default_watches
-from spendstream.watches.errors import EnvironmentMissing, WatchesError, WatchesInvalid, WatchesUnreadable
-from spendstream.watches.faults import Fault, check_dimensions, check_environment
-from spendstream.watches.file import WatchFile
-from spendstream.watches.read import load_watches, read_watches, require_environment
-from spendstream.watches.words import rule_in_words
+file.py      the file, its errors, and the built-in watches
+checks.py    mistakes that one part of the file alone does not show
+explain.py   rules, scopes and durations as text
+silences.py  the topic of silences
+"""
+
+from spendstream.watches.checks import Fault, check_dimensions, check_environment, check_prudence
+from spendstream.watches.explain import explain_duration, explain_rule, explain_scope
+from spendstream.watches.file import (
+    DEFAULT_WATCHES,
+    EnvironmentMissing,
+    WatchesError,
+    WatchesInvalid,
+    WatchesUnreadable,
+    WatchFile,
+    configured_watches,
+    default_watches,
+    load_watches,
+    read_document,
+    read_watches,
+    require_environment,
+)
 
 __all__ = [
     "DEFAULT_WATCHES",
@@ -17,9 +33,14 @@ __all__ = [
     "WatchesUnreadable",
     "check_dimensions",
     "check_environment",
+    "check_prudence",
+    "configured_watches",
     "default_watches",
+    "explain_duration",
+    "explain_rule",
+    "explain_scope",
     "load_watches",
+    "read_document",
     "read_watches",
     "require_environment",
-    "rule_in_words",
 ]

@@ -42,12 +42,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_right_file_passes_the_check_with_its_warnings(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_valid_file_passes_the_check_with_its_warnings(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["watches", "check", str(file)]) == 0
-    told = capsys.readouterr()
-    assert "All right" in told.out
-    assert told.err == (
-        f"{file}:10:40: warning: notifiers.chat.url_env: the environment variable CHAT_URL_OF_THIS_TEST is unset\n"
+    printed = capsys.readouterr()
+    assert "OK: " in printed.out
+    assert printed.err == (
+        f"{file}:10:40: warning: notifiers.chat.url_env: the environment variable CHAT_URL_OF_THIS_TEST is not set\n"
     )
 
 
@@ -59,12 +59,12 @@ def test_a_set_variable_is_no_warning(
     assert capsys.readouterr().err == ""
 
 
-def test_every_mistake_is_told_by_file_line_and_column(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_mistake_is_printed_with_file_line_and_column(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text(GOOD.replace("amount_usd", "amuont_usd").replace("[chat]", "[chta]"))
     assert run(["watches", "check", str(file)]) == 1
-    told = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[0] for line in told] == [f"{file}:4:11", f"{file}:4:38", f"{file}:5:14"]
-    assert "did you mean amount_usd?" in told[1]
+    printed = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in printed] == [f"{file}:4:11", f"{file}:4:38", f"{file}:5:14"]
+    assert "did you mean amount_usd?" in printed[1]
 
 
 def test_mistakes_are_json_for_scripts(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +79,7 @@ def test_mistakes_are_json_for_scripts(file: Path, capsys: pytest.CaptureFixture
     assert verdict == {"ok": False, "issues": 1}
 
 
-def test_the_file_is_the_settings_one_where_none_is_named(
+def test_the_default_file_is_the_one_in_the_settings(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WATCHES", str(file))
@@ -96,7 +96,7 @@ def test_the_dimensions_are_those_of_the_deployment(file: Path, monkeypatch: pyt
     assert run(["watches", "check", str(file)]) == 1
 
 
-def test_watches_are_listed_with_rules_in_words(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watches_are_listed_with_their_rules_explained(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["watches", "list", str(file)]) == 0
     budget, cost = capsys.readouterr().out.splitlines()[1:]
     assert "$5,000 a month, Europe/Berlin: 50%, 80%, 100%, forecast" in budget
@@ -105,13 +105,13 @@ def test_watches_are_listed_with_rules_in_words(file: Path, capsys: pytest.Captu
     assert cost.split()[-3:] == ["warning", "chat,", "pager"]
 
 
-def test_listing_a_wrong_file_tells_what_is_wrong(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_listing_an_invalid_file_prints_its_mistakes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text("watches: [1]")
     assert run(["watches", "list", str(file)]) == 1
     assert f"{file}:1:11: " in capsys.readouterr().err
 
 
-def test_the_built_in_watches_are_a_file_to_begin_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_built_in_watches_are_a_file_to_start_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["watches", "show-defaults"]) == 0
     file = tmp_path / "own.yaml"
     file.write_text(capsys.readouterr().out)
@@ -123,14 +123,14 @@ def test_the_built_in_watches_are_a_file_to_begin_with(tmp_path: Path, capsys: p
     ("arguments", "says"),
     [
         (["--for", "2x"], "write a number and s, m, h, d or w"),
-        (["--for", "0m"], "a silence needs a length"),
+        (["--for", "0m"], "a silence needs a duration"),
         (["--for", "2h", "--group", "team"], "write DIMENSION=VALUE"),
         (["--for", "2h", "--group", "tema=x"], "did you mean team?"),
         (["--for", "2h", "--group", "team=a", "--group", "team=b"], "add another silence"),
-        (["--for", "2h", "--from", "tomorrow"], "write it as 2026-01-31T22:00"),
+        (["--for", "2h", "--from", "tomorrow"], "expected e.g. 2026-01-31T22:00"),
     ],
 )
-def test_a_wrong_silence_is_refused_before_any_broker_is_asked(
+def test_an_invalid_silence_is_refused_before_any_broker_is_asked(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["silence", "add", *arguments]) == 2
@@ -145,16 +145,16 @@ def test_a_time_without_a_zone_is_utc() -> None:
     assert parse_time("2026-03-01T10:00") == NOW == parse_time("2026-03-01T12:00+02:00")
 
 
-def test_a_silence_is_planned_then_holds_then_has_ended() -> None:
+def test_a_silence_is_planned_then_active_then_ended() -> None:
     silence = Silence(
         silence_id="x", starts_at=NOW, ends_at=NOW + timedelta(hours=1), watch="cost", group={"team": "a"}
     )
     assert about(silence) == "cost, team=a"
-    assert [state(silence, NOW + timedelta(minutes=m)) for m in (-1, 0, 60)] == ["planned", "holds", "ended"]
+    assert [state(silence, NOW + timedelta(minutes=m)) for m in (-1, 0, 60)] == ["planned", "active", "ended"]
 
 
 @pytest.mark.parametrize("minutes", [-30, 30])
-def test_a_silence_ended_early_holds_no_more(minutes: int) -> None:
+def test_a_silence_ended_early_is_no_longer_active(minutes: int) -> None:
     silence = Silence(silence_id="x", starts_at=NOW, ends_at=NOW + timedelta(hours=1))
     now = NOW + timedelta(minutes=minutes)
     assert state(ended(silence, now), now) == "ended"

@@ -1,4 +1,4 @@
-"""Who keeps an alert quiet, and when."""
+"""Which silence or maintenance window suppresses an alert, and when."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from spendstream.core.detect.lifecycle import Silences
 from spendstream.schemas.alert import Silence
 from spendstream.schemas.watch import Maintenance
-from spendstream.watches.silence_topic import decode, encode
+from spendstream.watches.silences import decode, encode
 
 TEN = datetime(2026, 3, 1, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -27,14 +27,14 @@ def silences(*held: Silence) -> Silences:
     return found
 
 
-def test_a_silence_holds_from_its_start_to_before_its_end() -> None:
+def test_a_silence_is_active_from_its_start_until_just_before_its_end() -> None:
     found = silences(silence())
     tick = timedelta(microseconds=1)
     held = [found.quiet("cost", SEARCH, at) for at in (TEN - tick, TEN, TEN + 2 * HOUR - tick, TEN + 2 * HOUR)]
     assert held == [None, "silence 3f2a9c01", "silence 3f2a9c01", None]
 
 
-def test_a_silence_of_a_watch_leaves_the_others_loud() -> None:
+def test_a_silence_of_one_watch_does_not_silence_the_others() -> None:
     found = silences(silence(watch="cost"))
     assert found.quiet("cost", {}, TEN) == "silence 3f2a9c01"
     assert found.quiet("costs", {}, TEN) is None
@@ -54,7 +54,7 @@ def test_every_dimension_of_a_silence_must_match(group: dict[str, str], is_quiet
     assert (silences(silence(**group)).quiet("cost", SEARCH, TEN) is not None) == is_quiet
 
 
-def test_a_dimension_is_known_where_the_scope_of_the_watch_fixes_it() -> None:
+def test_a_dimension_is_known_if_the_scope_of_the_watch_fixes_it() -> None:
     found = silences(silence(team="search"))
     group = {"feature": "answer"}
     assert found.quiet("cost", group, TEN, {"team": ("search",)}) is not None
@@ -68,12 +68,12 @@ def test_a_newer_record_of_a_silence_replaces_it() -> None:
     assert found.quiet("cost", SEARCH, TEN + HOUR) is None
 
 
-def test_of_several_the_one_that_ends_last_is_told() -> None:
+def test_of_several_silences_the_one_that_ends_last_is_named() -> None:
     found = silences(silence("b", hours=3), silence("a", hours=2), silence("c", hours=1))
     assert found.quiet("cost", SEARCH, TEN) == "silence b"
 
 
-def test_maintenance_holds_for_its_watches_and_scope() -> None:
+def test_a_maintenance_window_applies_to_its_watches_and_scope() -> None:
     planned = Maintenance(
         name="reindex", starts_at=TEN, ends_at=TEN + HOUR, watches=("cost",), scope={"team": ("search", "legal")}
     )
@@ -85,7 +85,7 @@ def test_maintenance_holds_for_its_watches_and_scope() -> None:
     assert found.quiet("cost", SEARCH, TEN + HOUR) is None
 
 
-def test_edited_watches_replace_the_maintenance_and_keep_the_silences() -> None:
+def test_edited_watches_replace_the_maintenance_windows_and_keep_the_silences() -> None:
     found = Silences([Maintenance(name="reindex", starts_at=TEN, ends_at=TEN + HOUR)])
     found.put(silence(hours=0.5))
     assert found.quiet("cost", SEARCH, TEN) == "maintenance reindex"
@@ -93,7 +93,7 @@ def test_edited_watches_replace_the_maintenance_and_keep_the_silences() -> None:
     assert found.quiet("cost", SEARCH, TEN) == "silence 3f2a9c01"
 
 
-def test_a_silence_comes_back_from_its_record_and_what_is_none_does_not() -> None:
+def test_a_silence_is_decoded_from_its_record_and_anything_else_is_not() -> None:
     written = encode(silence(watch="cost", team="search"))
     assert (written.key, written.partition) == (b"3f2a9c01", 0)
     assert decode(written.value) == silence(watch="cost", team="search")

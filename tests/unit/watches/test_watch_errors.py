@@ -1,4 +1,4 @@
-"""A wrong watches file is refused with line, column, and how to mend it: every finding at once."""
+"""An invalid watches file is refused with line, column, and how to fix it: every mistake at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUDGET = "kind: budget, amount_usd: 1"
 DAYS = "starts_at: 2026-01-01T00:00:00Z, ends_at: 2026-01-02T00:00:00Z"
 DAY = "starts_at: 2026-01-02T00:00:00Z"
 
-# In each, ▸ stands before what is told as wrong.
+# In each, ▸ marks the position that the message names.
 
 RULES = [
     ("kind: anomaly, sensitivty: ▸high", "w.rule.sensitivty: unknown field: did you mean sensitivity?"),
@@ -36,15 +36,18 @@ RULES = [
     (f"{BUDGET}, time_zone: ▸Berlin", "write a name such as Europe/Berlin"),
     (f"{BUDGET}, period: ▸year", "unknown value year: one of day, week, month"),
     (f"{BUDGET}, thresholds: [0.5, ▸0]", "must be more than 0"),
-    (f"{BUDGET}, thresholds: [0.5, ▸0.50]", "already given"),
+    (f"{BUDGET}, thresholds: [0.5, ▸0.50]", "duplicate: remove one"),
     (f"{BUDGET}, forecast: ▸perhaps", "expected true or false"),
     (f"{BUDGET}, burn_rates: [{{long: 1h, short: ▸2h, factor: 1}}]", "short less than long"),
-    (f"{BUDGET}, burn_rates: [{{long: 1h, short: 5m, factor: 1}}, ▸{{long: 60m, short: 5m, factor: 2}}]", "already"),
+    (
+        f"{BUDGET}, burn_rates: [{{long: 1h, short: 5m, factor: 1}}, ▸{{long: 60m, short: 5m, factor: 2}}]",
+        "duplicate: remove one",
+    ),
     (f"{BUDGET}, amounts: [{{group: ▸{{feature: x}}, amount_usd: 1}}]", "give a value for exactly team"),
     (f"{BUDGET}, amounts: [{{group: ▸{{team: a, feature: x}}, amount_usd: 1}}]", "give a value for exactly team"),
     (
         f"{BUDGET}, amounts: [{{group: {{team: a}}, amount_usd: 1}}, {{group: ▸{{team: a}}, amount_usd: 2}}]",
-        "this group has an amount above",
+        "this group already has an amount",
     ),
 ]
 
@@ -61,11 +64,14 @@ AFTER_COST = [
     ("    ▸rule: {kind: anomaly}", "rule: already set on line 4: remove one"),
     ("    scope: {▸tema: x}", "unknown value tema: did you mean team?"),
     ("    scope: {team: ▸[]}", "empty: add at least one"),
-    ("    scope: {▸user: ada}", "user is no dimension of this deployment (METER_DIMENSIONS has service, team"),
+    (
+        "    scope: {▸user: ada}",
+        "user is not a dimension of this deployment: add it to METER_DIMENSIONS (service, team",
+    ),
     ("    notify: ▸pager", "expected a list"),
     ("    notify: [▸pager]", "unknown notifier pager: there is no notifier in this file"),
     ("    <<: ▸{}", "merge keys aren't supported: write the fields out"),
-    ("  - name: ▸cost\n    rule: {kind: anomaly}", "cost is the name of another one above"),
+    ("  - name: ▸cost\n    rule: {kind: anomaly}", "duplicate name cost"),
     ("  - ▸just text", "expected a mapping"),
     ("wathces: ▸[]", "wathces: unknown field"),
     ("notifiers:\n  - {name: n, kind: ▸slak, url: 'http://x'}", "did you mean slack?"),
@@ -74,26 +80,29 @@ AFTER_COST = [
     ("notifiers:\n  - {name: n, kind: webhook, url: ▸'ftp://x'}", "write it as https://host/path"),
     ("notifiers:\n  - {name: n, kind: webhook, url: ▸'https:///x'}", "write it as https://host/path"),
     ("notifiers:\n  - {name: n, kind: apprise, url: ▸'mailto'}", "write it as scheme://"),
-    ("notifiers:\n  - {name: n, kind: slack, url: 'https://x', secret_env: ▸X}", "only a webhook is signed"),
+    ("notifiers:\n  - {name: n, kind: slack, url: 'https://x', secret_env: ▸X}", "only webhooks are signed"),
     ("notifiers:\n  - {name: n, kind: apprise, url: 'x://y', headers_env: ▸{A: B}}", "everything from its URL"),
     ("notifiers:\n  - {name: n, kind: slack, url: 'https://x', timeout: ▸3m}", "must be at most 120"),
-    ("notifiers:\n  - &n {name: n, kind: slack, url_env: X}\n  - {name: ▸n, kind: slack, url_env: Y}", "another one"),
+    (
+        "notifiers:\n  - &n {name: n, kind: slack, url_env: X}\n  - {name: ▸n, kind: slack, url_env: Y}",
+        "duplicate name n",
+    ),
     ("maintenance:\n  - ▸{name: m, starts_at: 2026-01-01, ends_at: 2026-01-02T00:00:00Z}", "times with their zone"),
     (f"maintenance:\n  - {{name: m, {DAY}, ends_at: ▸2026-01-02T00:00:00Z}}", "must be later than starts_at"),
     (f"maintenance:\n  - {{name: m, {DAY}, ends_at: ▸tomorrow}}", "not a valid time: write it with its zone"),
     (f"maintenance:\n  - {{name: m, {DAYS}, watches: [▸cots]}}", "unknown watch cots: did you mean cost?"),
-    (f"maintenance:\n  - {{name: m, {DAYS}, scope: {{▸user: ada}}}}", "user is no dimension of this deployment"),
+    (f"maintenance:\n  - {{name: m, {DAYS}, scope: {{▸user: ada}}}}", "user is not a dimension of this deployment"),
 ]
 
 WHOLE_FILES = [
     (COST.replace("name: cost", "name: ▸Cost Of"), "must match"),
-    (COST.replace("[team]", "[team, feature, ▸team]"), "already given: remove one"),
+    (COST.replace("[team]", "[team, feature, ▸team]"), "duplicate: remove one"),
     (COST.replace("[team]", "[▸feture]"), "did you mean feature?"),
-    (COST.replace("[team]", "[team, ▸customer]"), "customer is no dimension of this deployment"),
+    (COST.replace("[team]", "[team, ▸customer]"), "customer is not a dimension of this deployment"),
     (
         "watches:\n  - name: w\n    rule:\n      kind: budget\n      amount_usd: 1\n      amounts:\n"
         "        - group: ▸{team: a}\n          amount_usd: 2\n",
-        "the watch has no group_by: give amount_usd alone",
+        "it has no group_by, so give only amount_usd",
     ),
     ("version: ▸2\n" + COST, "unknown value 2: one of 1"),
     ("▸notifiers: []\n", "watches: missing field: add it"),
@@ -117,7 +126,7 @@ def rule(fields: str) -> str:
         *WHOLE_FILES,
     ],
 )
-def test_a_mistake_is_told_where_it_is(tmp_path: Path, marked: str, says: str) -> None:
+def test_a_mistake_is_reported_where_it_is(tmp_path: Path, marked: str, says: str) -> None:
     before, _, after = marked.partition("▸")
     line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
     found = found_in(tmp_path, before + after)
@@ -125,8 +134,8 @@ def test_a_mistake_is_told_where_it_is(tmp_path: Path, marked: str, says: str) -
     assert says in found[0][2]
 
 
-def test_all_findings_of_a_file_are_told_at_once(tmp_path: Path) -> None:
-    """A wrong rule hides neither the repeated name of its watch nor its unknown notifier."""
+def test_all_mistakes_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
+    """An invalid rule hides neither the duplicate name of its watch nor its unknown notifier."""
     text = (
         COST + "    notify: [pager]\n  - name: cost\n    notify: [pgaer]\n    rule: {kind: anomaly, min_calls: few}\n"
     )
@@ -136,7 +145,7 @@ def test_all_findings_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     assert "did you mean pager?" in found[1][2]
 
 
-def test_a_list_whose_only_item_is_wrong_is_not_called_empty(tmp_path: Path) -> None:
+def test_a_list_whose_only_item_is_invalid_is_not_called_empty(tmp_path: Path) -> None:
     assert len(found_in(tmp_path, rule("{kind: anomaly, min_calls: few}"))) == 1
 
 
@@ -146,18 +155,18 @@ def test_dimensions_are_checked_only_against_those_that_are_given(tmp_path: Path
     read_watches(write(tmp_path, text))
 
 
-def test_what_is_not_yaml_is_told_where_it_breaks(tmp_path: Path) -> None:
+def test_a_file_that_is_not_yaml_is_reported_where_it_breaks(tmp_path: Path) -> None:
     with pytest.raises(WatchesUnreadable) as refused:
         read_watches(write(tmp_path, "watches: [1, 2\nmore: 3"))
     assert [(issue.line, issue.column) for issue in refused.value.issues] == [(2, 5)]
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WatchesUnreadable, match="can't be read"):
         read_watches(tmp_path / "none.yaml")
 
 
-def test_the_error_has_a_line_for_each_finding(tmp_path: Path) -> None:
+def test_the_error_has_one_line_for_each_mistake(tmp_path: Path) -> None:
     file = write(tmp_path, COST + "    severity: urgent\n    renotify: soon\n")
     with pytest.raises(WatchesInvalid) as refused:
         read_watches(file)

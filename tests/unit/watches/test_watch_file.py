@@ -1,4 +1,4 @@
-"""An edited file takes effect by itself; a mistake in it changes nothing and stops nothing."""
+"""An edited file takes effect by itself; a file with a mistake changes nothing and stops nothing."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def test_an_edit_takes_effect_once(tmp_path: Path) -> None:
     assert file.changed() is None
 
 
-def test_a_mistake_keeps_the_former_watches_and_is_told_once(tmp_path: Path) -> None:
+def test_a_mistake_keeps_the_previous_watches_and_is_reported_once(tmp_path: Path) -> None:
     file = held(tmp_path)
     write(tmp_path, WRONG)
     assert file.changed() is None
     assert names(file.watches) == ["cost"]
     assert file.problem is not None
     assert "4:18: watches.cost.rule.kind: unknown kind anomoly" in file.problem
-    told, file.problem = file.problem, "untouched since"
+    first, file.problem = file.problem, "untouched since"
     assert file.changed() is None
     assert file.problem == "untouched since"
     write(tmp_path, WRONG + "# still wrong\n")
     assert file.changed() is None
-    assert file.problem == told
+    assert file.problem == first
 
 
-def test_mending_the_mistake_takes_effect_and_undoing_it_clears_the_problem(tmp_path: Path) -> None:
+def test_fixing_the_mistake_takes_effect_and_undoing_it_clears_the_problem(tmp_path: Path) -> None:
     file = held(tmp_path)
     write(tmp_path, WRONG)
     file.changed()
@@ -69,7 +69,7 @@ def test_a_comment_changes_nothing(tmp_path: Path) -> None:
     assert file.problem is None
 
 
-def test_a_file_that_is_gone_for_a_while_keeps_its_watches(tmp_path: Path) -> None:
+def test_a_missing_file_keeps_the_watches_until_it_is_back(tmp_path: Path) -> None:
     file = held(tmp_path)
     file.path.unlink()
     assert file.changed() is None
@@ -79,7 +79,7 @@ def test_a_file_that_is_gone_for_a_while_keeps_its_watches(tmp_path: Path) -> No
     assert names(file.changed()) == ["other"]
 
 
-def test_a_file_that_is_replaced_by_another_takes_effect(tmp_path: Path) -> None:
+def test_a_replaced_file_takes_effect(tmp_path: Path) -> None:
     """As editors and mounted configuration do."""
     file = held(tmp_path)
     new = tmp_path / "new.yaml"
@@ -96,7 +96,7 @@ def test_an_edit_within_one_tick_of_the_file_systems_clock_is_seen(tmp_path: Pat
     assert names(file.changed()) == ["tsoc"]
 
 
-def test_a_file_that_rests_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = WatchFile(write(tmp_path, COST), clock=lambda: MUCH_LATER)
     reads: list[Path] = []
     monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or OTHER.encode())
@@ -110,7 +110,7 @@ def test_a_dimension_that_the_rollups_lack_is_a_mistake(tmp_path: Path) -> None:
     file = held(tmp_path)
     write(tmp_path, COST.replace("[team]", "[customer]"))
     assert file.changed() is None
-    assert "customer is no dimension" in str(file.problem)
+    assert "customer is not a dimension" in str(file.problem)
 
 
 def test_a_notifier_whose_variable_is_unset_is_a_mistake(tmp_path: Path) -> None:
@@ -118,11 +118,11 @@ def test_a_notifier_whose_variable_is_unset_is_a_mistake(tmp_path: Path) -> None
     notifier = "notifiers:\n  - {name: n, kind: slack, url_env: NAME}\n"
     write(tmp_path, COST + notifier.replace("NAME", "UNSET"))
     assert file.changed() is None
-    assert file.problem == "notifier n: the environment variable UNSET is unset"
+    assert file.problem == "notifier n: the environment variable UNSET is not set"
     write(tmp_path, COST + notifier.replace("NAME", "SET"))
     assert file.changed() is not None
 
 
-def test_a_file_that_is_wrong_at_the_start_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_a_mistake_at_the_start_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WatchesInvalid):
         held(tmp_path, WRONG)

@@ -1,4 +1,4 @@
-"""Rules and scopes as a person would say them."""
+"""Rules, scopes and durations as text."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -9,16 +9,16 @@ from spendstream.schemas.watch import AnomalyRule, BudgetRule, BurnRate, Measure
 
 _UNITS: Final = ((604_800, "w"), (86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _DEPARTS: Final = {
-    "up": "more than {} above the usual",
-    "down": "more than {} below the usual",
-    "both": "more than {} off the usual",
+    "up": "more than {} above usual",
+    "down": "more than {} below usual",
+    "both": "more than {} above or below usual",
 }
 _MONEY: Final = ("cost", "cost_per_call")
 _SHARES: Final = ("reasoning_share", "cache_hit_rate", "failure_share", "retry_share", "unpriced_share")
 
 
-def rule_in_words(rule: Rule) -> str:
-    """Return a rule in one line: ``$5,000 a month, Europe/Berlin: 50%, 80%, 100%, forecast, burn 1h/5m at 14.4``."""
+def explain_rule(rule: Rule) -> str:
+    """Return a rule in one line: ``$5,000 a month, Europe/Berlin: 50%, 80%, 100%, forecast, burn 1h/5m at 14.4x``."""
     match rule:
         case AnomalyRule():
             return _anomaly(rule)
@@ -29,7 +29,7 @@ def rule_in_words(rule: Rule) -> str:
     assert_never(rule)
 
 
-def duration_in_words(seconds: int) -> str:
+def explain_duration(seconds: int) -> str:
     """Return seconds in the largest unit that needs no fraction: 5400 is ``90m``."""
     if seconds == 0:
         return "0"
@@ -37,8 +37,8 @@ def duration_in_words(seconds: int) -> str:
     return f"{seconds // size}{unit}"
 
 
-def scope_in_words(scope: Mapping[str, Sequence[str]]) -> str:
-    """Return a scope as ``team search, environment production or staging``; ``everything`` where it is empty."""
+def explain_scope(scope: Mapping[str, Sequence[str]]) -> str:
+    """Return a scope as ``team search, environment production or staging``; ``everything`` if it is empty."""
     if not scope:
         return "everything"
     return ", ".join(f"{name} {' or '.join(value or '(none)' for value in values)}" for name, values in scope.items())
@@ -50,38 +50,38 @@ def percent(share: float) -> str:
 
 
 def _anomaly(rule: AnomalyRule) -> str:
-    said = f"{_name(rule.measure)} {_DEPARTS[rule.direction].format(percent(rule.min_change))}"
+    text = f"{_name(rule.measure)} {_DEPARTS[rule.direction].format(percent(rule.min_change))}"
     if rule.sensitivity != "normal":
-        said += f", {rule.sensitivity} sensitivity"
+        text += f", {rule.sensitivity} sensitivity"
     if rule.no_data_after is not None:
-        said += f", or no calls for {duration_in_words(rule.no_data_after)}"
-    return said
+        text += f", or no calls for {explain_duration(rule.no_data_after)}"
+    return text
 
 
 def _budget(rule: BudgetRule) -> str:
-    said = f"{exact_dollars(rule.amount_usd)} a {rule.period}"
+    text = f"{exact_dollars(rule.amount_usd)} a {rule.period}"
     if rule.amounts:
-        said += f" ({len(rule.amounts)} of other amounts)" if len(rule.amounts) > 1 else " (one of another amount)"
+        text += f" ({len(rule.amounts)} groups differ)" if len(rule.amounts) > 1 else " (1 group differs)"
     marks = [percent(threshold) for threshold in rule.thresholds]
     marks += ["forecast"] if rule.forecast else []
-    marks += ["burn " + ", ".join(map(_burn_rate, rates))] if (rates := _fitting(rule)) else []
-    return f"{said}, {rule.time_zone}: {', '.join(marks) or 'recorded alone'}"
+    marks += ["burn " + ", ".join(map(_burn_rate, rates))] if (rates := _shorter_than_period(rule)) else []
+    return f"{text}, {rule.time_zone}: {', '.join(marks) or 'no alerts'}"
 
 
-def _fitting(rule: BudgetRule) -> list[BurnRate]:
+def _shorter_than_period(rule: BudgetRule) -> list[BurnRate]:
     period_s = {"day": 86_400, "week": 604_800, "month": 28 * 86_400}[rule.period]
     return [rate for rate in rule.burn_rates if rate.long < period_s]
 
 
 def _burn_rate(rate: BurnRate) -> str:
-    return f"{duration_in_words(rate.long)}/{duration_in_words(rate.short)} at {rate.factor:g}"
+    return f"{explain_duration(rate.long)}/{explain_duration(rate.short)} at {rate.factor:g}x"
 
 
 def _threshold(rule: ThresholdRule) -> str:
     bound, side = (rule.above, "above") if rule.above is not None else (rule.below, "below")
     assert bound is not None
-    said = f"{_name(rule.measure)} {side} {_value(rule.measure, bound)} over {duration_in_words(rule.window)}"
-    return said + (f", for {duration_in_words(rule.lasting)}" if rule.lasting else "")
+    text = f"{_name(rule.measure)} {side} {_value(rule.measure, bound)} over {explain_duration(rule.window)}"
+    return text + (f", for {explain_duration(rule.lasting)}" if rule.lasting else "")
 
 
 def _value(measure: Measure, value: float) -> str:

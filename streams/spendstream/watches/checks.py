@@ -1,4 +1,4 @@
-"""What can be wrong with watches that are right one by one: names, references, groups, addresses."""
+"""Mistakes that one part of a watches file alone does not show: names, references, groups, addresses."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -13,17 +13,14 @@ _SECRET_HOSTS: Final = ("hooks.slack.com", "discord.com", "discordapp.com")
 
 
 class Fault(NamedTuple):
-    """Something to mend. ``loc``: where, as field names and list indices from the top of ``Watches``."""
+    """Something to fix. ``loc``: where, as field names and list indices from the top of ``Watches``."""
 
     loc: Loc
     message: str
 
 
 class Parts(NamedTuple):
-    """A file's parts. ``content``: all of it as it stands, right or wrong; the others: what is right by itself.
-
-    Each has its index in the file's list.
-    """
+    """A file's parts. ``content``: all of it, valid or not; the others: what is valid by itself, with its index."""
 
     content: Mapping[str, Any]
     notifiers: Sequence[tuple[int, Notifier]]
@@ -48,7 +45,7 @@ def parts_of(watches: Watches) -> Parts:
 
 
 def check_together(parts: Parts) -> Iterator[Fault]:
-    """Find what the parts of a file have against each other, also where one of them is wrong in itself."""
+    """Yield the conflicts between the parts of a file, even if one of them is invalid by itself."""
     for key in ("notifiers", "maintenance", "watches"):
         yield from _repeated_names(key, parts)
     yield from _references(parts, "maintenance", "watches", "watch")
@@ -63,28 +60,27 @@ def check_together(parts: Parts) -> Iterator[Fault]:
 
 
 def check_dimensions(watches: Watches, dimensions: Collection[str]) -> list[Fault]:
-    """Find dimensions that a deployment's rollups don't carry. ``dimensions``: those of METER_DIMENSIONS."""
+    """Return the dimensions that a deployment's rollups lack. ``dimensions``: those of METER_DIMENSIONS."""
     return list(dimension_faults(parts_of(watches), dimensions))
 
 
 def dimension_faults(parts: Parts, dimensions: Collection[str]) -> Iterator[Fault]:
-    """Find dimensions of watches and maintenance that rollups don't carry."""
-    words = (
-        f"no dimension of this deployment (METER_DIMENSIONS has {', '.join(dimensions)}): add it there, or remove it"
-    )
+    """Yield the dimensions of watches and maintenance windows that the rollups lack."""
+    known = ", ".join(dimensions)
+    message = f"is not a dimension of this deployment: add it to METER_DIMENSIONS ({known}), or remove it here"
     for at, item in parts.items("watches"):
         for index, name in enumerate(_texts(item.get("group_by"))):
             if name in DIMENSIONS and name not in dimensions:
-                yield Fault(("watches", at, "group_by", index), f"{name} is {words}")
+                yield Fault(("watches", at, "group_by", index), f"{name} {message}")
     for key in ("watches", "maintenance"):
         for at, item in parts.items(key):
             for name in item["scope"] if isinstance(item.get("scope"), dict) else ():
                 if name in DIMENSIONS and name not in dimensions:
-                    yield Fault((key, at, "scope", name, "[key]"), f"{name} is {words}")
+                    yield Fault((key, at, "scope", name, "[key]"), f"{name} {message}")
 
 
 def check_environment(watches: Watches, environ: Mapping[str, str]) -> list[Fault]:
-    """Find variables that notifiers name and that are unset, or hold no address. No value is told."""
+    """Return the notifiers' variables that are not set or hold no address. No message holds a value."""
     return [
         fault
         for at, notifier in enumerate(watches.notifiers)
@@ -93,14 +89,14 @@ def check_environment(watches: Watches, environ: Mapping[str, str]) -> list[Faul
 
 
 def check_prudence(watches: Watches) -> list[Fault]:
-    """Find what works, but is rarely meant: warnings."""
-    return [*_secrets_in_the_open(watches), *_unheard(watches)]
+    """Return warnings: what works, but is rarely intended."""
+    return [*_visible_secrets(watches), *_unnotified(watches)]
 
 
-def _secrets_in_the_open(watches: Watches) -> Iterator[Fault]:
+def _visible_secrets(watches: Watches) -> Iterator[Fault]:
     for at, notifier in enumerate(watches.notifiers):
         if notifier.url is not None and _holds_secret(notifier.url):
-            message = "holds a secret: put it into an environment variable, and name that with url_env"
+            message = "holds a secret: move it to an environment variable, and name the variable in url_env"
             yield Fault(("notifiers", at, "url"), message)
 
 
@@ -109,17 +105,17 @@ def _holds_secret(url: str) -> bool:
     return bool(parts.password) or parts.hostname in _SECRET_HOSTS
 
 
-def _unheard(watches: Watches) -> Iterator[Fault]:
+def _unnotified(watches: Watches) -> Iterator[Fault]:
     ranks = ("info", "warning", "critical")
     for at, watch in enumerate(watches.watches):
         heard = [n for n in watches.notifiers if watch.notify is None or n.name in watch.notify]
         if heard and all(ranks.index(n.min_severity) > ranks.index(watch.severity) for n in heard):
-            message = f"nobody is told: min_severity of every notifier is above {watch.severity}"
+            message = f"no notifier sends these alerts: the min_severity of each is above {watch.severity}"
             yield Fault(("watches", at, "severity"), message)
 
 
 def _texts(listed: Any) -> list[str]:
-    """Return a list of texts; empty for what is none, which is told elsewhere."""
+    """Return a list of texts; empty for what is not a list, which is reported elsewhere."""
     return [str(item) for item in listed] if isinstance(listed, list) else []
 
 
@@ -129,12 +125,12 @@ def _repeated_names(key: str, parts: Parts) -> Iterator[Fault]:
         name = item.get("name")
         if isinstance(name, str):
             if name in seen:
-                yield Fault((key, at, "name"), f"{name} is the name of another one above: names are unique")
+                yield Fault((key, at, "name"), f"duplicate name {name}: choose another")
             seen.add(name)
 
 
 def _references(parts: Parts, key: str, field: str, noun: str) -> Iterator[Fault]:
-    """Find names of what isn't there. ``notify`` names notifiers, ``watches`` of a maintenance name watches."""
+    """Yield unknown names: ``notify`` of a watch names notifiers, ``watches`` of a maintenance window names watches."""
     known = parts.names("notifiers" if noun == "notifier" else "watches")
     for at, item in parts.items(key):
         names = _texts(item.get(field))
@@ -148,7 +144,7 @@ def _references(parts: Parts, key: str, field: str, noun: str) -> Iterator[Fault
 def _repeated(loc: Loc, items: Sequence[object]) -> Iterator[Fault]:
     for at, item in enumerate(items):
         if item in items[:at]:
-            yield Fault((*loc, at), "already given: remove one")
+            yield Fault((*loc, at), "duplicate: remove one")
 
 
 def _budget(loc: Loc, watch: Watch, rule: BudgetRule) -> Iterator[Fault]:
@@ -159,34 +155,32 @@ def _budget(loc: Loc, watch: Watch, rule: BudgetRule) -> Iterator[Fault]:
         here = (*loc, "amounts", at, "group")
         if set(amount.group) != set(watch.group_by):
             wanted = ", ".join(watch.group_by)
-            words = (
-                f"give a value for exactly {wanted}" if wanted else "the watch has no group_by: give amount_usd alone"
-            )
-            yield Fault(here, f"not a group of this watch: {words}")
+            fix = f"give a value for exactly {wanted}" if wanted else "it has no group_by, so give only amount_usd"
+            yield Fault(here, f"not a group of this watch: {fix}")
         elif amount.group in groups:
-            yield Fault(here, "this group has an amount above: remove one")
+            yield Fault(here, "this group already has an amount: remove one")
         groups.append(amount.group)
 
 
 def _address(loc: Loc, notifier: Notifier) -> Iterator[Fault]:
-    if notifier.url is not None and (words := _wrong_url(notifier, notifier.url)):
-        yield Fault((*loc, "url"), words)
+    if notifier.url is not None and (mistake := _wrong_url(notifier, notifier.url)):
+        yield Fault((*loc, "url"), mistake)
     if notifier.secret_env is not None and notifier.kind != "webhook":
-        yield Fault((*loc, "secret_env"), f"only a webhook is signed: remove it, {notifier.kind} has no signature")
+        yield Fault((*loc, "secret_env"), f"only webhooks are signed, {notifier.kind} is not: remove it")
     if notifier.headers_env and notifier.kind == "apprise":
         yield Fault((*loc, "headers_env"), "apprise takes everything from its URL: remove it")
 
 
 def _wrong_url(notifier: Notifier, url: str) -> str:
-    """Return what is wrong with a URL, without a part of it; empty where nothing is."""
+    """Return what is wrong with a URL, without quoting any of it; empty if nothing is."""
     try:
         parts = urlsplit(url.strip())
     except ValueError:
         return "not a URL"
     if notifier.kind == "apprise":
-        return "" if "://" in url else "not an Apprise URL: write it as scheme://..., such as mailto://..."
+        return "" if "://" in url else "not an Apprise URL: write it as scheme://..., e.g. mailto://..."
     if parts.scheme not in _WEB or not parts.hostname:
-        return f"not a URL that {notifier.kind} can be sent to: write it as https://host/path"
+        return "not an http or https URL: write it as https://host/path"
     return ""
 
 
@@ -196,6 +190,6 @@ def _variables(loc: Loc, notifier: Notifier, environ: Mapping[str, str]) -> Iter
     places += [((*loc, "headers_env", header), variable) for header, variable in notifier.headers_env.items()]
     for place, variable in places:
         if not environ.get(variable):
-            yield Fault(place, f"the environment variable {variable} is unset")
-        elif place[-1] == "url_env" and (words := _wrong_url(notifier, environ[variable])):
-            yield Fault(place, f"the environment variable {variable} holds {words}")
+            yield Fault(place, f"the environment variable {variable} is not set")
+        elif place[-1] == "url_env" and (mistake := _wrong_url(notifier, environ[variable])):
+            yield Fault(place, f"the environment variable {variable} is {mistake}")

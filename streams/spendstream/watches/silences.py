@@ -1,4 +1,4 @@
-"""The topic of silences: read whole, written one record at a time."""
+"""The topic of silences: always read whole, written one record at a time."""
 
 import asyncio
 from typing import Any, Final
@@ -18,11 +18,11 @@ _POLL_MS: Final = 100
 
 
 class SilenceTopicMissing(SpendstreamError):
-    """The topic of silences isn't there."""
+    """The topic of silences does not exist."""
 
 
 class SilenceTopicStalled(SpendstreamError):
-    """Kafka answers, but neither takes nor sends silences."""
+    """Kafka answers, but does not accept or send silences."""
 
 
 def encode(silence: Silence) -> Record:
@@ -31,7 +31,7 @@ def encode(silence: Silence) -> Record:
 
 
 def decode(value: bytes | None) -> Silence | None:
-    """Return a record's silence; None for a deleted one, and for what is none."""
+    """Return a record's silence; None for a deleted or an invalid one."""
     if value is None:
         return None
     try:
@@ -43,7 +43,7 @@ def decode(value: bytes | None) -> Silence | None:
 async def write_silence(settings: Settings, silence: Silence) -> None:
     """Write a silence. Returns once Kafka has acknowledged it.
 
-    Raises: SilenceTopicMissing; SilenceTopicStalled; aiokafka's KafkaConnectionError, where no broker answers.
+    Raises: SilenceTopicMissing; SilenceTopicStalled; aiokafka's KafkaConnectionError, if no broker answers.
     """
     topic = settings.topic(topics.SILENCE)
     consumer = AIOKafkaConsumer(**settings.kafka_client())
@@ -58,14 +58,16 @@ async def write_silence(settings: Settings, silence: Silence) -> None:
         async with asyncio.timeout(_TIMEOUT_S):
             await producer.write(topic, [encode(silence)])
     except TimeoutError as error:
-        words = f"Kafka did not acknowledge silence {silence.silence_id} within {_TIMEOUT_S:g} s: see `silence list`"
-        raise SilenceTopicStalled(words) from error
+        message = (
+            f"Kafka did not acknowledge silence {silence.silence_id} within {_TIMEOUT_S:g} s: check `silence list`"
+        )
+        raise SilenceTopicStalled(message) from error
     finally:
         await producer.stop()
 
 
 async def read_silences(settings: Settings) -> list[Silence]:
-    """Return every silence as it was last written, the ended ones too, by start.
+    """Return every silence as it was last written, including ended ones, by start.
 
     Raises: SilenceTopicMissing; SilenceTopicStalled; aiokafka's errors.
     """
@@ -98,6 +100,6 @@ async def _read(consumer: Any, partition: TopicPartition) -> dict[str, Silence]:
 
 
 async def _require(consumer: Any, topic: str) -> None:
-    # All names: some brokers create a topic whose metadata is asked for by name.
+    # All topics: some brokers create a topic when its metadata is requested by name.
     if topic not in await consumer.topics():
-        raise SilenceTopicMissing(f"Kafka has no topic {topic}: run `spendstream topics`")
+        raise SilenceTopicMissing(f"topic {topic} does not exist: run `spendstream topics`")
