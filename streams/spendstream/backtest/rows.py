@@ -15,8 +15,7 @@ from spendstream.backtest.errors import BacktestError
 from spendstream.core.detect.finding import Values
 from spendstream.core.money import PUSD
 from spendstream.core.timestamps import epoch_us
-from spendstream.intake.row import RowError
-from spendstream.intake.times import time_reader
+from spendstream.intake import RowError, time_reader
 
 Quantity = Literal["cost", "calls", "tokens"]
 """What the value column counts: USD, calls or tokens."""

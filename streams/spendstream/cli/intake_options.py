@@ -13,8 +13,7 @@ from typing import Annotated, BinaryIO, Final, cast
 import typer
 
 from spendstream.cli.console import refuse
-from spendstream.intake import Line, MappingError, Row, RowError, TableMapping, read_lines
-from spendstream.intake.row import check
+from spendstream.intake import Line, MappingError, Row, RowError, TableMapping, check, read_lines
 
 INVALID_EXIT: Final = 1
 SHOWN_ERRORS: Final = 20

@@ -1,17 +1,18 @@
-"""Which column of a foreign table is which field of an event, and how its cells become values."""
+"""Which column of a foreign table is which field of an event, and how the text of its cells becomes values."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final
 
-from spendstream.intake.times import TimeReader, time_reader
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
 from spendstream.schemas.usage import UsageEvent
 
 COUNTED: Final = (*map(tokens_field, TOKEN_BUCKETS), "web_searches", "gpu_seconds")
-_NEEDED: Final = (("occurred_at",), ("service",), ("provider",), ("model_requested", "model_served"), COUNTED)
+_REQUIRED: Final = (("occurred_at",), ("service",), ("provider",), ("model_requested", "model_served"), COUNTED)
 _WHOLE: Final = re.compile(r"[+-]?\d{1,18}(\.0{1,9})?", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,3})?", re.ASCII)
 
@@ -20,17 +21,29 @@ _PROPERTIES: Final[dict[str, Any]] = UsageEvent.model_json_schema()["properties"
 Reader = Callable[[str], Any]
 """Text of a cell, trimmed and not empty → the field's JSON value. Raises: ValueError, saying what is expected."""
 
+_ISO: Final = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d)[T ](?P<minute>\d\d:\d\d)(?P<second>:\d\d)?"
+    r"(?:[.,](?P<fraction>\d{1,9}))? ?(?P<zone>Z|UTC|[+-]\d\d(?::?\d\d)?)?",
+    re.ASCII | re.IGNORECASE,
+)
+_EPOCH_NUMBER: Final = re.compile(r"\d{1,19}(\.\d{1,9})?", re.ASCII)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_UNITS_US: Final = {"epoch-s": 1_000_000, "epoch-ms": 1_000, "epoch-us": 1}
+
+TimeReader = Callable[[str], str]
+"""Text of a cell → RFC 3339. Raises: ValueError, saying what is expected."""
+
 
 class MappingError(ValueError):
-    """A mapping that can't be applied: an unknown field or column, or a field that an event needs and nothing gives."""
+    """A mapping that can't be applied: an unknown field or column, or a required field without a source."""
 
 
 @dataclass(frozen=True)
 class TableMapping:
     """``columns``: field → column; ``constants``: field → text. A tag of your own is the field ``tags.NAME``.
 
-    A column that bears a field's very name is that field without being mapped; a constant wins over it.
-    Times without a zone are UTC, unless ``assume_utc`` is False. For ``time_format`` see ``time_reader``.
+    A column with a field's exact name needs no mapping; a constant overrides it. Times without a zone are UTC, unless
+    ``assume_utc`` is False. For ``time_format`` see ``time_reader``.
 
     Raises: MappingError, for a field that events don't have, or that has both a column and a constant.
     """
@@ -45,10 +58,10 @@ class TableMapping:
             _check_field(name)
         for name in self.columns.keys() & self.constants.keys():
             raise MappingError(
-                f"{name} has both a column ({self.columns[name]}) and a value ({self.constants[name]!r})"
+                f"{name} has both a column ({self.columns[name]}) and a value ({self.constants[name]!r}): remove one"
             )
         if "event_id" in self.constants:
-            raise MappingError("event_id differs from row to row: map a column, or leave it out to have ids minted")
+            raise MappingError("event_id can't be the same in every row: map a column, or leave it out to mint ids")
 
     @classmethod
     def from_pairs(cls, maps: Iterable[str] = (), sets: Iterable[str] = (), **options: Any) -> "TableMapping":
@@ -61,25 +74,25 @@ class TableMapping:
     def bind(self, header: Sequence[str]) -> "BoundMapping":
         """Return the mapping applied to a table's header.
 
-        Raises: MappingError, for a column the table lacks or has twice, or a field that events need and nothing gives.
+        Raises: MappingError, for a column that the table lacks or has twice, or a required field without a source.
         """
         named = {name: name for name in header if _is_field(name) and name not in self.constants}
         columns = {**named, **self.columns}
         places = {name: _place(column, name, header) for name, column in columns.items()}
-        _check_needs(places.keys() | self.constants.keys(), header)
+        _check_required(places.keys() | self.constants.keys(), header)
         times = time_reader(self.time_format, assume_utc=self.assume_utc)
         constants: dict[str, Any] = {}
         for name, text in self.constants.items():
             try:
-                _put(constants, name, reader_of(name, times)(text))
+                _put(constants, name, _reader_of(name, times)(text))
             except ValueError as error:
                 raise MappingError(f"--set {name}: {error}") from None
-        cells = tuple((name, header[at], at, reader_of(name, times)) for name, at in places.items())
+        cells = tuple((name, header[at], at, _reader_of(name, times)) for name, at in places.items())
         return BoundMapping(cells, constants, len(header))
 
 
 class CellError(ValueError):
-    """A cell that its field can't take."""
+    """A cell whose text is not a value of its field."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -89,7 +102,7 @@ class CellError(ValueError):
 
 @dataclass(frozen=True)
 class BoundMapping:
-    """A mapping that knows where its columns are. ``cells``: (field, column, position, reader)."""
+    """A mapping applied to a header. ``cells``: (field, column, position, reader)."""
 
     cells: tuple[tuple[str, str, int, Reader], ...]
     constants: Mapping[str, Any]
@@ -126,36 +139,29 @@ def _put(event: dict[str, Any], name: str, value: Any) -> None:
         event[name] = value
 
 
-def reader_of(name: str, times: TimeReader) -> Reader:
-    """Return how the text of a cell becomes a value of a field, as the contract's JSON Schema types it."""
-    kinds = _kinds(name)
+def _reader_of(name: str, times: TimeReader) -> Reader:
+    """Return how the text of a cell becomes a value of a field, by the field's type in the contract's JSON Schema."""
+    typed = _PROPERTIES.get(name, {"type": "string"})  # tags have no schema of their own
+    kinds = {kind[key] for kind in typed.get("anyOf", [typed]) for key in ("type", "format") if key in kind}
     if "date-time" in kinds:
         return times
-    if "string" in kinds:  # an amount of money too: its text is exact
+    if "string" in kinds:  # money too: its text is exact
         return str
-    return read_whole if "integer" in kinds else read_number
+    return _read_whole if "integer" in kinds else _read_number
 
 
-def _kinds(name: str) -> set[str]:
-    """Return the JSON types and formats that a field takes: ``{"integer", "null"}``."""
-    typed = _PROPERTIES.get(name, {"type": "string"})  # else a tag
-    kinds = typed.get("anyOf", [typed])
-    return {kind[key] for kind in kinds for key in ("type", "format") if key in kind}
-
-
-def read_whole(text: str) -> int:
-    """Return a whole number; "374.0", as tables with gaps write it, is 374. Raises: ValueError."""
+def _read_whole(text: str) -> int:
+    """Return a whole number; "374.0", as tables with gaps have it, is 374. Raises: ValueError."""
     if text.isdigit() and text.isascii() and len(text) <= 18:
         return int(text)
     if _WHOLE.fullmatch(text) is None:
-        raise ValueError(f"{text[:40]!r} is no whole number")
+        raise ValueError(f"{text[:40]!r} is not a whole number")
     return int(text.partition(".")[0])
 
 
-def read_number(text: str) -> float:
-    """Return a number. Raises: ValueError."""
+def _read_number(text: str) -> float:
     if _NUMBER.fullmatch(text) is None:
-        raise ValueError(f"{text[:40]!r} is no number")
+        raise ValueError(f"{text[:40]!r} is not a number")
     return float(text)
 
 
@@ -165,9 +171,9 @@ def _pairs(given: Iterable[str], form: str) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         name = name.strip()
         if not equals or not name or not value:
-            raise MappingError(f"{pair!r} is not of the form {form}")
+            raise MappingError(f"{pair!r} doesn't have the form {form}")
         if name in pairs:
-            raise MappingError(f"{name} is given twice: {pairs[name]!r} and {value!r}")
+            raise MappingError(f"{name} is given twice, as {pairs[name]!r} and {value!r}: remove one")
         pairs[name] = value
     return pairs
 
@@ -182,8 +188,8 @@ def _check_field(name: str) -> None:
     if _is_field(name):
         return
     if name == "tags":
-        raise MappingError("tags is a set of names and values: give one of them, as tags.experiment=COLUMN")
-    raise MappingError(f"An event has no field {name!r}{_closest(name, UsageEvent.model_fields)}")
+        raise MappingError("tags is a set of names and values: give one tag at a time, e.g. tags.experiment=COLUMN")
+    raise MappingError(f"Events have no field {name!r}{_closest(name, UsageEvent.model_fields)}")
 
 
 def _place(column: str, name: str, header: Sequence[str]) -> int:
@@ -191,7 +197,7 @@ def _place(column: str, name: str, header: Sequence[str]) -> int:
     if len(found) == 1:
         return found[0]
     if found:
-        raise MappingError(f"Column {column!r}, mapped to {name}, is there {len(found)} times: rename one")
+        raise MappingError(f"The table has {len(found)} columns {column!r}, which is mapped to {name}: rename one")
     raise MappingError(f"No column {column!r} to map to {name}{_closest(column, header)} Columns: {', '.join(header)}")
 
 
@@ -201,12 +207,80 @@ def _closest(name: str, known: Iterable[str]) -> str:
     return f"; the closest is {by_folded[near[0]]!r}." if near else "."
 
 
-def _check_needs(given: Iterable[str], header: Sequence[str]) -> None:
+def _check_required(given: Iterable[str], header: Sequence[str]) -> None:
     names = set(given)
-    for needed in _NEEDED:
-        if names.isdisjoint(needed):
-            one = needed[0] if needed is not COUNTED else "a count, as input_tokens"
+    for required in _REQUIRED:
+        if names.isdisjoint(required):
+            what = "count (e.g. input_tokens)" if required is COUNTED else " or ".join(required)
             raise MappingError(
-                f"Nothing gives {' or '.join(needed) if len(needed) < 3 else one}, which every event needs: "
-                f"--map {needed[0]}=COLUMN or --set {needed[0]}=value. Columns: {', '.join(header)}"
+                f"No {what}, which every event needs: use --map {required[0]}=COLUMN or --set {required[0]}=value. "
+                f"Columns: {', '.join(header)}"
             )
+
+
+def time_reader(time_format: str = "iso", *, assume_utc: bool = True) -> TimeReader:
+    """Return a reader for ``iso``, ``epoch-s``, ``epoch-ms``, ``epoch-us`` or a strptime pattern (``%d/%m/%Y %H:%M``).
+
+    ``iso`` reads "2023-11-16 18:17:03.9799600" as 2023-11-16T18:17:03.979960Z: 1 to 9 decimals (those beyond
+    microseconds are cut off), a T or a space, a zone or none. A time without a zone is UTC, or refused if
+    ``assume_utc`` is False. A format that could be read two ways must be given.
+
+    Raises: ValueError, for any other format.
+    """
+    if time_format == "iso":
+        return lambda text: _read_iso(text, assume_utc)
+    if time_format in _EPOCH_UNITS_US:
+        return lambda text: _read_epoch(text, time_format)
+    if "%" in time_format:
+        return lambda text: _read_pattern(text, time_format, assume_utc)
+    known = ", ".join(("iso", *_EPOCH_UNITS_US))
+    raise ValueError(f"unknown time format {time_format!r}: use one of {known}, or a pattern such as %d/%m/%Y %H:%M:%S")
+
+
+def _read_iso(text: str, assume_utc: bool) -> str:
+    written = _ISO.fullmatch(text)
+    if written is None:
+        if _EPOCH_NUMBER.fullmatch(text):
+            raise ValueError(f"{text!r} is a number: give its unit as the time format, e.g. epoch-s or epoch-ms")
+        raise ValueError(f"{text!r} is not a valid time; expected e.g. 2026-01-31 12:00:00.5, or give the time format")
+    day, minute, second, fraction, zone = written.groups()
+    if zone is None and not assume_utc:
+        raise ValueError(_no_zone(text))
+    digits = f".{fraction[:6]}" if fraction else ""
+    return f"{day}T{minute}{second or ':00'}{digits}{_offset(zone)}"
+
+
+def _offset(zone: str | None) -> str:
+    if zone is None or zone.upper() in ("Z", "UTC"):
+        return "Z"
+    return f"{zone[:3]}:{zone[-2:] if len(zone) > 3 else '00'}"
+
+
+def _read_epoch(text: str, time_format: str) -> str:
+    if _EPOCH_NUMBER.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not a number, as the time format {time_format} expects")
+    microseconds = int(Decimal(text) * _EPOCH_UNITS_US[time_format])
+    try:
+        return _rfc3339(_EPOCH + timedelta(microseconds=microseconds))
+    except OverflowError:
+        raise ValueError(f"{text!r} read as {time_format} is beyond the year 9999: check the unit") from None
+
+
+def _read_pattern(text: str, pattern: str, assume_utc: bool) -> str:
+    try:
+        at = datetime.strptime(text, pattern)  # noqa: DTZ007 - the zone is given below
+    except ValueError:
+        raise ValueError(f"{text!r} does not fit the time format {pattern!r}") from None
+    if at.tzinfo is None:
+        if not assume_utc:
+            raise ValueError(_no_zone(text))
+        at = at.replace(tzinfo=UTC)
+    return _rfc3339(at)
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _no_zone(text: str) -> str:
+    return f"{text!r} has no zone: add one (Z for UTC), or allow times without a zone to be read as UTC"

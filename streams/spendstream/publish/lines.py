@@ -11,8 +11,7 @@ from itertools import islice
 from typing import Final
 
 from spendstream.core.decode import decode
-from spendstream.intake import Line, RowError
-from spendstream.intake.row import MAX_LINE_BYTES
+from spendstream.intake import MAX_LINE_BYTES, Line, RowError
 
 _BATCH_ROWS: Final = 2_000
 

@@ -11,7 +11,7 @@ from spendstream.backtest import BacktestError
 from spendstream.backtest.rows import Columns, read_rows
 from spendstream.core.money import PUSD
 from spendstream.core.timestamps import from_epoch_us
-from spendstream.intake.row import RowError
+from spendstream.intake import RowError
 from tests.unit.backtest import series
 
 HEADER = "at,feature,usd\n"

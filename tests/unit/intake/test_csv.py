@@ -1,4 +1,4 @@
-"""A foreign table becomes usage events by a mapping of its columns, without code."""
+"""A mapping of its columns turns a foreign table into usage events, without code."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from spendstream.intake import MappingError, Row, RowError, TableMapping, UsageRow, format_of, read_usage
-from spendstream.intake.csv import ROW_IDS, row_id
+from spendstream.intake.rows import ROW_IDS, row_id
 from spendstream.schemas.usage import UsageEvent
 
 MAPS = ["occurred_at=TIMESTAMP", "input_tokens=ContextTokens", "output_tokens=GeneratedTokens"]
@@ -54,7 +54,7 @@ def test_a_trace_is_imported_by_mapping_its_columns() -> None:
     assert first.key == first.usage.partition_key == str(first.usage.event_id).encode()
 
 
-def test_a_minted_id_is_the_version_five_uuid_that_the_standard_library_makes() -> None:
+def test_a_minted_id_is_the_version_five_uuid_of_the_standard_library() -> None:
     for line in range(200):
         digest = hashlib.sha256(f"a,{line}".encode()).hexdigest()
         assert row_id("é.csv", line, f"a,{line}") == str(uuid.uuid5(ROW_IDS, f"é.csv\n{line}\n{digest}"))
@@ -115,12 +115,12 @@ def test_an_empty_cell_is_absent_not_zero() -> None:
 @pytest.mark.parametrize(
     ("row", "field", "message"),
     [
-        ("2023-11-16 18:17:03,12x,1", "input_tokens", "column ContextTokens: '12x' is no whole number"),
-        ("2023-11-16 18:17:03,1.5,1", "input_tokens", "'1.5' is no whole number"),
-        ("2023-11-16 18:17:03,1_000,1", "input_tokens", "no whole number"),
+        ("2023-11-16 18:17:03,12x,1", "input_tokens", "column ContextTokens: '12x' is not a whole number"),
+        ("2023-11-16 18:17:03,1.5,1", "input_tokens", "'1.5' is not a whole number"),
+        ("2023-11-16 18:17:03,1_000,1", "input_tokens", "not a whole number"),
         ("2023-11-16 18:17:03,-4,1", "input_tokens", "greater than or equal to 0"),
-        ("yesterday,1,1", "occurred_at", "'yesterday' is no time such as"),
-        ("1700158623,1,1", "occurred_at", "is a number: state its unit"),
+        ("yesterday,1,1", "occurred_at", "'yesterday' is not a valid time"),
+        ("1700158623,1,1", "occurred_at", "is a number: give its unit"),
         ("2023-13-16 18:17:03,1,1", "occurred_at", "2023-13-16"),
         ("1970-01-01 00:00:00,1,1", "occurred_at", "2020"),
         ("2023-11-16 18:17:03,,", "input_tokens", "give the token counts"),
@@ -128,7 +128,7 @@ def test_an_empty_cell_is_absent_not_zero() -> None:
         ('2023-11-16 18:17:03,"1"x,1', None, "can't be read"),
     ],
 )
-def test_a_row_that_is_no_event_is_reported_by_its_line_and_the_rest_goes_on(
+def test_a_row_that_is_not_an_event_is_reported_by_line_and_the_rest_is_read(
     row: str, field: str | None, message: str
 ) -> None:
     rows = read(f"{TRACE}{row}\n2023-11-16 18:18:00,1,1\n")
@@ -138,7 +138,7 @@ def test_a_row_that_is_no_event_is_reported_by_its_line_and_the_rest_goes_on(
     assert [r.line for r in rows if isinstance(r, UsageRow)] == [2, 3, 5]
 
 
-def test_bytes_that_are_not_utf8_spoil_their_line_only() -> None:
+def test_bytes_that_are_not_utf8_affect_only_their_line() -> None:
     rows = read(TRACE.encode() + b"2023-11-16 18:17:03,1,1\xff\n2023-11-16 18:17:05,1,1\n")
     assert "not UTF-8" in error(rows, 4).message
     assert len(rows) == 4
@@ -146,11 +146,11 @@ def test_bytes_that_are_not_utf8_spoil_their_line_only() -> None:
 
 def test_lines_are_counted_through_quoted_line_breaks() -> None:
     text = 'TIMESTAMP,ContextTokens,GeneratedTokens,note\n2023-11-16 18:17:03,1,1,"a\nb"\nnever,1,1,c\n'
-    assert "no time" in error(read(text), 4).message
+    assert "not a valid time" in error(read(text), 4).message
 
 
-def test_a_quotation_mark_that_is_never_closed_says_where_it_opened() -> None:
-    assert "never closed: it hid 1 more line" in error(read(TRACE + '2023-11-16 18:17:03,"1,1\n2,2,2\n'), 4).message
+def test_a_quote_that_is_never_closed_is_reported_where_it_opens() -> None:
+    assert "never closed, and hides 1 more line" in error(read(TRACE + '2023-11-16 18:17:03,"1,1\n2,2,2\n'), 4).message
 
 
 def test_a_line_without_end_does_not_fill_the_memory() -> None:
@@ -164,16 +164,14 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
     [
         (["input_token=ContextTokens"], [], r"no field 'input_token'; the closest is 'input_tokens'"),
         ([], ["Servic=x"], r"no field 'Servic'; the closest is 'service'"),
-        (["tags=X"], [], r"as tags\.experiment=COLUMN"),
-        (["input_tokens"], [], r"not of the form --map field=COLUMN"),
-        (["input_tokens=A", "input_tokens=B"], [], r"given twice: 'A' and 'B'"),
+        (["tags=X"], [], r"e\.g\. tags\.experiment=COLUMN"),
+        (["input_tokens"], [], r"the form --map field=COLUMN"),
+        (["input_tokens=A", "input_tokens=B"], [], r"given twice, as 'A' and 'B'"),
         (["service=A"], ["service=x"], r"both a column \(A\) and a value \('x'\)"),
-        ([], ["event_id=1"], r"differs from row to row"),
+        ([], ["event_id=1"], r"can't be the same in every row"),
     ],
 )
-def test_a_mapping_that_makes_no_sense_is_refused_with_the_way_out(
-    maps: list[str], sets: list[str], message: str
-) -> None:
+def test_an_invalid_mapping_is_refused_with_the_fix(maps: list[str], sets: list[str], message: str) -> None:
     with pytest.raises(MappingError, match=message):
         TableMapping.from_pairs(maps, sets)
 
@@ -186,10 +184,10 @@ def test_a_mapping_that_makes_no_sense_is_refused_with_the_way_out(
             SETS,
             r"No column 'GeneratedToken'.*closest is 'GeneratedTokens'",
         ),
-        (MAPS, SETS[1:], r"Nothing gives service, which every event needs: --map service=COLUMN or --set service="),
-        (MAPS, SETS[:2], r"Nothing gives model_requested or model_served"),
-        (MAPS[:1], SETS, r"Nothing gives a count, as input_tokens"),
-        (MAPS, [*SETS, "attempt=two"], r"--set attempt: 'two' is no whole number"),
+        (MAPS, SETS[1:], r"No service, which every event needs: use --map service=COLUMN or --set service="),
+        (MAPS, SETS[:2], r"No model_requested or model_served"),
+        (MAPS[:1], SETS, r"No count \(e\.g\. input_tokens\), which"),
+        (MAPS, [*SETS, "attempt=two"], r"--set attempt: 'two' is not a whole number"),
     ],
 )
 def test_a_mapping_that_does_not_fit_the_header_is_refused_before_the_first_row(
@@ -199,8 +197,8 @@ def test_a_mapping_that_does_not_fit_the_header_is_refused_before_the_first_row(
         read_usage(io.BytesIO(TRACE.encode()), "trace.csv", TableMapping.from_pairs(maps, sets))
 
 
-def test_a_column_that_is_there_twice_is_refused_when_it_is_mapped() -> None:
-    with pytest.raises(MappingError, match="is there 2 times"):
+def test_a_duplicate_column_is_refused_if_it_is_mapped() -> None:
+    with pytest.raises(MappingError, match="has 2 columns"):
         read("TIMESTAMP,TIMESTAMP,ContextTokens,GeneratedTokens\n")
 
 
@@ -209,7 +207,7 @@ def test_an_empty_table_is_refused() -> None:
         read("")
 
 
-def test_what_a_file_holds_is_told_by_its_ending_or_by_the_mapping() -> None:
+def test_a_files_format_follows_from_its_ending_or_the_mapping() -> None:
     mapped, plain = TableMapping.from_pairs(MAPS, SETS), TableMapping()
     assert [format_of(n, plain) for n in ("a.CSV", "a.tsv", "a.jsonl", "-")] == ["csv", "csv", "jsonl", "jsonl"]
     assert format_of("-", mapped) == "csv"

@@ -1,4 +1,4 @@
-"""JSON lines are published as they stand, or refused by their line."""
+"""JSON lines are published unchanged, or refused by line number."""
 
 import io
 import json
@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from spendstream.intake import MappingError, RowError, TableMapping, UsageRow, read_usage
-from spendstream.intake.jsonl import read_jsonl
-from spendstream.intake.row import check
+from spendstream.intake import MappingError, RowError, TableMapping, UsageRow, check, read_usage
+from spendstream.intake.rows import read_jsonl
 
 EVENT: dict[str, Any] = {
     "event_id": "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77",
@@ -25,7 +24,7 @@ def line(**changes: Any) -> bytes:
     return json.dumps(EVENT | changes).encode() + b"\n"
 
 
-def test_an_event_is_published_with_the_bytes_it_was_written_in() -> None:
+def test_an_event_is_published_byte_for_byte() -> None:
     text = json.dumps(EVENT, indent=None, separators=(" , ", " : ")).encode()
     (row,) = map(check, read_jsonl([b"\xef\xbb\xbf" + text + b"\r\n"]))
     assert isinstance(row, UsageRow)
@@ -52,12 +51,12 @@ def test_a_last_line_without_its_end_is_read() -> None:
         (line(occurred_at="2026-01-31T12:00:00"), "occurred_at"),
     ],
 )
-def test_a_line_that_is_no_event_is_reported_and_the_rest_goes_on(text: bytes, field: str | None) -> None:
+def test_a_line_that_is_not_an_event_is_reported_and_the_rest_is_read(text: bytes, field: str | None) -> None:
     rows = list(map(check, read_jsonl(io.BytesIO(line() + text.strip() + b"\n" + line()))))
-    fault = rows[1]
-    assert isinstance(fault, RowError)
-    assert (fault.line, fault.field) == (2, field)
-    assert str(fault).startswith("line 2: ")
+    error = rows[1]
+    assert isinstance(error, RowError)
+    assert (error.line, error.field) == (2, field)
+    assert str(error).startswith("line 2: ")
     assert isinstance(rows[2], UsageRow)
 
 
@@ -68,5 +67,5 @@ def test_a_line_longer_than_a_record_is_an_error_and_is_not_held_whole() -> None
 
 
 def test_a_mapping_given_for_json_lines_is_refused_rather_than_ignored() -> None:
-    with pytest.raises(MappingError, match="map only CSV"):
+    with pytest.raises(MappingError, match="mapping only for CSV"):
         read_usage(io.BytesIO(line()), "usage.jsonl", TableMapping.from_pairs(["team=Team"]))

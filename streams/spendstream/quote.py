@@ -1,10 +1,11 @@
-"""What each row of a file of usage costs."""
+"""What the rows of a file of usage cost, without Kafka: by the meter's own decoder and price book."""
 
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
@@ -13,8 +14,7 @@ import polars as pl
 from spendstream.core.decode import decode
 from spendstream.core.money import usd_text
 from spendstream.core.pricing import PriceBook, Unpriced
-from spendstream.intake import Row, RowError, UsageRow
-from spendstream.intake.row import MAX_LINE_BYTES
+from spendstream.intake import MAX_LINE_BYTES, Row, RowError, UsageRow
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
 
 _BATCH_ROWS: Final = 10_000
@@ -29,10 +29,10 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """One call and what it costs. Amounts are integer pico-dollars (1e-12 USD); None where it has no price.
+    """One call and what it costs. Amounts are integer pico-dollars (1e-12 USD), None if it has no price.
 
-    ``by_bucket`` holds what is not zero. The counterfactuals are the cost of the same call without a cache, at the
-    standard service tier, and by the model that was requested.
+    ``by_bucket`` omits zeros. The counterfactuals are the cost of the same call without a cache, at the standard
+    service tier, and with the requested model.
     """
 
     line: int
@@ -70,8 +70,55 @@ class Quote:
         }
 
 
+@dataclass
+class ModelTotal:
+    """Calls of one provider's model. ``cost_pusd`` is the cost of the priced ones, in pico-dollars."""
+
+    calls: int = 0
+    unpriced_calls: int = 0
+    tokens: int = 0
+    cost_pusd: int = 0
+    sources: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Totals:
+    """Sums over quotes, by model and by bucket. Exact Python integers, in pico-dollars, for any number of calls."""
+
+    models: dict[tuple[str, str], ModelTotal] = field(default_factory=dict)
+    tokens_by_bucket: Counter[str] = field(default_factory=Counter)
+    pusd_by_bucket: Counter[str] = field(default_factory=Counter)
+    saved_by_cache_pusd: int = 0
+
+    def add(self, quote: Quote) -> None:
+        """Count a quote."""
+        total = self.models.setdefault((quote.provider, quote.model), ModelTotal())
+        total.calls += 1
+        total.tokens += sum(quote.tokens.values())
+        self.tokens_by_bucket.update(quote.tokens)
+        if quote.cost_pusd is None:
+            total.unpriced_calls += 1
+            return
+        total.cost_pusd += quote.cost_pusd
+        total.sources.add(quote.rate_source)
+        self.pusd_by_bucket.update(quote.by_bucket)
+        self.saved_by_cache_pusd += (quote.without_cache_pusd or 0) - quote.cost_pusd
+
+    @property
+    def calls(self) -> int:
+        return sum(total.calls for total in self.models.values())
+
+    @property
+    def unpriced_calls(self) -> int:
+        return sum(total.unpriced_calls for total in self.models.values())
+
+    @property
+    def cost_pusd(self) -> int:
+        return sum(total.cost_pusd for total in self.models.values())
+
+
 def quote_rows(rows: Iterable[Row], book: PriceBook) -> Iterator[Quote | RowError]:
-    """Yield a quote for each event and each error as it stands, in order within batches of 10,000 rows.
+    """Yield a quote for each event, and each error unchanged, in order within batches of 10,000 rows.
 
     Errors of a batch come before its quotes.
     """
