@@ -1,7 +1,7 @@
 """Build the Faust app: agents registered on a fresh App, so that each test and each worker has its own."""
 
-import gc
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,18 @@ from faust.types import TP
 from yarl import URL
 
 from spendstream.agents.meter import MeterAgent
+from spendstream.core.meter import MeterRules
 from spendstream.core.pricing import PriceBook
 from spendstream.kafka.producer import AckedProducer
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
-from spendstream.settings import KAFKA_METADATA_MAX_AGE_MS, Settings
+from spendstream.settings import Settings
 from spendstream.state.flush import Flusher
 from spendstream.state.recovery import Recovery
 from spendstream.transport.batched import BatchSchema, batched_transport
 
 _BUFFERED_BATCHES = 10_000  # the transport holds back by itself, by records
 _FETCH_RECORDS = 20_000
-_COLLECT_AFTER = 50_000
-
-
-def collect_rarely() -> None:
-    """Keep the cycle collector off the records: each is an object it tracks, gone a moment later, thousands a fetch.
-
-    By default it looks after every 700th, which costs more than parsing them.
-    """
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER)
 
 
 class _App(faust.App):
@@ -41,12 +32,10 @@ class _App(faust.App):
 
 def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.App:
     """Return the metering app. It starts nothing by itself: ``spendstream.worker`` runs it."""
-    collect_rarely()
-    usage = settings.topic(topics.USAGE)
+    usage, kafka = settings.topic(topics.USAGE), settings.kafka_client()
     app = _App(
         settings.group("meter"),
-        broker=[URL(f"kafka://{server}") for server in settings.kafka_bootstrap_servers.split(",")],
-        broker_credentials=_credentials(settings),
+        **faust_connection(kafka),
         autodiscover=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
@@ -57,7 +46,6 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
         stream_wait_empty=False,
         consumer_max_fetch_size=1_048_576,
         consumer_auto_offset_reset="earliest",
-        consumer_metadata_max_age_ms=KAFKA_METADATA_MAX_AGE_MS,
         broker_max_poll_records=_FETCH_RECORDS,
         broker_commit_interval=1.0,
         broker_session_timeout=settings.kafka_session_timeout_s,
@@ -70,8 +58,8 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
     # while one partition's batch is read, another's is proven and folded, and what was absorbed before is encoded
     absorbing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="absorb")
     encoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
-    producer = AckedProducer(settings.kafka_client())
-    recovery = Recovery(settings.kafka_client(), settings.group("meter"), settings.topic, settings.meter_rules, book)
+    producer = AckedProducer(kafka)
+    recovery = Recovery(kafka, settings.group("meter"), settings.topic, meter_rules(settings), book)
     flusher = Flusher(producer, settings.topic, encoding, settings.meter_dimensions)
     meter = MeterAgent(app, usage, recovery, flusher, absorbing, metrics)
     app.agent(app.topic(usage, schema=BatchSchema()), name="meter")(meter.run)
@@ -95,15 +83,32 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
     return app
 
 
-def _credentials(settings: Settings) -> Any:
-    if settings.kafka_security_protocol == "PLAINTEXT":
-        return None
-    context = settings.kafka_client().get("ssl_context")
-    if settings.kafka_security_protocol.startswith("SASL"):
-        return faust.SASLCredentials(
-            mechanism=settings.kafka_sasl_mechanism,
-            username=settings.kafka_sasl_username,
-            password=settings.kafka_sasl_password,
+def meter_rules(settings: Settings) -> MeterRules:
+    """Return the rules that decide on the money, as the settings have them."""
+    return MeterRules(
+        dimensions=settings.meter_dimensions,
+        allowed_lateness_s=settings.meter_allowed_lateness_s,
+        allowed_skew_s=settings.meter_allowed_skew_s,
+        dedupe_horizon_s=settings.meter_dedupe_horizon_s,
+        cardinality_cap=settings.meter_cardinality_cap,
+    )
+
+
+def faust_connection(kafka: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the connection arguments of aiokafka's clients as Faust's: brokers, credentials and metadata age."""
+    protocol, context = kafka["security_protocol"], kafka.get("ssl_context")
+    credentials: faust.SASLCredentials | faust.SSLCredentials | None = None
+    if protocol.startswith("SASL"):
+        credentials = faust.SASLCredentials(
+            mechanism=kafka["sasl_mechanism"],
+            username=kafka["sasl_plain_username"],
+            password=kafka["sasl_plain_password"],
             ssl_context=context,
         )
-    return faust.SSLCredentials(context=context)
+    elif protocol == "SSL":
+        credentials = faust.SSLCredentials(context=context)
+    return {
+        "broker": [URL(f"kafka://{server}") for server in kafka["bootstrap_servers"]],
+        "broker_credentials": credentials,
+        "consumer_metadata_max_age_ms": kafka["metadata_max_age_ms"],
+    }

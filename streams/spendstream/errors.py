@@ -1,13 +1,19 @@
-"""The errors of spendstream.
+"""The root of spendstream's errors. Each room defines its own below it.
 
 SpendstreamError
-├── spendstream.core.pricing: RateCardError     a rate card file can't be used; says file, line, column
-├── spendstream.state.errors: InterruptedFlush  half a flush is left and the settings that could finish it changed
-└── spendstream.sinks: rejected and unavailable writes
+├── core.documents.DocumentError          a rate card or watches file can't be used; says file, line, column
+├── state.recovery.InterruptedFlush       a crash left half a flush, and the settings that could finish it changed
+├── sinks.writer.SinkError                ClickHouse is unavailable, or refuses rows
+├── clickhouse.migrate.MigrationError     migrations and database don't fit together
+├── kafka.topics.TopicNotCreated          the broker refused a topic
+├── drain.TopicsMissing                   a topic does not exist
+├── publish.PublishFailed                 Kafka did not acknowledge everything
+├── reconcile.NotRepairable               rollups can't be repaired safely at present
+└── embedded.process.ProcessFailed        a local server did not start
 
-Bad input is not an error of ours: it becomes a dead letter with a reason.
+Bad input is not among them: it becomes a dead letter with a reason code. A bug is not either: it crashes.
 """
 
 
 class SpendstreamError(Exception):
-    """Something the operator can mend; the message says how."""
+    """Something that the operator can fix; the message says how."""

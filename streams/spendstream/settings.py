@@ -1,4 +1,7 @@
-"""Settings, from the environment. Resolved once into a frozen object; nothing else reads the environment."""
+"""Settings, from the environment. Resolved once into a frozen object; nothing else reads the environment.
+
+Every command imports this, so it imports neither what meters nor what connects.
+"""
 
 import os
 from pathlib import Path
@@ -7,7 +10,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from spendstream.core.meter import MeterRules
 from spendstream.schemas import topics
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS, DIMENSIONS
 
@@ -17,8 +19,8 @@ ROLES = ("meter", "sink", "detect", "notify")
 """What a worker may do."""
 
 KAFKA_METADATA_MAX_AGE_MS: Final = 5_000
-"""How long a client believes what it was told of topics. A broker that has just started may know of none, and the
-leader of a consumer group then deals out no partition, and asks again only when this is over (aiokafka: 5 minutes)."""
+"""How long a client trusts its metadata of topics. A broker that has just started may know no topic; the leader of a
+consumer group then assigns no partition, and asks again only after this time (aiokafka's default: 5 minutes)."""
 
 
 class Settings(BaseSettings):
@@ -117,18 +119,11 @@ class Settings(BaseSettings):
     def watches_path(self) -> Path | None:
         return None if self.watches is None else Path(self.watches)
 
-    @property
-    def meter_rules(self) -> MeterRules:
-        return MeterRules(
-            dimensions=self.meter_dimensions,
-            allowed_lateness_s=self.meter_allowed_lateness_s,
-            allowed_skew_s=self.meter_allowed_skew_s,
-            dedupe_horizon_s=self.meter_dedupe_horizon_s,
-            cardinality_cap=self.meter_cardinality_cap,
-        )
-
     def kafka_client(self) -> dict[str, Any]:
-        """Return the connection arguments of aiokafka's clients."""
+        """Return the connection arguments of every Kafka client: as aiokafka takes them.
+
+        ``spendstream.app.faust_connection`` makes Faust's from them.
+        """
         arguments: dict[str, Any] = {
             "bootstrap_servers": self.kafka_bootstrap_servers.split(","),
             "security_protocol": self.kafka_security_protocol,

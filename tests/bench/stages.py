@@ -14,7 +14,6 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from spendstream.app import collect_rarely
 from spendstream.core.batch import RecordBatch
 from spendstream.core.decode import decode
 from spendstream.core.ledger import ledger_records, ledger_table
@@ -25,6 +24,7 @@ from spendstream.core.rollup_record import rollup_record
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
 from spendstream.state.flush import PRICED_MAX_BYTES, PRICED_MAX_ROWS
 from spendstream.transport.fetch_columns import fetch_columns
+from spendstream.worker import collect_rarely
 from tests.bench.load import events
 
 BATCH: Final = 20_000

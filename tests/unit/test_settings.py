@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from spendstream.app import meter_rules
 from spendstream.core.meter import MeterRules
 from spendstream.schemas import topics
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
@@ -23,7 +24,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_an_environment_the_defaults_hold_and_the_rules_are_the_meters() -> None:
     settings = Settings()
     assert settings.meter_dimensions == DEFAULT_DIMENSIONS
-    assert settings.meter_rules == MeterRules()
+    assert meter_rules(settings) == MeterRules()
 
 
 def test_variables_are_the_names_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +33,8 @@ def test_variables_are_the_names_in_capitals(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("METER_CARDINALITY_CAP", "7")
     settings = Settings()
     assert settings.kafka_client()["bootstrap_servers"] == ["one:1", "two:2"]
-    assert (settings.meter_rules.allowed_lateness_s, settings.meter_rules.cardinality_cap) == (0, 7)
+    rules = meter_rules(settings)
+    assert (rules.allowed_lateness_s, rules.cardinality_cap) == (0, 7)
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:

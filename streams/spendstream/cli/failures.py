@@ -26,10 +26,6 @@ def explain(error: BaseException) -> str | None:
     from clickhouse_connect.driver.exceptions import ClickHouseError
     from pydantic import ValidationError
 
-    from spendstream.core.pricing import RateCardError
-
-    if isinstance(error, RateCardError):
-        return str(error)
     if isinstance(error, ValidationError) and error.title == "Settings":
         return "\n".join(_setting(each["loc"], each["msg"], each.get("input")) for each in error.errors())
     if isinstance(error, KafkaConnectionError):
@@ -38,13 +34,6 @@ def explain(error: BaseException) -> str | None:
         return f"Kafka: {one_line(error)}"
     if isinstance(error, ClickHouseError):
         return _clickhouse(error)
-    from spendstream.clickhouse.migrate import MigrationError
-    from spendstream.clickhouse.template import TemplateError
-    from spendstream.embedded.process import ProcessFailed
-    from spendstream.kafka.topics import TopicNotCreated
-
-    if isinstance(error, MigrationError | TemplateError | ProcessFailed | TopicNotCreated):
-        return str(error)
     return None
 
 
@@ -54,7 +43,7 @@ def _setting(location: tuple[int | str, ...], message: str, value: object) -> st
 
 
 def _clickhouse(error: "ClickHouseError") -> str:
-    from spendstream.sinks.writer import NO_SUCH_TABLE, error_code
+    from spendstream.clickhouse.client import NO_SUCH_TABLE, error_code
 
     code = error_code(error)
     if code is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 if TYPE_CHECKING:
     from spendstream.settings import Settings
@@ -24,6 +26,11 @@ INSERT_SETTINGS: Final[dict[str, Any]] = {
     # An acknowledgement must mean written: never parked in the server's memory.
     "async_insert": 0,
 }
+
+NO_SUCH_TABLE: Final = (60, 81)
+"""The error codes UNKNOWN_TABLE and UNKNOWN_DATABASE."""
+
+_CODE: Final = re.compile(r"\b[Cc]ode: (\d+)")
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,12 @@ def open_client(settings: ClickHouseSettings, *, database: str | None = None) ->
         autogenerate_session_id=False,  # sessions forbid two statements at a time and mean nothing here
         query_retries=0,
     )
+
+
+def error_code(error: ClickHouseError) -> int | None:
+    """Return ClickHouse's error code, None where the answer has none."""
+    known = getattr(error, "code", None)
+    if known is not None:
+        return int(known)
+    found = _CODE.search(str(error))
+    return int(found.group(1)) if found else None

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from spendstream.clickhouse.retention import Retention, retention_changes
 from spendstream.clickhouse.template import Target, render
+from spendstream.errors import SpendstreamError
 
 FOLDER: Final = Path(__file__).parent / "migrations"
 RECORD_TABLE: Final = "schema_migrations"
@@ -37,7 +38,7 @@ ORDER BY number;
 """
 
 
-class MigrationError(RuntimeError):
+class MigrationError(SpendstreamError):
     """Migrations and database don't fit together; the message says which and what to do."""
 
 

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from spendstream.errors import SpendstreamError
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _REPLACING: Final = re.compile(r"replacing:(\w+):(\w+)")
@@ -18,7 +20,7 @@ _STATEMENT_END: Final = re.compile(r";\s*$", re.MULTILINE)
 _COMMENT: Final = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 
-class TemplateError(ValueError):
+class TemplateError(SpendstreamError):
     """A migration has a placeholder that nothing fills, or a name is not one that SQL takes unquoted."""
 
 

@@ -19,6 +19,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from spendstream.errors import SpendstreamError
+
 Model = TypeVar("Model", bound=BaseModel)
 
 Loc = tuple[str | int, ...]
@@ -74,7 +76,7 @@ class Issue:
         return f"{self.file}:{self.line}:{self.column}: {self.message}"
 
 
-class DocumentError(ValueError):
+class DocumentError(SpendstreamError):
     """Files can't be used. ``issues`` holds every issue in order; the text has one line for each."""
 
     def __init__(self, issues: Iterable[Issue]) -> None:

@@ -16,10 +16,12 @@ from typing import Final
 
 from rich.console import Console
 
-from spendstream.clickhouse.client import ClickHouseSettings, open_client
+from spendstream.cli.environment import read_env_file
+from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.demo.live_view import picture
 from spendstream.demo.publisher import read_status
 from spendstream.demo.snapshot import Snapshot, read_snapshot
+from spendstream.settings import Settings
 
 TARGET: Final = Path(__file__).parents[3] / "docs" / "demo.svg"
 _COLUMNS: Final = 130
@@ -28,12 +30,11 @@ _LINES: Final = 44
 
 def look_at(state_dir: Path) -> Snapshot:
     """Return what a running demo shows now. Raises: OSError where none runs there; the client's errors."""
-    lines = (state_dir / "env").read_text().splitlines()
-    env = dict(line.split("=", 1) for line in lines)
+    env = read_env_file(state_dir / "env")
+    settings = Settings.model_validate({name.lower(): value for name, value in env.items()})
     began_at = datetime.fromtimestamp((state_dir / "env").stat().st_mtime, UTC)
     status = read_status(state_dir / "publisher.json")
-    where = ClickHouseSettings(url=env["CLICKHOUSE_URL"], user=env["CLICKHOUSE_USER"])
-    with open_client(where, database=env["CLICKHOUSE_DATABASE"]) as client:
+    with open_client(clickhouse_settings(settings), database=settings.clickhouse_database) as client:
         elapsed_s = time.time() - began_at.timestamp()
         return read_snapshot(client, elapsed_s, status.published, began_at=began_at, history_s=status.history_s or 0.0)
 

@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from spendstream.errors import SpendstreamError
+
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 PROBE_INTERVAL_S = 0.02
@@ -33,7 +35,7 @@ LOG_TAIL_BYTES = 2_000
 _PR_SET_PDEATHSIG = 1
 
 
-class ProcessFailed(RuntimeError):
+class ProcessFailed(SpendstreamError):
     """A child process did not become ready: it exited, or it took too long. The message ends with its log's tail."""
 
 

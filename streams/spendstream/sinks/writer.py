@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Protocol
 import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
+from spendstream.clickhouse.client import INSERT_SETTINGS, NO_SUCH_TABLE, ClickHouseSettings, error_code, open_client
 from spendstream.errors import SpendstreamError
 from spendstream.sinks.encoders import Insert
 from spendstream.waiting import Backoff, in_thread
@@ -26,7 +26,6 @@ from spendstream.waiting import Backoff, in_thread
 log = structlog.get_logger(__name__)
 
 FailureKind = Literal["unavailable", "rejected"]
-NO_SUCH_TABLE: Final = (60, 81)  # UNKNOWN_TABLE, UNKNOWN_DATABASE
 
 PASSING: Final = frozenset(
     {
@@ -70,7 +69,6 @@ PASSING: Final = frozenset(
 )
 """ClickHouse's error codes that pass by themselves or by an operator's hand, with the same rows."""
 
-_CODE: Final = re.compile(r"\b[Cc]ode: (\d+)")
 _STATUS: Final = re.compile(r"HTTP status (\d{3})")
 _PASSING_STATUS: Final = (408, 425, 429)
 
@@ -212,12 +210,3 @@ def sink_error(error: ClickHouseError, table: str) -> SinkError:
         if number < 500 and number not in _PASSING_STATUS:
             return InsertRejected(f"{table}: refused on the way to ClickHouse: {words}")
     return Unavailable(words)
-
-
-def error_code(error: ClickHouseError) -> int | None:
-    """Return ClickHouse's error code, None where the answer has none."""
-    known = getattr(error, "code", None)
-    if known is not None:
-        return int(known)
-    found = _CODE.search(str(error))
-    return int(found.group(1)) if found else None

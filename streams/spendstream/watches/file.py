@@ -21,7 +21,6 @@ from spendstream.core.documents import (
     repeated_keys,
     validate,
 )
-from spendstream.errors import SpendstreamError
 from spendstream.schemas.watch import AnomalyRule, Notifier, ThresholdRule, Watch, Watches
 from spendstream.watches.checks import Fault, Parts, check_environment, check_together, dimension_faults
 
@@ -35,7 +34,7 @@ _ALWAYS_READ_S: Final = 2.0
 _Stamp = tuple[int, int, int]
 
 
-class WatchesError(DocumentError, SpendstreamError):
+class WatchesError(DocumentError):
     """The watches can't be used. ``issues`` holds every mistake in order; the text has one line for each.
 
     WatchesError

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from aiokafka import TopicPartition
 
+from spendstream.agents import detect_seed
 from spendstream.agents.detect_seed import Seeder, Stand
+from spendstream.clickhouse.client import ClickHouseSettings
 from spendstream.core.detect.detector import Detector
 from spendstream.schemas.watch import Watches
 from spendstream.settings import Settings
@@ -72,3 +75,15 @@ async def test_while_clickhouse_is_away_nothing_is_cut_and_it_is_tried_again() -
     trying.cancel()
     assert detector.unseeded() == ["budget"]
     assert detector.book.born is None
+
+
+async def test_history_is_read_from_the_cluster_that_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[ClickHouseSettings] = []
+
+    def open_client(connection: ClickHouseSettings) -> MagicMock:
+        opened.append(connection)
+        return MagicMock()
+
+    monkeypatch.setattr(detect_seed, "open_client", open_client)
+    await seeder(clickhouse_cluster="main", clickhouse_user="meter")._answers()
+    assert [(one.cluster, one.user) for one in opened] == [("main", "meter")]

@@ -1,15 +1,15 @@
-"""The table of dead letters."""
+"""Dead letters: listed from ClickHouse, and published again once their cause is fixed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from spendstream.clickhouse.client import INSERT_SETTINGS
-from spendstream.sinks.encoders import DEAD_LETTERS
 
+_TABLE: Final = "dead_letters"
 _TEXT: Final = ("topic", "source_log", "reason", "field", "message", "event_id", "service")
 _BYTES: Final = ("key", "original")
 _COLUMNS: Final = (*_TEXT, "partition", "offset", "recorded_at", "replayed_at", *_BYTES)
@@ -59,7 +59,7 @@ def find(client: Any, database: str, wanted: Filter) -> list[Letter]:
         f"lower(hex({name})) AS {name}_hex" if name in _BYTES else name for name in _COLUMNS
     )  # bytes that are no UTF-8 come through as text
     sql = (
-        f"SELECT {columns} FROM {database}.{DEAD_LETTERS} FINAL WHERE {' AND '.join(conditions)} "
+        f"SELECT {columns} FROM {database}.{_TABLE} FINAL WHERE {' AND '.join(conditions)} "
         f"ORDER BY recorded_at DESC, partition, offset DESC{limit}"
     )
     parameters = {"topic": wanted.topic, "reason": wanted.reason or "", "service": wanted.service or ""}
@@ -72,12 +72,30 @@ def mark_replayed(client: Any, database: str, letters: Sequence[Letter], at: dat
         return
     rows = [[getattr(letter, name) if name != "replayed_at" else at for name in _COLUMNS] for letter in letters]
     client.insert(
-        f"{database}.{DEAD_LETTERS}",
+        f"{database}.{_TABLE}",
         rows,
         column_names=_COLUMNS,
         column_type_names=[_type(name) for name in _COLUMNS],
         settings=INSERT_SETTINGS,
     )
+
+
+async def replay(client: Mapping[str, Any], topic: str, letters: Sequence[Letter]) -> None:
+    """Publish the original bytes of letters again, each with its own key. Returns once Kafka has acknowledged all.
+
+    A letter whose fault is in its bytes comes back as a dead letter of its own. One that was counted meanwhile, by
+    another record of its ``event_id`` within the dedupe horizon, counts no second time.
+
+    Raises: aiokafka's KafkaConnectionError, where no broker answers.
+    """
+    from spendstream.kafka.producer import AckedProducer, Record  # listing needs no Kafka client
+
+    producer = AckedProducer(dict(client))
+    try:
+        await producer.start()
+        await producer.write(topic, [Record(letter.key, letter.original) for letter in letters])
+    finally:
+        await producer.stop()
 
 
 def _type(name: str) -> str:
