@@ -7,6 +7,8 @@ def main() -> None:
     try:
         from spendstream.cli.root import run
     except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("spendstream"):
+            raise
         raise SystemExit(
             f"spendstream: {missing.name} is not installed; the command line needs: pip install 'spendstream[worker]'"
         ) from None
