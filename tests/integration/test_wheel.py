@@ -138,7 +138,10 @@ def test_the_wheel_installs_one_top_level_name(service: Service) -> None:
 def test_the_base_install_is_light(service: Service, record_property: Callable[[str, object], None]) -> None:
     """What a web service pays for metering itself: disk with compiled bytecode, and CPU time at each start."""
     installed_mb = sum(path.stat().st_size for path in service.site.rglob("*") if path.is_file()) / 1e6
-    timing = "import time; t = time.process_time(); import spendstream; print(time.process_time() - t)"
+    timing = (
+        "import time; t = time.process_time(); from spendstream import UsageEvent, as_record, usage_event; "
+        "print(time.process_time() - t)"
+    )
     import_ms = min(float(service.run(service.python, "-c", timing).stdout) for _ in range(7)) * 1000
     record_property("measured", f"base install {installed_mb:.1f} MB, import spendstream {import_ms:.0f} ms of CPU")
     assert installed_mb < MAX_INSTALLED_MB
@@ -153,9 +156,7 @@ def test_importing_the_public_names_loads_nothing_of_the_worker(service: Service
 def test_the_command_line_of_a_base_install_says_what_to_install(service: Service) -> None:
     told = service.run(service.python.with_name("spendstream"), "query", "SELECT 1")
     assert told.returncode == 1
-    assert told.stderr.strip() == (
-        "spendstream: the command line needs more than a producer does: pip install 'spendstream[worker]'"
-    )
+    assert told.stderr.strip().endswith("the command line needs: pip install 'spendstream[worker]'")
 
 
 def test_every_public_name_is_there_and_the_version_is_the_projects(service: Service) -> None:
