@@ -69,7 +69,11 @@ def _output(usage: Counts, prompt: str, completion: str, body: Body) -> dict[str
         visible, hidden = usage.rest(whole, audio, image), beside
     else:
         visible, hidden = usage.rest(whole, reasoning, audio, image), reasoning.tokens
-    if not usage.states(details) and _made_images(body):
+    data = body.get("data")
+    made_images = isinstance(data, list) and any(
+        isinstance(item, Mapping) and ("b64_json" in item or "url" in item) for item in data
+    )
+    if made_images and not usage.states(details):  # the images API gives no details: all of its output is images
         return {"output_image_tokens": visible, "reasoning_tokens": hidden}
     return {
         "output_tokens": visible,
@@ -92,12 +96,6 @@ def _beside(usage: Counts, prompt: int, completion: int, reasoning: int) -> int:
         "total_tokens",
         f"{total} is neither prompt + completion ({prompt} + {completion}) nor that plus {reasoning} of reasoning",
     )
-
-
-def _made_images(body: Body) -> bool:
-    """Whether the response is the images API's, which gives no details: all of its output is images."""
-    data = body.get("data")
-    return isinstance(data, list) and any(isinstance(d, Mapping) and ("b64_json" in d or "url" in d) for d in data)
 
 
 def web_searches(body: Body) -> int:

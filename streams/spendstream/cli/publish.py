@@ -30,7 +30,7 @@ from spendstream.cli.intake_options import (
     TimeFormatOption,
 )
 from spendstream.intake import Line, RowError
-from spendstream.publish import PublishSettings, Summary, judge_all
+from spendstream.publish import PublishSettings, Summary, validate_all
 from spendstream.publish import publish as publish_rows
 from spendstream.schemas import topics
 
@@ -73,7 +73,7 @@ def _publish(rows: Iterator[Line | RowError], errors: RowErrors, on_progress: Ca
 def _check(rows: Iterator[Line | RowError], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:
     started = time.monotonic()
     valid = 0
-    for number, row in enumerate(judge_all(rows), start=1):
+    for number, row in enumerate(validate_all(rows), start=1):
         if isinstance(row, RowError):
             errors(row)
         else:

@@ -134,8 +134,13 @@ def validate(model: type[Model], file: Path, root: Node) -> tuple[Model | None, 
     except RecursionError:
         return None, [Issue(file, 1, 1, "an alias contains itself: write its contents out")]
     except ValidationError as error:
-        found = [details for details in error.errors(include_url=False) if not _is_echo(details)]
-        return None, [_issue(model, file, root, details) for details in found]
+        issues = []
+        for details in error.errors(include_url=False):
+            # a list that is too short only because its items are wrong, which have errors of their own
+            is_echo = details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
+            if not is_echo:
+                issues.append(_issue(model, file, root, details))
+        return None, issues
 
 
 def plain(node: Node, depth: int = 0) -> Any:
@@ -223,11 +228,6 @@ def _issue(model: type[BaseModel], file: Path, root: Node, details: ErrorDetails
     else:
         message = _MESSAGES[kind].format_map({**context}) if kind in _MESSAGES else details["msg"]
     return issue_at(file, root, loc, message)
-
-
-def _is_echo(details: ErrorDetails) -> bool:
-    """Whether a list is too short only because its items, which have errors of their own, are wrong."""
-    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
 def _unknown_field(model: type[BaseModel], root: Node, loc: Loc) -> str:

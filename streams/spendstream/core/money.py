@@ -22,7 +22,7 @@ def usd_text(pusd: int) -> str:
 
 
 def pusd_from_text(text: str) -> int:
-    """Return decimal USD as pico-dollars. Raises ValueError where the amount is finer than that."""
+    """Return decimal USD as pico-dollars. Raises: ValueError, if the amount is finer than that."""
     pusd = Decimal(text).scaleb(12)
     if pusd != pusd.to_integral_value():
         raise ValueError(f"{text} USD is finer than a pico-dollar")

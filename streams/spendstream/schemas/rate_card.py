@@ -1,8 +1,7 @@
-"""Your own rate cards: what you pay where the public price book doesn't say it, or where you pay something else.
+"""Your own rate cards: what you pay if the public price book doesn't have it, or if you pay something else.
 
-A rate is dated. A past rate is never edited: a new price is a new entry, appended with its own ``from``, so that a
-call is priced the same way whenever it is priced again. Amounts are USD and exact: they are read as text and never
-pass through a float.
+Rates are dated. Never edit a past rate: append a new price as a new entry with its own ``from``, so that a call has
+the same price whenever it is priced again. Amounts are exact USD: they are read as text and never become a float.
 
 A bucket without a rate of its own takes the rate of the most specific bucket that contains it::
 
@@ -12,9 +11,9 @@ A bucket without a rate of its own takes the rate of the most specific bucket th
     cache_write_5m, cache_write_1h          ->  cache_write, else input
     cache_read_audio                        ->  cache_read or input_audio, else input
 
-Where that would be a guess, the card is refused: with both ``cache_read`` and ``input_audio`` priced neither contains
-the other, so ``cache_read_audio`` must be stated; with ``cache_write_5m`` or ``cache_write_1h`` priced,
-``cache_write`` must be: it is what was written with a lifetime that the provider did not state.
+A card that would leave a rate to a guess is refused. If both ``cache_read`` and ``input_audio`` are priced, neither
+contains the other, so ``cache_read_audio`` must be priced too. If ``cache_write_5m`` or ``cache_write_1h`` is priced,
+``cache_write`` must be: it counts what was written with a lifetime that the provider didn't state.
 """
 
 import re
@@ -32,7 +31,7 @@ from spendstream.schemas.buckets import TOKEN_BUCKETS
 from spendstream.schemas.usage import ServiceTier
 
 MAX_RATE_USD_PER_MTOK: Final = 10_000
-"""The dearest rate of one bucket. With ``spendstream.schemas.usage.MAX_TOKENS`` one bucket of one call costs at most
+"""The highest rate of one bucket. With ``spendstream.schemas.usage.MAX_TOKENS`` one bucket of one call costs at most
 10^8 tokens x 10^10 pico-dollars = 10^18 pico-dollars (a million USD), which a signed 64-bit integer holds."""
 
 MAX_FEE_USD: Final = 100
@@ -40,7 +39,7 @@ MAX_GPU_HOUR_USD: Final = 1_000
 MAX_GPUS: Final = 100_000
 
 MTOK_PLACES: Final = 6
-"""Decimals of a rate per million tokens: one more would be finer than a pico-dollar a token."""
+"""Decimals of a rate per million tokens; one more would be finer than a pico-dollar per token."""
 
 CardKind = Literal["contract", "custom"]
 DiscountedTier = Literal["batch", "flex", "priority"]
@@ -49,22 +48,22 @@ _AMOUNT = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
-def _amount(at_most: int, places: int, unit: str) -> Callable[[Any], Decimal]:
-    """Return a reader of exact amounts, from 0 to ``at_most``, with no more than ``places`` decimals."""
+def _amount(maximum: int, places: int, unit: str) -> Callable[[Any], Decimal]:
+    """Return a reader of exact amounts, from 0 to ``maximum``, with at most ``places`` decimals."""
 
     def read(value: Any) -> Decimal:
         if isinstance(value, float):
             raise PydanticCustomError("inexact_amount", "a float is not exact: give the amount as text or as a Decimal")
         text = value.strip() if isinstance(value, str) else format(value, "f") if isinstance(value, Decimal) else value
         if isinstance(text, bool) or not isinstance(text, str | int) or not _AMOUNT.fullmatch(str(text)):
-            raise PydanticCustomError("amount", "not an amount: write plain digits, as 3 or 0.25, in " + unit)
+            raise PydanticCustomError("amount", "not an amount: write plain digits, e.g. 3 or 0.25, in " + unit)
         amount = Decimal(text)
         if amount < 0:
-            raise PydanticCustomError("negative_amount", "an amount can't be negative: write what is paid, in " + unit)
-        if amount > at_most:
-            raise PydanticCustomError("amount_too_large", f"more than {at_most:,} {unit}: check the unit")
+            raise PydanticCustomError("negative_amount", "an amount can't be negative: write what you pay, in " + unit)
+        if amount > maximum:
+            raise PydanticCustomError("amount_too_large", f"more than {maximum:,} {unit}: check the unit")
         if -_exponent(amount) > places:
-            raise PydanticCustomError("amount_too_fine", f"too fine: at most {places} decimals, in {unit}")
+            raise PydanticCustomError("amount_too_fine", f"too fine: write at most {places} decimals, in {unit}")
         return amount
 
     return read
@@ -79,7 +78,7 @@ def _exponent(amount: Decimal) -> int:
 def _date(value: Any) -> Any:
     if type(value) is date or (isinstance(value, str) and _DATE.fullmatch(value)):
         return value
-    raise PydanticCustomError("date", "not a date: write the UTC day as 2026-01-31")
+    raise PydanticCustomError("date", "not a date: write the UTC day, e.g. 2026-01-31")
 
 
 def _bucket(value: Any) -> Any:
@@ -93,16 +92,16 @@ def _bucket(value: Any) -> Any:
 UsdPerMtok = Annotated[Decimal, BeforeValidator(_amount(MAX_RATE_USD_PER_MTOK, MTOK_PLACES, "USD per million tokens"))]
 UsdFee = Annotated[Decimal, BeforeValidator(_amount(MAX_FEE_USD, 12, "USD"))]
 UsdPerGpuHour = Annotated[Decimal, BeforeValidator(_amount(MAX_GPU_HOUR_USD, 12, "USD per GPU-hour"))]
-Multiplier = Annotated[Decimal, BeforeValidator(_amount(100, 6, "parts of the standard rate"))]
+Multiplier = Annotated[Decimal, BeforeValidator(_amount(100, 6, "multiples of the standard rate"))]
 UtcDay = Annotated[date, BeforeValidator(_date)]
 Bucket = Annotated[str, BeforeValidator(_bucket)]
 BucketRates = dict[Bucket, UsdPerMtok]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-def _refuse(code: str, message: str, *at: str | int, **words: str) -> PydanticCustomError:
+def _refuse(code: str, message: str, *at: str | int, **values: str) -> PydanticCustomError:
     """Return an error about the part ``at`` of the model that is being validated."""
-    return PydanticCustomError(code, message, {**words, "at": at})
+    return PydanticCustomError(code, message, {**values, "at": at})
 
 
 class _Block(BaseModel):
@@ -110,33 +109,33 @@ class _Block(BaseModel):
 
 
 class InputTier(_Block):
-    """Rates of calls whose whole input, cached or not, is larger than a count. They apply to all tokens of the call."""
+    """Rates of calls whose whole input, cached or not, exceeds a count. They apply to all tokens of the call."""
 
-    above_input_tokens: int = Field(ge=1, description="A call of exactly this many input tokens is still below.")
-    usd_per_mtok: BucketRates = Field(min_length=1, description="Buckets not named keep their rate.")
+    above_input_tokens: int = Field(ge=1, description="A call with exactly this many input tokens is still below.")
+    usd_per_mtok: BucketRates = Field(min_length=1, description="Other buckets keep their rate.")
 
 
 def _check_rates(base: BucketRates, tiers: Sequence[InputTier]) -> None:
     """Refuse rates that would leave a bucket's price to a guess, and tiers that don't rise."""
     if {"cache_read", "input_audio"} <= base.keys() and "cache_read_audio" not in base:
-        message = "cache_read and input_audio are priced, so say what cached audio costs: add cache_read_audio"
+        message = "cache_read and input_audio are priced, so cached audio could cost either: add cache_read_audio"
         raise _refuse("ambiguous_rate", message, "usd_per_mtok")
     if base.keys() & {"cache_write_5m", "cache_write_1h"} and "cache_write" not in base:
-        message = "add cache_write: the rate of writes whose lifetime the provider did not state"
+        message = "writes with an unstated lifetime have no rate: add cache_write"
         raise _refuse("ambiguous_rate", message, "usd_per_mtok")
     floor = 0
     for index, tier in enumerate(tiers):
         if tier.above_input_tokens <= floor:
-            message = "tiers must rise: each above_input_tokens larger than the one before"
+            message = "tiers must rise: make each above_input_tokens larger than the one before"
             raise _refuse("tier_order", message, "tiers", index, "above_input_tokens")
         floor = tier.above_input_tokens
         for bucket in sorted(tier.usd_per_mtok.keys() - base.keys()):
-            message = "{bucket} has no rate below this tier: add it to the usd_per_mtok that the tiers go with"
+            message = "{bucket} has no rate below this tier: add it to the usd_per_mtok beside tiers"
             raise _refuse("tier_without_base", message, "tiers", index, "usd_per_mtok", bucket, bucket=bucket)
 
 
 class Rates(_Block):
-    """Rates per bucket, in USD per million tokens, and what large inputs change."""
+    """Rates per bucket, in USD per million tokens, and the tiers for large inputs."""
 
     usd_per_mtok: BucketRates = Field(min_length=1)
     tiers: list[InputTier] = Field(default_factory=list)
@@ -147,7 +146,7 @@ class Rates(_Block):
         return self
 
     def steps(self) -> list[tuple[int, BucketRates]]:
-        """Return (input tokens that must be exceeded, all rates that then apply), lowest first; the first is 0."""
+        """Return (input tokens that must be exceeded, all rates that then apply), lowest first, starting at 0."""
         steps = [(0, dict(self.usd_per_mtok))]
         for tier in self.tiers:
             steps.append((tier.above_input_tokens, {**steps[-1][1], **tier.usd_per_mtok}))
@@ -155,9 +154,9 @@ class Rates(_Block):
 
 
 class ServiceTierRates(_Block):
-    """What a service tier costs: a multiple of the entry's token rates, or rates of its own, stated whole.
+    """What a service tier costs: a multiple of the entry's token rates, or complete rates of its own.
 
-    The fees per request and per search stay the entry's.
+    The fees per request and per search remain the entry's.
     """
 
     multiplier: Multiplier | None = Field(None, description="0.5 is half the standard token rates.")
@@ -169,7 +168,7 @@ class ServiceTierRates(_Block):
         if (self.multiplier is None) == (self.usd_per_mtok is None):
             raise _refuse("service_tier", "give either a multiplier or usd_per_mtok")
         if self.tiers and self.multiplier is not None:
-            message = "a multiplier takes the entry's tiers with it: remove these, or give usd_per_mtok"
+            message = "a multiplier applies to the entry's tiers too: remove these, or give usd_per_mtok"
             raise _refuse("service_tier", message, "tiers")
         if self.usd_per_mtok is not None:
             _check_rates(self.usd_per_mtok, self.tiers)
@@ -177,11 +176,11 @@ class ServiceTierRates(_Block):
 
 
 class Dated(_Block):
-    """A period in which something cost what the entry says."""
+    """A period in which an entry's rates apply."""
 
-    from_: UtcDay = Field(alias="from", description="First UTC day of the rate, from its midnight on.")
-    until: UtcDay | None = Field(None, description="First UTC day on which it is over. Default: the next entry's from.")
-    source: Label = Field(description="Where the rate is written: a URL, a contract and its clause.")
+    from_: UtcDay = Field(alias="from", description="First UTC day of the rate, which starts at its midnight.")
+    until: UtcDay | None = Field(None, description="First UTC day without the rate. Default: the next entry's from.")
+    source: Label = Field(description="Where the rate is published: a URL, or a contract and its clause.")
 
 
 class TokenRates(Dated, Rates):
@@ -203,7 +202,7 @@ class TokenRates(Dated, Rates):
         return self
 
     def at_service_tier(self, name: ServiceTier) -> Rates:
-        """Return the token rates of a service tier; the standard ones where the entry says nothing of it."""
+        """Return the token rates of a service tier; the standard ones if the entry doesn't have it."""
         special = self.service_tiers.get(name) if name != "standard" else None
         if special is None:
             return Rates.model_construct(usd_per_mtok=self.usd_per_mtok, tiers=self.tiers)
@@ -232,14 +231,14 @@ class GpuRates(Dated):
 
 
 def _check_periods(rates: Sequence[Dated]) -> None:
-    """Refuse entries that end before they start, or that meet another's period."""
+    """Refuse entries that end before they start, or that overlap."""
     for index, entry in enumerate(rates):
         if entry.until is not None and entry.until <= entry.from_:
             message = "until must be later than from: it is the first day without the rate"
             raise _refuse("period", message, "rates", index, "until")
     for index, (before, entry) in enumerate(pairwise(rates)):
         if entry.from_ <= before.from_:
-            message = "entries go oldest first, each from a later day than the one before ({before})"
+            message = "entries must be in order, oldest first: start this one later than {before}"
             raise _refuse("overlap", message, "rates", index + 1, "from", before=before.from_.isoformat())
         if before.until is not None and before.until > entry.from_:
             message = "overlaps the entry from {after}: end this one on {after} or earlier"
@@ -247,14 +246,14 @@ def _check_periods(rates: Sequence[Dated]) -> None:
 
 
 class TokenCard(_Block):
-    """What the tokens of a provider's model cost you. Names match without regard to case; ``*`` and ``?`` are globs."""
+    """What the tokens of a provider's model cost you. Names ignore case; ``*`` and ``?`` are globs."""
 
     provider: Label
-    model: Label = Field(description="Matched with the model that served the call, else the one requested.")
+    model: Label = Field(description="Matched against the model that served the call, else the one requested.")
     kind: CardKind = Field(
-        "custom", description="A contract's card goes before a custom one, both before public prices."
+        "custom", description="A contract's card overrides a custom one; both override public prices."
     )
-    region: Label | None = Field(None, description="Only calls of this region; a glob may do.")
+    region: Label | None = Field(None, description="Only calls of this region; can be a glob.")
     service_tier: ServiceTier | None = Field(None, description="Only calls of this service tier.")
     deployment: Label | None = Field(None, description="Only calls that this deployment served.")
     rates: Annotated[list[TokenRates], Field(min_length=1)]
@@ -269,7 +268,7 @@ class TokenCard(_Block):
         for index, entry in enumerate(self.rates):
             if self.service_tier is not None and entry.service_tiers:
                 message = (
-                    "the card is for the service tier {tier} alone: remove service_tiers, or the card's service_tier"
+                    "the card is only for the service tier {tier}: remove service_tiers, or the card's service_tier"
                 )
                 raise _refuse("service_tier", message, "rates", index, "service_tiers", tier=self.service_tier)
         return self
@@ -278,9 +277,9 @@ class TokenCard(_Block):
 class DeploymentCard(_Block):
     """What a self-hosted configuration costs you while it works on a call.
 
-    A call costs its ``gpu_seconds`` x ``gpus`` x ``usd_per_gpu_hour`` / 3,600: 1.5 s on 4 GPUs at $2.40 an hour are
-    $0.004. So ``gpu_seconds`` is the time that the configuration was busy with the call, not that time its GPUs.
-    Another model, precision, engine or hardware is another configuration: give it a name and a card of its own.
+    A call costs ``gpu_seconds`` x ``gpus`` x ``usd_per_gpu_hour`` / 3,600: 1.5 s on 4 GPUs at $2.40 an hour cost
+    $0.004. ``gpu_seconds`` is the time that the configuration was busy with the call, not multiplied by its GPUs.
+    Another model, precision, engine or hardware is another configuration: give it its own name and card.
     """
 
     deployment: Label = Field(description="As the event names it.")

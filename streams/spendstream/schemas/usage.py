@@ -24,7 +24,7 @@ every product of tokens and rate inside a signed 64-bit integer of pico-dollars.
 
 MAX_GPU_SECONDS: Final = 10_000_000
 EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC)
-"""Nothing was billed by the token before; an older time is a broken clock (1970), not history."""
+"""Nothing was billed by the token before; an earlier time means a broken clock (1970), not history."""
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
 
@@ -33,16 +33,16 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", re.A
 
 
 NIL: Final = UUID(int=0)
-"""What a forgotten id looks like: taken, all such events would be repeats of the first."""
+"""What an unset id looks like: if it were accepted, all such events would be duplicates of the first."""
 
 
 def _is_rfc3339(value: Any) -> Any:
-    """Take times as text with a zone only: a bare number would be read as seconds or as milliseconds by its size."""
+    """Accept only text with a zone: pydantic would read a bare number as seconds or milliseconds, by its size."""
     if isinstance(value, datetime):
         return value
     if isinstance(value, str) and _RFC3339.fullmatch(value):
         return value
-    raise PydanticCustomError("timestamp", "Input should be an RFC 3339 time with a zone, as 2026-01-31T12:00:00.5Z")
+    raise PydanticCustomError("timestamp", "Input should be an RFC 3339 time with a zone, e.g. 2026-01-31T12:00:00.5Z")
 
 
 def _is_uuid(value: Any) -> Any:
@@ -50,11 +50,11 @@ def _is_uuid(value: Any) -> Any:
         if value == NIL or (isinstance(value, str) and not value.strip("0-")):
             raise PydanticCustomError("nil_uuid", "Input should not be the nil UUID: mint an id for each call")
         return value
-    raise PydanticCustomError("uuid", "Input should be a UUID, as 0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77")
+    raise PydanticCustomError("uuid", "Input should be a UUID, e.g. 0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77")
 
 
 def _is_storable(value: str) -> str:
-    """Refuse lone surrogates and NUL: they can't be written as UTF-8, or end a string early downstream."""
+    """Refuse lone surrogates, which UTF-8 can't encode, and NUL, which ends strings early downstream."""
     if "\x00" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
         raise PydanticCustomError("unstorable_text", "Input should not contain NUL or unpaired surrogates")
     return value
@@ -82,7 +82,7 @@ class UsageEvent(BaseModel):
     # identity
     event_id: Annotated[UUID, BeforeValidator(_is_uuid)] = Field(
         strict=False,
-        description="Minted by the producer once a call; retries of the publish repeat it. Not the provider's id.",
+        description="Minted by the producer once per call; retries of the publish repeat it. Not the provider's id.",
     )
     occurred_at: Time = Field(description="When the call ended. RFC 3339 with a zone.")
     requested_at: Time | None = Field(None, description="When it was requested: picks the dated price.")
@@ -93,7 +93,7 @@ class UsageEvent(BaseModel):
     trace_id: Text | None = None
     span_id: Text | None = None
     conversation_id: Text | None = None
-    task_id: Text | None = Field(None, description="The unit of work whose outcome counts: cost per outcome.")
+    task_id: Text | None = Field(None, description="The unit of work that has an outcome: for cost per outcome.")
 
     # call
     operation: Annotated[Name, _absent_means("chat")] = "chat"
@@ -121,7 +121,7 @@ class UsageEvent(BaseModel):
     output_image_tokens: Count | None = None
     web_searches: Count | None = None
 
-    # prompt parts: what the input is made of; inside the input, not beside it
+    # prompt parts: what the input consists of; included in the input
     prompt_system_tokens: Count | None = None
     prompt_history_tokens: Count | None = None
     prompt_retrieval_tokens: Count | None = None
@@ -144,11 +144,11 @@ class UsageEvent(BaseModel):
         ge=0,
         le=MAX_GPU_SECONDS,
         allow_inf_nan=False,
-        description="Seconds that the deployment was busy with the call, whatever its number of GPUs: the rate card's "
-        "`gpus` multiplies it.",
+        description="Seconds that the deployment was busy with the call, regardless of its number of GPUs: "
+        "the rate card's `gpus` multiplies it.",
     )
 
-    # the provider's own word, kept beside ours
+    # the provider's own figures, kept beside ours
     provider_cost: Decimal | None = Field(None, ge=0, le=1_000_000, max_digits=18, decimal_places=12)
     currency: str | None = Field(None, pattern=r"^[A-Z]{3}$")
 
@@ -166,7 +166,7 @@ class UsageEvent(BaseModel):
         if all(getattr(self, field) is None for field in counted):
             raise PydanticCustomError(
                 "missing",
-                "Field required: give the token counts that were used (0 where none were)",
+                "Field required: give the token counts that were used (0 if none were)",
                 {"field": "input_tokens"},
             )
         return self

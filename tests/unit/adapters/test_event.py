@@ -212,8 +212,8 @@ def test_numbers_that_no_provider_would_state_are_left_out_and_counted() -> None
 
 
 def test_text_is_never_kept() -> None:
-    said = {"note": "a prompt", "parts": [{"type": "tell me a secret", "n": 1}, {"type": "x\n", "n": 2}], "ok": True}
-    assert usage_tags(said) == {"usage.parts.0.n": "1", "usage.parts.1.n": "2"}
+    usage = {"note": "a prompt", "parts": [{"type": "tell me a secret", "n": 1}, {"type": "x\n", "n": 2}], "ok": True}
+    assert usage_tags(usage) == {"usage.parts.0.n": "1", "usage.parts.1.n": "2"}
 
 
 @pytest.mark.parametrize(("numbers", "omitted"), [(30, None), (31, 2)])

@@ -18,7 +18,7 @@ cards:
     model: acme-1
     rates:
       - from: 2023-01-01
-        source: the mission's example
+        source: an example
         usd_per_mtok: {input: 3, output: 15}
 """
 CALL = {
@@ -52,7 +52,7 @@ def priced(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0)
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_the_missions_call_costs_three_cents_and_six(
+def test_the_example_call_costs_three_cents_and_six_tenths(
     card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """2,000 input x $3 = $0.006; 500 visible x $15 = $0.0075; 1,500 reasoning x $15 = $0.0225; per million tokens."""
@@ -83,7 +83,7 @@ def test_a_model_without_a_price_costs_null_and_never_zero(tmp_path: Path, capsy
     assert line["unpriced_reason"] == "unknown_model"
 
 
-def test_invalid_rows_are_told_by_line_and_the_others_priced(
+def test_invalid_rows_are_reported_by_line_and_the_others_priced(
     card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path, CALL, '{"event_id": 1}', {**CALL, "event_id": "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e78"})

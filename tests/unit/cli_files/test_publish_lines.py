@@ -1,4 +1,4 @@
-"""Rows judged in batches get the verdict, the key and the words that judging them one by one gives."""
+"""Rows validated in batches get the same verdict, key and message as rows validated one by one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import uuid
 
 from spendstream.intake import Row, RowError, UsageRow, read_lines, read_usage
-from spendstream.publish.lines import Outgoing, judge, judge_all
+from spendstream.publish import Outgoing, validate, validate_all
 
 VALID = {
     "event_id": "0192F0C1-7E1C-7D3A-9F51-3C1F9A5B2E77",
@@ -50,10 +50,10 @@ def outgoing(rows: list[Row]) -> list[Outgoing | RowError]:
 
 def test_rows_of_a_table_and_batches_agree_in_order() -> None:
     header, _, body = TABLE.partition("\n")
-    for copies in (1, 40):  # few rows are judged one by one, many in columns
+    for copies in (1, 40):  # few rows are validated one by one, many in columns
         text = f"{header}\n{body * copies}".encode()
         one_by_one = list(read_usage(io.BytesIO(text), "usage.csv"))
-        together = list(judge_all(read_lines(io.BytesIO(text), "usage.csv")))
+        together = list(validate_all(read_lines(io.BytesIO(text), "usage.csv")))
         assert together == outgoing(one_by_one)
         assert sum(isinstance(row, RowError) for row in together) == 6 * copies
         assert len(together) == 9 * copies
@@ -62,6 +62,6 @@ def test_rows_of_a_table_and_batches_agree_in_order() -> None:
 def test_lines_and_rows_agree() -> None:
     text = b"\xef\xbb\xbf" + b"\r\n\n".join(json.dumps(line).encode() for line in LINES) + b"\n{broken\n\xff\n  \n"
     one_by_one = list(read_usage(io.BytesIO(text), "usage.jsonl"))
-    together = list(judge(list(read_lines(io.BytesIO(text), "usage.jsonl"))))
+    together = list(validate(list(read_lines(io.BytesIO(text), "usage.jsonl"))))
     assert together == outgoing(one_by_one)
     assert sum(isinstance(row, RowError) for row in together) == 5

@@ -59,10 +59,10 @@ def test_a_good_card_passes_the_check(card: str) -> None:
     assert run(["rates", "check", card]) == 0
 
 
-def test_a_bad_card_is_told_by_file_line_and_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_card_is_reported_by_file_line_and_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(CARD.replace("input: 2.5", "inptu: 2.5"))
     assert run(["rates", "check", str(path)]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(f"{path}:12:")
-    assert "did you mean input" in told
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"{path}:12:")
+    assert "did you mean input" in errors

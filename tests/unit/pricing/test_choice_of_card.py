@@ -28,7 +28,7 @@ def card(model: str, rate: str, more: str = "", provider: str = "openai", since:
     return f"  - {{provider: '{provider}', model: '{model}', {more} {rates}}}\n"
 
 
-def test_contract_goes_before_custom_before_public(book_of: BookOf) -> None:
+def test_contract_overrides_custom_overrides_public(book_of: BookOf) -> None:
     """GPT-4o costs $2.50 in public."""
     row = call("gpt-4o", provider="openai", input=10**6)
     assert price_one(book_of(""), row)[0] == 2_500_000 * 10**6
@@ -37,7 +37,7 @@ def test_contract_goes_before_custom_before_public(book_of: BookOf) -> None:
     assert price_one(book_of(both), row)[0] == 10**12
 
 
-def test_before_a_contract_begins_the_next_card_holds(book_of: BookOf) -> None:
+def test_before_a_contract_starts_the_next_card_applies(book_of: BookOf) -> None:
     contract = card("gpt-4o", "1", "kind: contract,", since="2026-09-01")
     book = book_of("cards:\n" + contract + card("gpt-4o", "2", since="2026-06-01"))
     costs = []
@@ -59,7 +59,7 @@ def test_before_a_contract_begins_the_next_card_holds(book_of: BookOf) -> None:
         ("2026-05-01T00:00:00Z", 3),
     ],
 )
-def test_a_rate_holds_from_its_midnight_to_the_next(book_of: BookOf, at: str, rate: int | None) -> None:
+def test_a_rate_applies_from_its_midnight_to_the_next(book_of: BookOf, at: str, rate: int | None) -> None:
     book = book_of(
         """
 cards:
@@ -78,7 +78,7 @@ cards:
     assert priced.priced[0] == (rate is not None)
 
 
-def test_the_more_specific_card_goes_first(book_of: BookOf) -> None:
+def test_the_more_specific_card_applies(book_of: BookOf) -> None:
     cards = [
         card("*", "1", provider="acme"),
         card("a*", "2", provider="acme"),
@@ -130,7 +130,7 @@ def test_flex_and_priority_take_their_public_prices(public_book: PriceBook) -> N
     assert priced.tier_substituted.tolist() == [False, False, True]
 
 
-def test_azure_lends_a_price_but_not_its_lender_s_batch_discount(public_book: PriceBook) -> None:
+def test_azure_takes_openai_s_price_but_not_its_batch_discount(public_book: PriceBook) -> None:
     rows = [call("gpt-4o", provider=p, tier="batch", input=1000) for p in ("openai", "azure.ai.openai")]
     priced = public_book.price(frame(*rows))
     assert priced.total_pusd.tolist() == [1_250_000_000, 2_500_000_000]
@@ -179,7 +179,7 @@ def test_off_peak_hours_have_prices_of_their_own(public_book: PriceBook, time: s
         ),
     ],
 )
-def test_names_are_read_as_services_write_them(
+def test_names_are_understood_as_services_write_them(
     public_book: PriceBook, provider: str, model: str, expected: tuple[str, str]
 ) -> None:
     priced = public_book.price(frame(call(model, provider=provider, input=1)))
@@ -187,7 +187,7 @@ def test_names_are_read_as_services_write_them(
     assert card_of(priced)[1:] == expected
 
 
-def test_own_cards_know_the_same_names(book_of: BookOf) -> None:
+def test_own_cards_match_the_same_names(book_of: BookOf) -> None:
     book = book_of(
         "cards:\n" + card("anthropic.claude-x", "4", provider="aws") + card("gemini-x", "5", provider="google")
     )
@@ -198,14 +198,14 @@ def test_own_cards_know_the_same_names(book_of: BookOf) -> None:
     assert (book.price(frame(*rows)).total_pusd // 10**6).tolist() == [4, 5]
 
 
-def test_a_provider_s_own_name_goes_before_its_usual_one(book_of: BookOf) -> None:
+def test_a_provider_s_own_name_overrides_its_usual_one(book_of: BookOf) -> None:
     cards = [card("m", "1", provider="azure"), card("m", "2", provider="my-azure-gateway")]
     rows = [call("m", provider=p, input=1) for p in ("azure", "az.ai.openai", "my-azure-gateway")]
     for order in (cards, cards[::-1]):
         assert (book_of("cards:\n" + "".join(order)).price(frame(*rows)).total_pusd // 10**6).tolist() == [1, 1, 2]
 
 
-def test_names_that_events_bring_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_come_with_events_are_not_all_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spendstream.core.pricing.choose.MAX_KEYS", 3)
     monkeypatch.setattr("spendstream.core.pricing.public.MAX_NAMES", 3)
     book = PriceBook()
@@ -221,14 +221,14 @@ def test_a_free_model_costs_nothing_and_is_priced(public_book: PriceBook) -> Non
     assert priced.total_pusd[0] == 0
 
 
-def test_categorical_columns_are_priced_as_text_is(public_book: PriceBook) -> None:
+def test_categorical_columns_are_priced_like_text(public_book: PriceBook) -> None:
     calls = frame(call("gpt-4o", provider="openai", input=5), call("gpt-5", provider="openai", output=5))
     text = public_book.price(calls)
     categorical = public_book.price(calls.with_columns(pl.col(pl.String).cast(pl.Categorical)))
     assert text.total_pusd.tolist() == categorical.total_pusd.tolist() == [12_500_000, 50_000_000]
 
 
-def test_a_card_id_is_fixed_by_rates_origin_and_date_alone(book_of: BookOf) -> None:
+def test_a_card_id_depends_only_on_rates_origin_and_date(book_of: BookOf) -> None:
     def id_of(text: str, at: datetime = MID_NOVEMBER) -> str:
         priced = book_of(text).price(frame(call("gpt-4o", provider="openai", input=1, at=at)))
         return priced.cards[0].id
@@ -245,25 +245,29 @@ def test_a_card_id_is_fixed_by_rates_origin_and_date_alone(book_of: BookOf) -> N
 
 def test_explain_says_which_card_and_which_rates() -> None:
     book = PriceBook.load([EXAMPLE])
-    told = book.explain(
+    explained = book.explain(
         "anthropic",
         "claude-sonnet-4-5",
         at=datetime(2026, 3, 1, tzinfo=UTC),
         service_tier="batch",
         total_input_tokens=200_001,
     )
-    assert told.card is not None
-    assert (told.card.source, told.card.model, told.card.tier_applied) == ("contract", "claude-sonnet-4-5*", "batch")
-    assert told.card.reference == "Order form 2026-117, schedule B"
-    assert (told.above_input_tokens, told.tiers) == (200_000, (200_000,))
-    assert {bucket: str(rate) for bucket, rate in told.usd_per_mtok.items()}["input"] == "2.4"
-    assert told.priced_as["reasoning"] == "output"
-    assert told.valid_from == datetime(2026, 1, 1, tzinfo=UTC)
-    assert told.valid_until == datetime(2026, 7, 1, tzinfo=UTC)
-    assert str(told.usd_per_web_search) == "0.01"
+    assert explained.card is not None
+    assert (explained.card.source, explained.card.model, explained.card.tier_applied) == (
+        "contract",
+        "claude-sonnet-4-5*",
+        "batch",
+    )
+    assert explained.card.reference == "Order form 2026-117, schedule B"
+    assert (explained.above_input_tokens, explained.tiers) == (200_000, (200_000,))
+    assert {bucket: str(rate) for bucket, rate in explained.usd_per_mtok.items()}["input"] == "2.4"
+    assert explained.priced_as["reasoning"] == "output"
+    assert explained.valid_from == datetime(2026, 1, 1, tzinfo=UTC)
+    assert explained.valid_until == datetime(2026, 7, 1, tzinfo=UTC)
+    assert str(explained.usd_per_web_search) == "0.01"
 
 
-def test_explain_says_when_a_service_tier_has_no_price_or_a_model_none() -> None:
+def test_explain_says_if_a_service_tier_or_a_model_has_no_price() -> None:
     book = PriceBook.load([])
     flex = book.explain("openai", "gpt-4.1", at=MID_NOVEMBER, service_tier="flex")
     assert flex.card is not None

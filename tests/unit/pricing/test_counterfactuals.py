@@ -37,12 +37,12 @@ def test_cached_audio_would_have_been_audio_input(book_of: BookOf) -> None:
     assert book.price(frame(call(cache_read_audio=7))).without_cache_pusd.tolist() == [70_000_000]
 
 
-def test_without_cache_is_the_total_where_plain_input_has_no_rate(book_of: BookOf) -> None:
+def test_without_cache_is_the_total_if_plain_input_has_no_rate(book_of: BookOf) -> None:
     priced = book_of(CARD % "cache_read: 0.1, output: 1").price(frame(call(cache_read=10)))
     assert priced.without_cache_pusd.tolist() == priced.total_pusd.tolist() == [1_000_000]
 
 
-def test_at_standard_tier_a_batch_call_costs_the_double(book_of: BookOf) -> None:
+def test_at_standard_tier_a_batch_call_costs_twice_as_much(book_of: BookOf) -> None:
     priced = book_of(TWO_MODELS).price(frame(call("small", tier="batch", input=10), call("small", input=10)))
     assert priced.total_pusd.tolist() == [5_000_000, 10_000_000]
     assert priced.at_standard_tier_pusd.tolist() == [10_000_000, 10_000_000]

@@ -87,7 +87,7 @@ cards:
         ({"input": 100, "output": 500}, 100 * 1 + 500 * 4),  # output does not
     ],
 )
-def test_own_tiers_keep_the_rates_they_do_not_name(book_of: BookOf, tokens: dict[str, Any], micro_usd: int) -> None:
+def test_own_tiers_keep_the_rates_that_they_omit(book_of: BookOf, tokens: dict[str, Any], micro_usd: int) -> None:
     assert price_one(book_of(TIERED), call(**tokens))[0] == (micro_usd + 1_000) * 10**6  # and the request's fee
 
 
@@ -219,7 +219,7 @@ def test_a_model_billed_by_what_events_do_not_count_is_unpriced(public_book: Pri
     assert any(e.model == "whisper-1" and "audio_seconds" in e.why for e in public_book.exclusions())
 
 
-def test_a_price_that_is_no_whole_number_of_pico_dollars_is_left_out_and_listed(public_book: PriceBook) -> None:
+def test_a_price_that_is_not_a_whole_number_of_pico_dollars_is_excluded_and_listed(public_book: PriceBook) -> None:
     """OpenRouter's cache write for Gemini 2.5 Flash is a twelfth of a dollar, cut off after 16 digits."""
     row: dict[str, Any] = {"provider": "openrouter", "model": "google/gemini-2.5-flash"}
     priced = public_book.price(frame(call(**row, input=10), call(**row, input=10, cache_write=1)))
@@ -229,7 +229,7 @@ def test_a_price_that_is_no_whole_number_of_pico_dollars_is_left_out_and_listed(
     assert ("openrouter", "google/gemini-2.5-flash", "cache_write") in listed
 
 
-def test_a_cost_that_64_bits_do_not_hold_is_unpriced_and_the_rest_of_the_batch_stays_exact(book_of: BookOf) -> None:
+def test_a_cost_beyond_64_bits_is_unpriced_and_the_rest_of_the_batch_stays_exact(book_of: BookOf) -> None:
     """10^8 tokens in each bucket at $10,000 are $12m; 9 buckets' worth ($9m) still fit."""
     every = "input: 10000, output: 10000"
     buckets = ["input", "cache_read", "cache_write", "cache_write_5m", "cache_write_1h", "input_audio", "input_image"]

@@ -1,4 +1,4 @@
-"""Laws: the same as the price book says, and the same however calls are put into batches."""
+"""Laws: calls cost what the price book calculates, however they are batched."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def random_case(rng: random.Random) -> tuple[Any, Any, dict[str, Any], Usage]:
 
 
 def test_every_priced_call_costs_what_the_price_book_calculates(public_book: PriceBook) -> None:
-    """Exact equality of Decimals. Models are found by their own ids, as one that another model's words match may be."""
+    """Exact equality of Decimals. Models are found by id; an id can also match another model's pattern."""
     rng = random.Random(SEED)
     cases = [random_case(rng) for _ in range(CASES)]
     priced = public_book.price(frame(*(row for *_, row, _ in cases)))
@@ -89,19 +89,19 @@ def test_every_priced_call_costs_what_the_price_book_calculates(public_book: Pri
     assert compared > 6_000
 
 
-def test_a_call_is_unpriced_only_where_the_price_book_has_no_exact_rate_for_what_it_uses(
+def test_a_call_is_unpriced_only_if_the_price_book_has_no_exact_rate_for_what_it_uses(
     public_book: PriceBook,
 ) -> None:
     """Without the buckets that have no rate, the same calls are priced; there are no other reasons."""
     rng = random.Random(SEED + 1)
     rows = [row for *_, row, _ in (random_case(rng) for _ in range(2_000))]
     first = public_book.price(frame(*rows))
-    mended = []
+    fixed = []
     for index, row in enumerate(rows):
         absent = first.missing_buckets(index)
         none = {("web_searches" if bucket == "web_search" else tokens_field(bucket)): 0 for bucket in absent}
-        mended.append({**row, **none})
-    second = public_book.price(frame(*mended))
+        fixed.append({**row, **none})
+    second = public_book.price(frame(*fixed))
     excluded = {(e.provider, e.model) for e in public_book.exclusions() if e.what == "model"}
     for index, row in enumerate(rows):
         if not second.priced[index]:
@@ -111,7 +111,7 @@ def test_a_call_is_unpriced_only_where_the_price_book_has_no_exact_rate_for_what
     assert second.priced.mean() > 0.85
 
 
-def test_a_rate_covers_what_the_price_book_s_unit_of_that_name_covers() -> None:
+def test_a_rate_covers_what_the_price_book_s_unit_covers() -> None:
     units = {frozenset(unit.dimensions.items()) for unit in _get_registry().units.values()}
     assert set(RATE_DIMENSIONS) == set(BUCKET_DIMENSIONS) == set(TOKEN_BUCKETS)
     assert set(RATE_DIMENSIONS.values()) <= units

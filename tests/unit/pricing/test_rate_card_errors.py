@@ -1,4 +1,4 @@
-"""A wrong rate card is refused with file, line, column, and how to mend it."""
+"""A wrong rate card is refused with file, line, column, and how to fix it."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def test_a_wrong_card_is_refused_where_it_is_wrong(
     assert str(refused.value).startswith(f"{file}:{line}:{column}: ")
 
 
-def test_all_findings_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+def test_all_issues_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
     first = write(tmp_path, HEAD + "        usd_per_mtok: {input: -1, output: x}\n", "a.yaml")
     second = write(tmp_path, HEAD.replace("2026-01-01", "01/01/2026") + "        usd_per_mtok: {input: 1}\n", "b.yaml")
     with pytest.raises(RateCardInvalid) as refused:
         PriceBook.load([tmp_path])
     assert [(i.file, i.line) for i in refused.value.issues] == [(first, 7), (first, 7), (second, 5)]
-    assert "write the UTC day as 2026-01-31" in refused.value.issues[2].message
+    assert "write the UTC day, e.g. 2026-01-31" in refused.value.issues[2].message
 
 
 def test_two_cards_for_the_same_calls_are_refused_even_in_two_files(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_deployment_is_billed_one_way(tmp_path: Path) -> None:
     ("text", "line", "column"),
     [("cards: [1, 2\nmore: 3", 2, 5), ("cards:\n\t- x", 2, 1), ("cards: \x00", 1, 1), ("a: 1\n---\nb: 2", 2, 1)],
 )
-def test_what_is_not_yaml_is_refused_where_it_breaks(tmp_path: Path, text: str, line: int, column: int) -> None:
+def test_a_file_that_is_not_yaml_is_refused_where_it_breaks(tmp_path: Path, text: str, line: int, column: int) -> None:
     file = write(tmp_path, text)
     with pytest.raises(RateCardUnreadable) as refused:
         PriceBook.load([file])
@@ -136,7 +136,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         PriceBook.load([tmp_path / "none.yaml"])
 
 
-def test_an_alias_that_holds_itself_is_refused(tmp_path: Path) -> None:
+def test_an_alias_that_contains_itself_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RateCardInvalid, match="alias"):
         PriceBook.load([write(tmp_path, "cards: &a [*a]\n")])
 

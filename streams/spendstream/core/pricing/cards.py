@@ -165,16 +165,15 @@ def _token_rates(card: TokenCard, entry: TokenRates, tier: ServiceTier) -> RateS
         valid_from_us=midnight_us(entry.from_),
         reference=entry.source,
         thresholds=tuple(start for start, _ in steps[1:]),
-        steps=tuple(_row(priced_as, rates) for _, rates in steps),
+        steps=tuple(
+            tuple(pusd_per_token(rates[priced_as[b]]) if b in priced_as else NO_RATE for b in TOKEN_BUCKETS)
+            for _, rates in steps
+        ),
         web_search=NO_RATE if entry.usd_per_web_search is None else _pusd(entry.usd_per_web_search),
         request=0 if entry.usd_per_request is None else _pusd(entry.usd_per_request),
         deployment=card.deployment or "",
         priced_as=priced_as,
     )
-
-
-def _row(priced_as: dict[str, str], rates: dict[str, Decimal]) -> tuple[int, ...]:
-    return tuple(pusd_per_token(rates[priced_as[b]]) if b in priced_as else NO_RATE for b in TOKEN_BUCKETS)
 
 
 def _gpu_rates(card: DeploymentCard, entry: GpuRates) -> RateSet:
