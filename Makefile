@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-UV_PIP := $(BIN)/uv pip --quiet --python $(BIN)/python
+UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
 
@@ -15,7 +15,7 @@ setup: $(VENV)/.installed ## make .venv with everything the demo and the tests n
 $(VENV)/.installed: pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
-	$(UV_PIP) install --require-hashes -r requirements.lock || $(PIP) install --require-hashes -r requirements.lock
+	$(UV_INSTALL) --require-hashes -r requirements.lock || $(PIP) install --require-hashes -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -65,7 +65,7 @@ soak: setup kafka ## randomized crash soak: kills, rebalances, outages, then exa
 	$(BIN)/python -m tests.crash.soak
 
 bench: setup kafka ## throughput and latency, with ratios measured side by side in one run
-	$(UV_PIP) install --group bench
+	$(UV_INSTALL) --group bench
 	$(BIN)/python -m tests.bench
 
 bench-alerts: setup ## quality and cost of anomaly alerts on labelled synthetic incidents
