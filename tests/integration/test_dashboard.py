@@ -1,9 +1,8 @@
-"""Every ClickHouse query of the dashboards and of the README runs on the views as they are migrated."""
+"""Every ClickHouse query of the dashboards runs on the migrated views."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,7 +26,6 @@ pytestmark = pytest.mark.clickhouse
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = ROOT / "infra/grafana/dashboards"
-README_QUERIES = re.findall(r"```sql\n(.+?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 EMPTY, FILLED = "dashboards_empty", "dashboards_filled"
 ALL_TIME = {
     "$__timeFilter(minute)": "minute >= toDateTime(0) AND minute <= now() + 86400000",
@@ -117,17 +115,3 @@ def test_spend_without_a_team_is_shown_as_such(client: Client) -> None:
     sql = next(query.values[0] for query in queries() if query.id == "ai-spend: Spend per minute by team")
     spend = {row["series"]: row["usd"] for row in run(client, FILLED, str(sql))}
     assert spend == {"search": 1.0, "(none)": None}
-
-
-@pytest.mark.parametrize("sql", README_QUERIES)
-def test_a_query_of_the_readme_runs(client: Client, sql: str) -> None:
-    for database in (EMPTY, FILLED):
-        client.query(sql, settings={"database": database})
-
-
-def test_cost_per_outcome_sums_the_calls_of_a_task(client: Client) -> None:
-    sql = next(query for query in README_QUERIES if "usd_per_task" in query)
-    tasks = client.query(sql, settings={"database": FILLED}).named_results()
-    assert [(row["tasks"], row["usd"], row["usd_per_task"]) for row in tasks] == [
-        (1, Decimal("0.108"), Decimal("0.108"))
-    ]
