@@ -20,6 +20,7 @@ from tests.doc_blocks import DOCUMENTS, ILLUSTRATIONS, ROOT, RUN, USER_DOCUMENTS
 
 MAX_README_WORDS = 900
 UNSET = "–"
+PACKAGE = ROOT / "streams/spendstream"
 TEXTS = {path: path.read_text("utf-8") for path in DOCUMENTS}
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 COMPOSE = (ROOT / "docker-compose.yml").read_text("utf-8")
@@ -79,8 +80,11 @@ def test_files_that_a_document_links_to_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_paths_that_a_document_names_exist(path: Path) -> None:
-    named = re.findall(r"`((?:streams|schemas|infra|tests|docs)/[\w/.-]+)`", TEXTS[path])
-    assert not [name for name in named if not (ROOT / name).exists()]
+    """A path begins at the repository's root or in the package; a lone file's name is that of some module."""
+    named = re.findall(r"`([a-z][\w.-]*/[\w/.-]*|\w+\.py)`", TEXTS[path])
+    places = (ROOT, PACKAGE)
+    missing = [name for name in named if not any((place / name).exists() for place in places)]
+    assert not [name for name in missing if "/" in name or not any(PACKAGE.rglob(name))]
 
 
 # Every block is run, or is known not to be.
