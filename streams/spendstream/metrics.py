@@ -1,4 +1,4 @@
-"""Prometheus metrics: one place that names them all, with their meaning."""
+"""Prometheus metrics: every name and its meaning, in one place."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -14,17 +14,17 @@ _MARKS: Final = ("late", "corrections", "unpriced")
 
 
 class Metrics:
-    """The metrics of one worker, in a registry of its own so that a test can have its own."""
+    """The metrics of one worker. Each instance has its own registry, so that a test can have one too."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
         self._records = Counter(
-            "spendstream_records_total", "Usage records by what became of them, once durable.", ["outcome"], registry=r
+            "spendstream_records_total", "Usage records by outcome, counted once durable.", ["outcome"], registry=r
         )
         self._marked = Counter(
             "spendstream_calls_marked_total",
-            "Metered calls that were late, corrections (beyond the allowed lateness) or unpriced.",
+            "Metered calls that were late, corrections (beyond the allowed lateness), or unpriced.",
             ["mark"],
             registry=r,
         )
@@ -39,44 +39,46 @@ class Metrics:
             registry=r,
         )
         self._flush = Histogram(
-            "spendstream_flush_seconds", "Time until a flush was acknowledged.", buckets=_SECONDS, registry=r
+            "spendstream_flush_seconds", "Time until a flush is acknowledged.", buckets=_SECONDS, registry=r
         )
         self._watermark = Gauge(
             "spendstream_watermark_timestamp_seconds", "Greatest event time so far.", ["partition"], registry=r
         )
         self._aggregates = Gauge("spendstream_open_aggregates", "Aggregates in memory.", ["partition"], registry=r)
-        self._ids = Gauge("spendstream_known_event_ids", "Ids within the dedupe horizon.", ["partition"], registry=r)
+        self._ids = Gauge(
+            "spendstream_known_event_ids", "Event ids known within the dedupe horizon.", ["partition"], registry=r
+        )
         self._other = Gauge(
             "spendstream_other_calls",
-            "Calls of the open windows that the cardinality cap put into __other__.",
+            "Calls of open minutes that the cardinality cap assigned to __other__.",
             ["partition"],
             registry=r,
         )
         self._notified = Counter(
-            "spendstream_notifications_sent_total", "Alert transitions told, by notifier.", ["notifier"], registry=r
+            "spendstream_notifications_sent_total", "Alert transitions delivered.", ["notifier"], registry=r
         )
         self._notify_failed = Counter(
-            "spendstream_notifications_failed_total", "Attempts to tell that failed.", ["notifier"], registry=r
+            "spendstream_notifications_failed_total", "Delivery attempts that failed.", ["notifier"], registry=r
         )
         self._notify_dropped = Counter(
             "spendstream_notifications_dropped_total",
-            "Alert transitions never told: expired (give_up_after), refused by the receiver, or failed (a fault here).",
+            "Alert transitions never delivered: expired (give_up_after), refused by the receiver, or failed (a fault here).",
             ["notifier", "outcome"],
             registry=r,
         )
         self._notify_seconds = Histogram(
             "spendstream_notification_delivery_seconds",
-            "From the record of an alert's transition to its receipt.",
+            "Time from the record of an alert transition to its delivery.",
             ["notifier"],
             buckets=(*_SECONDS, 60, 300, 3600),
             registry=r,
         )
         self._lag = Gauge(
-            "spendstream_lag_records", "Records published and not yet durable.", ["topic", "partition"], registry=r
+            "spendstream_lag_records", "Records published but not durable yet.", ["topic", "partition"], registry=r
         )
         self._rows = Counter("spendstream_sink_rows_total", "Rows written to ClickHouse.", ["table"], registry=r)
         self._insert = Histogram(
-            "spendstream_sink_insert_seconds", "Time of one insert.", ["table"], buckets=_SECONDS, registry=r
+            "spendstream_sink_insert_seconds", "Duration of one insert.", ["table"], buckets=_SECONDS, registry=r
         )
         self._sink_errors = Counter(
             "spendstream_sink_errors_total", "Inserts that failed, by kind.", ["table", "kind"], registry=r
@@ -86,19 +88,24 @@ class Metrics:
         )
         self._lost = Counter(
             "spendstream_sink_lost_records_total",
-            "Records that Kafka deleted before a sink had read them: reconcile and repair.",
+            "Records that Kafka deleted before a sink read them. Run `spendstream reconcile --repair`.",
             ["topic", "partition"],
             registry=r,
         )
-        self._clickhouse_up = Gauge("spendstream_clickhouse_up", "1 while inserts succeed.", ["table"], registry=r)
+        self._clickhouse_up = Gauge(
+            "spendstream_clickhouse_up",
+            "1 while inserts succeed, 0 while ClickHouse is unavailable.",
+            ["table"],
+            registry=r,
+        )
         self._changes = Counter(
-            "spendstream_detect_changes_total", "Aggregates whose change the detector took in.", registry=r
+            "spendstream_detect_changes_total", "Changed aggregates that the detector has absorbed.", registry=r
         )
         self._detect = Histogram(
-            "spendstream_detect_seconds", "Time to take in what was fetched and judge it.", buckets=_SECONDS, registry=r
+            "spendstream_detect_seconds", "Time to absorb and evaluate one fetch.", buckets=_SECONDS, registry=r
         )
         self._behind = Gauge(
-            "spendstream_detect_behind_seconds", "The detection clock behind the wall clock.", registry=r
+            "spendstream_detect_behind_seconds", "How far the detection clock is behind the wall clock.", registry=r
         )
         self._transitions = Counter(
             "spendstream_alert_transitions_total", "Alert transitions published.", ["watch", "transition"], registry=r
@@ -107,9 +114,12 @@ class Metrics:
             "spendstream_detect_snapshot_bytes", "Size of the detector's last snapshot.", registry=r
         )
         self._agent_failures = Counter(
-            "spendstream_agent_failures_total", "Failures of detector or notifiers, begun anew.", ["agent"], registry=r
+            "spendstream_agent_failures_total",
+            "Failures of the detector or a notifier; each is restarted.",
+            ["agent"],
+            registry=r,
         )
-        self._groups = Gauge("spendstream_detect_groups", "Groups by watch.", ["watch"], registry=r)
+        self._groups = Gauge("spendstream_detect_groups", "Groups of each watch.", ["watch"], registry=r)
 
     def batch_absorbed(self, records: int, seconds: float) -> None:
         self._batch.observe(records)
@@ -161,7 +171,7 @@ class Metrics:
     def notification_dropped(self, notifier: str, outcome: str) -> None:
         self._notify_dropped.labels(notifier, outcome).inc()
 
-    # the sinks' side: spendstream.sinks.writer.SinkMetrics
+    # for the sinks: spendstream.sinks.writer.SinkMetrics
     def inserted(self, table: str, rows: int, seconds: float) -> None:
         self._rows.labels(table).inc(rows)
         self._insert.labels(table).observe(seconds)
