@@ -62,7 +62,7 @@ class Metrics:
         )
         self._notify_dropped = Counter(
             "spendstream_notifications_dropped_total",
-            "Alert transitions never delivered: expired (give_up_after), refused by the receiver, or failed (a fault here).",
+            "Alert transitions never delivered: expired (give_up_after), refused by the receiver, or failed here.",
             ["notifier", "outcome"],
             registry=r,
         )
@@ -160,7 +160,7 @@ class Metrics:
         for watch, count in groups.items():
             self._groups.labels(watch).set(count)
 
-    # the notifiers' side: spendstream.notifiers.delivery.NotifyMetrics
+    # for the notifiers: spendstream.notifiers.delivery.NotifyMetrics
     def notified(self, notifier: str, seconds: float) -> None:
         self._notified.labels(notifier).inc()
         self._notify_seconds.labels(notifier).observe(seconds)
