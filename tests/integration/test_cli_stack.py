@@ -51,7 +51,7 @@ def run(*arguments: str, env: Mapping[str, str] = {}, cwd: Path | None = None) -
 
 
 def clean(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what the machine may have set for another stack."""
+    """The environment without variables that may belong to another stack."""
     names = ("KAFKA_", "CLICKHOUSE_", "METRICS_", "METER_", "WORKER_", "RATE_CARDS", "LOG_")
     return {**{name: value for name, value in os.environ.items() if not name.startswith(names)}, **env}
 
@@ -134,7 +134,7 @@ async def publish(bootstrap: str, records: list[tuple[bytes | None, bytes]]) -> 
 
 def records(events: list[dict[str, Any]]) -> list[tuple[bytes | None, bytes]]:
     encoded = [(event["event_id"].encode(), json.dumps(event).encode()) for event in events]
-    # Without a key a record goes to the partition that its own id belongs to: its duplicates find it there.
+    # The meter forwards a record without a key to the partition of its id, where its duplicate is.
     repeated = [(None if at % 3 == 0 else key, value) for at, (key, value) in enumerate(encoded[:DUPLICATES])]
     return encoded + repeated + [(b"broken", value) for value in MALFORMED]
 
@@ -155,7 +155,7 @@ def test_published_usage_is_drained_and_queried_exactly(
         assert drained.returncode == 0, drained.stdout + (tmp_path / "worker.log").read_text()
         assert json.loads(drained.stdout)["ok"] is True
 
-        # found by the working folder alone: `tmp_path` holds .spendstream/state
+        # found through the working folder alone: `tmp_path` holds .spendstream/state
         sql = "SELECT team, sum(calls) AS calls, sum(cost_usd) AS cost_usd FROM {} GROUP BY team ORDER BY team"
         expected = [
             {"team": team, "calls": EVENTS // 2, "cost_usd": f"{cost_usd(events, team):.12f}"} for team in TEAMS
@@ -186,7 +186,7 @@ def test_published_usage_is_drained_and_queried_exactly(
         assert "Traceback" not in gone.stderr
 
 
-def test_a_worker_that_dies_is_started_again_and_stops_with_the_stack(tmp_path: Path, state_dir: Path) -> None:
+def test_a_worker_that_dies_is_restarted_and_stops_with_the_stack(tmp_path: Path, state_dir: Path) -> None:
     log = tmp_path / "up.log"
     with process("up", "--state-dir", str(state_dir), env={}, log=log) as up:
         wait_for(lambda: "ready" in log.read_text() or up.poll() is not None, "the stack is not ready")
@@ -216,7 +216,7 @@ def test_the_demo_accounts_for_every_record(tmp_path: Path) -> None:
     assert "✓ published" in done.stdout
     assert "✓ ledger" in done.stdout
     assert "✗" not in done.stdout
-    # every team's calls have a price, the self-hosted ones too; only the unknown preview has none
+    # every team's calls have a price, including self-hosted ones; only the unknown preview has none
     lines = [line.split() for line in done.stdout.splitlines()]
     assert {line[0] for line in lines if "unpriced" in line[1:2]} <= {"preview_evaluation", "aurora-1-preview"}
     assert not list(tmp_path.iterdir())

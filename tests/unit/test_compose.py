@@ -1,4 +1,4 @@
-"""docker-compose.yml, as far as it can be held to the code without an engine."""
+"""docker-compose.yml agrees with the code, as far as that shows without Docker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INTERPOLATION = re.compile(r"\$\{\w+:-([^}]*)\}")
 
 
 def environment(service: str) -> dict[str, str]:
-    """What the service's process sees where the host sets nothing."""
+    """The service's environment if the host sets no variable."""
     given = SERVICES[service]["environment"]
     return {name: INTERPOLATION.sub(r"\1", str(value)) for name, value in given.items()}
 
@@ -67,7 +67,7 @@ def test_settings_accept_what_compose_sets(service: str, monkeypatch: pytest.Mon
     assert settings.rate_cards == ()
 
 
-def test_our_services_connect_to_an_address_that_kafka_advertises_inside() -> None:
+def test_our_services_connect_to_the_address_that_kafka_advertises_to_them() -> None:
     kafka = SERVICES["kafka"]["environment"]
     advertised = dict(entry.split("://") for entry in kafka["KAFKA_ADVERTISED_LISTENERS"].split(","))
     listening = dict(entry.split("://") for entry in kafka["KAFKA_LISTENERS"].split(","))
@@ -78,7 +78,7 @@ def test_our_services_connect_to_an_address_that_kafka_advertises_inside() -> No
 
 
 @pytest.mark.parametrize(("service", "path"), bind_mounts())
-def test_everything_mounted_is_in_the_repository(service: str, path: Path) -> None:
+def test_every_mounted_path_is_in_the_repository(service: str, path: Path) -> None:
     assert path.exists(), f"{service} mounts {path}"
 
 
@@ -104,7 +104,7 @@ def test_ports_are_published_on_loopback_only(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_dependencies_exist_and_can_fulfil_their_condition(service: str) -> None:
+def test_dependencies_exist_and_can_meet_their_condition(service: str) -> None:
     for name, wanted in SERVICES[service].get("depends_on", {}).items():
         dependency = SERVICES[name]
         if wanted["condition"] == "service_healthy":
@@ -119,7 +119,7 @@ def test_a_worker_can_be_scaled() -> None:
     assert not {"ports", "container_name", "hostname"} & worker.keys()
 
 
-def test_a_stop_leaves_the_worker_time_to_flush() -> None:
+def test_the_worker_has_time_to_flush_when_it_stops() -> None:
     assert SERVICES["worker"]["stop_grace_period"] == "30s"
     assert "STOPSIGNAL SIGTERM" in DOCKERFILE
 
@@ -142,8 +142,8 @@ def test_the_image_copies_what_exists_and_is_not_ignored() -> None:
         assert source in allowed, source
 
 
-def test_what_the_image_runs_needs_nothing_of_the_embedded_stack() -> None:
-    """The image has neither chDB nor the embedded broker: they are an extra."""
+def test_the_image_runs_without_the_embedded_stack() -> None:
+    """The image has neither chDB nor the embedded broker: they belong to an extra."""
     modules = [f"spendstream.cli.{entry.module}" for name, entry in COMMANDS.items() if name not in EMBEDDED]
     ended = subprocess.run(
         [sys.executable, "-c", IMPORT_EACH, "spendstream.demo.traffic", *modules],

@@ -1,4 +1,4 @@
-"""Alert rules and dashboards speak of metrics that the worker has."""
+"""Alert rules and dashboards name only metrics that a worker exposes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_alerts_cover_worker_lag_sink_dead_letters_and_unpriced_calls() -> None:
         assert series in together
 
 
-def test_panels_use_datasources_that_are_provisioned() -> None:
+def test_panels_use_provisioned_datasources() -> None:
     provisioned = YAML(typ="safe").load(
         (INFRA / "grafana/provisioning/datasources/spendstream.yaml").read_text("utf-8")
     )
@@ -76,7 +76,7 @@ def test_panels_use_datasources_that_are_provisioned() -> None:
     assert used == known
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     for path in DASHBOARDS:
         board = json.loads(path.read_text("utf-8"))["panels"]
         assert len({panel["id"] for panel in board}) == len(board)

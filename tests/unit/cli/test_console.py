@@ -1,4 +1,4 @@
-"""JSON for scripts loses no digit and no zone; tables show values as they are."""
+"""JSON for scripts loses neither digit nor zone; tables show values literally."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def render(*rows: tuple[Any, ...]) -> str:
     return written.getvalue()
 
 
-def test_markup_in_a_value_is_shown_and_not_obeyed() -> None:
+def test_markup_in_a_value_is_shown_literally() -> None:
     assert "[red]x[/red]" in render(("[red]x[/red]", 1))
 
 

@@ -1,4 +1,4 @@
-"""Commands find the embedded stack nearby, unless the environment names another one."""
+"""Commands find an embedded stack nearby, unless the environment names another one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def stack_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_the_stack_of_a_folder_above_is_found(stack_env: Path, tmp_path: Path) -> None:
+def test_the_stack_of_a_parent_folder_is_found(stack_env: Path, tmp_path: Path) -> None:
     below = tmp_path / "one" / "two"
     below.mkdir(parents=True)
     environ: dict[str, str] = {}
@@ -30,7 +30,7 @@ def test_the_stack_of_a_folder_above_is_found(stack_env: Path, tmp_path: Path) -
     assert environment.adopted == stack_env
 
 
-def test_other_variables_of_the_environment_win_over_the_file(stack_env: Path, tmp_path: Path) -> None:
+def test_variables_of_the_environment_take_precedence_over_the_file(stack_env: Path, tmp_path: Path) -> None:
     environ = {"RATE_CARDS": "mine.yaml"}
     environment.adopt_running_stack(environ, tmp_path)
     assert environ["RATE_CARDS"] == "mine.yaml"
@@ -38,7 +38,7 @@ def test_other_variables_of_the_environment_win_over_the_file(stack_env: Path, t
 
 
 @pytest.mark.parametrize("name", ["KAFKA_BOOTSTRAP_SERVERS", "CLICKHOUSE_URL"])
-def test_one_address_in_the_environment_keeps_the_whole_file_out(stack_env: Path, tmp_path: Path, name: str) -> None:
+def test_one_address_in_the_environment_excludes_the_whole_file(stack_env: Path, tmp_path: Path, name: str) -> None:
     environ = {name: "elsewhere"}
     environment.adopt_running_stack(environ, tmp_path)
     assert environ == {name: "elsewhere"}
@@ -51,7 +51,7 @@ def test_without_a_stack_nothing_is_adopted(tmp_path: Path) -> None:
     assert "KAFKA_BOOTSTRAP_SERVERS" not in environ
 
 
-def test_comments_and_lines_without_a_value_are_passed_over(tmp_path: Path) -> None:
+def test_comments_and_lines_without_an_equals_sign_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "env"
     path.write_text("# A=1\n\nnonsense\nB=2\nC=\n")
     assert environment.read_env_file(path) == {"B": "2", "C": ""}
