@@ -1,8 +1,8 @@
-"""Seeds budgets from ClickHouse beside the detector, which goes on: see ``spendstream.core.detect.seeding``.
+"""Seeds budgets from ClickHouse while the detector goes on: see ``spendstream.core.detect.seeding``.
 
-In order, and the order is what makes it exact: cut between two steps; wait until the sink has landed what the detector
-had read by then; read history; wait until the detector has read what may be in it; finish between two steps. A round
-that takes too long, or that ClickHouse doesn't answer, is abandoned and begun anew.
+The order makes it exact: begin between two steps; wait until the sink has landed what the detector had read by then;
+read history; wait until the detector has read what history may hold; finish between two steps. A round that takes too
+long, or that ClickHouse doesn't answer, is abandoned and started over.
 """
 
 import asyncio
@@ -34,17 +34,17 @@ LANDED_WITHIN_S: Final = 120.0
 READ_WITHIN_S: Final = 600.0
 CAUGHT_UP_WITHIN_S: Final = 120.0
 NEAR_S: Final = 30.0
-"""No round begins while the detector is further behind: it would wait, and remember all that is born meanwhile."""
+"""No round begins while the detector is further behind: the round would wait, and the book would forget nothing."""
 
 AHEAD_US: Final = 86_400_000_000
-"""History is read to so far after the clock: whatever minutes a producer's clock made up."""
+"""History is read up to this far ahead of the clock, to include the minutes of producers whose clocks are ahead."""
 
 _POLL_S: Final = 0.2
 _SINK: Final = "sink-rollups"
 
 
 class NotNow(Exception):
-    """A round can't go on; the next one may."""
+    """A round can't go on now; a later one may."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Seeder:
         log.warning("detect.seed_waits", watches=self._detector.unseeded(), attempt=attempt, error=words)
 
     async def _round(self) -> None:
-        """One round. Raises what it can't go on after; the detector is then as if it had not been."""
-        await self._answers()  # no cut before: while one is open, the budgets are kept twice
+        """Run one round. Where it raises, the detector is as it was before."""
+        await self._answers()  # first: while a round is open, the book forgets nothing
         await self._landed(self._stand())
         started = time.monotonic()
         async with self._between_steps:
@@ -115,7 +115,7 @@ class Seeder:
             seeding: Seeding | None = await self._in_writer(self._detector.begin_seeding, stand.clock_us)
         if seeding is None:
             return
-        log.info("detect.seeding", watches=seeding.watches, known=len(seeding.cut.keys))
+        log.info("detect.seeding", watches=seeding.watches, known=len(self._detector.book))
         is_over = False
         try:
             await self._landed(stand)
@@ -131,14 +131,14 @@ class Seeder:
         )  # fmt: skip
 
     async def _finish(self, seeding: Seeding, history: History, ends: Mapping[int, int]) -> bool:
-        """Let the successors take over once the detector has read to ``ends``. Raises: NotNow, TimeoutError."""
+        """Finish once the detector has read up to ``ends``. Raises: NotNow, TimeoutError."""
         async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
             while True:
                 async with self._between_steps:
                     stand = self._stand()
                     if all(stand.positions.get(partition, 0) >= end for partition, end in ends.items()):
                         if not await self._in_writer(seeding.finish, history, stand.clock_us):
-                            raise NotNow("an aggregate of old was born meanwhile")
+                            raise NotNow("an old aggregate arrived while history was read")
                         return True
                 await asyncio.sleep(_POLL_S)
 

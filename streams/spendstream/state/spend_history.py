@@ -1,4 +1,4 @@
-"""The spend that ClickHouse holds and a detector's book doesn't: for budgets that begin within their period."""
+"""The spend that ClickHouse holds and a detector's book doesn't, for budgets that begin within their period."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from spendstream.core.detect.cut import Bounds, Cut, Source
 from spendstream.core.detect.finding import Values
+from spendstream.core.detect.rollups import SeedBoundary, Source
 from spendstream.core.detect.seeding import History, Seeding, Spent
 from spendstream.core.money import PUSD
 from spendstream.core.timestamps import US
@@ -32,17 +32,17 @@ class SpendHistory:
         self._table = f"`{database}`.rollups_1m AS r FINAL"
 
     def read(self, seeding: Seeding, until_us: int) -> History:
-        """Return what was metered from ``seeding.since_us`` until a minute, and was not in the book at the cut.
+        """Return what was metered from ``seeding.since_us`` until a minute, but for single aggregates in the book.
 
         Raises: clickhouse-connect's errors.
         """
-        may_be_summed = _may_be_summed(seeding.cut.bounds)
+        is_before = _is_before(seeding.boundaries)
         summed, singles = _Rows(), _Rows()
         digests: list[tuple[bytes, ...]] = []
         for open_us in range(seeding.since_us, until_us, CHUNK_US):
             within = _within(open_us, min(open_us + CHUNK_US, until_us))
-            self._read_summed(seeding, f"{within} AND {may_be_summed}", summed)
-            self._read_singles(seeding, f"{within} AND NOT ({may_be_summed}) AND r.cost_usd != 0", singles, digests)
+            self._read_summed(seeding, f"{within} AND {is_before}", summed)
+            self._read_singles(seeding, f"{within} AND NOT ({is_before}) AND r.cost_usd != 0", singles, digests)
         return History(summed.spent(), singles.spent(), digests)
 
     def _read_summed(self, seeding: Seeding, condition: str, rows: "_Rows") -> None:
@@ -69,10 +69,9 @@ class SpendHistory:
             f"SELECT {', '.join(keys)}, {_amount('r.cost_usd')} FROM {self._table} WHERE {condition} {_SETTINGS}"
         )
         values: list[Values] = list(zip(*(table[f"key_{name}"].to_pylist() for name in DIMENSIONS), strict=True))
-        found = list(_digests(seeding.cut, table, values))
-        unknown = np.array([seeding.cut.keys.isdisjoint(each) for each in found], dtype=np.bool_)
+        found = list(_digests(seeding, table, values))
         positions = [DIMENSIONS.index(name) for name in seeding.names]
-        kept = np.flatnonzero(unknown)
+        kept = np.flatnonzero([not seeding.is_in_book(each) for each in found])
         members = [tuple(values[at][position] for position in positions) for at in kept.tolist()]
         rows.add(table.take(pa.array(kept)), members)
         digests.extend(found[at] for at in kept.tolist())
@@ -96,29 +95,29 @@ class _Rows:
         return Spent(self._members, open_s * US, dollars, pusd)
 
 
-def _may_be_summed(bounds: Mapping[Source, Bounds]) -> str:
-    """Return as a condition what ``Cut.may_be_summed`` says of a row."""
-    if not bounds:
+def _is_before(boundaries: Mapping[Source, SeedBoundary]) -> str:
+    """Return the condition that a row lies before its source's boundary: see ``SeedBoundary``."""
+    if not boundaries:
         return "0"
     source = "concat(toString(r.source_partition), '/', toString(r.source_log))"
-    names = ", ".join(_text(f"{partition}/{log}") for log, partition in bounds)
+    names = ", ".join(_text(f"{partition}/{log}") for log, partition in boundaries)
 
     def of_source(numbers: Iterable[int]) -> str:
         listed = ", ".join(map(str, numbers))
         return f"transform({source}, [{names}], CAST([{listed}], 'Array(Int64)'), toInt64(-1))"
 
-    through = of_source(each.through_offset for each in bounds.values())
-    minute = of_source(each.minute_us // US for each in bounds.values())
-    block = of_source(each.block for each in bounds.values())
+    through = of_source(each.through_offset for each in boundaries.values())
+    minute = of_source(each.minute_us // US for each in boundaries.values())
+    block = of_source(each.block for each in boundaries.values())
     is_old = f"if(r.correction_block <= {ON_TIME}, {_MINUTE_S} < {minute}, r.correction_block < {block})"
     return f"(r.through_offset <= {through} AND {is_old})"
 
 
-def _digests(cut: Cut, table: pa.Table, values: list[Values]) -> Iterable[tuple[bytes, ...]]:
+def _digests(seeding: Seeding, table: pa.Table, values: list[Values]) -> Iterable[tuple[bytes, ...]]:
     logs, parts = table["log"].to_pylist(), _ints(table, "part").tolist()
     minutes, blocks = (_ints(table, "open_s") * US).tolist(), _ints(table, "block").tolist()
     for log, part, minute_us, block, row in zip(logs, parts, minutes, blocks, values, strict=True):
-        yield cut.digests((log, part), minute_us, block, row)
+        yield seeding.digests((log, part), minute_us, block, row)
 
 
 def _amount(cost: str) -> str:

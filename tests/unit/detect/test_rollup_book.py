@@ -85,18 +85,41 @@ def test_an_aggregate_is_kept_while_late_events_may_revise_it() -> None:
     assert known.forget_final() == 0
 
 
-def test_an_aggregate_is_forgotten_once_it_is_final_and_nobody_can_write_it_again() -> None:
+def with_final_aggregates() -> tuple[RollupLog, RollupBook]:
+    """A log and a book of 40 minutes, the first of which are final and can't be written again."""
     log, known = RollupLog(), book()
-    log.call(0, members(0), 5)
-    known.absorb(log.flush(0))
-    at_ms = 0
-    for number in range(1, 40):
+    for number in range(40):
         log.call(number, members(0), 5)
-        at_ms = number * 9_000
-        known.absorb(log.flush(at_ms))
-    assert at_ms > REWRITTEN_WITHIN_MS
+        known.absorb(log.flush(number * 9_000))
+    assert REWRITTEN_WITHIN_MS < 39 * 9_000
+    return log, known
+
+
+def test_an_aggregate_is_forgotten_once_it_is_final_and_nobody_can_write_it_again() -> None:
+    log, known = with_final_aggregates()
     assert known.forget_final() > 0
-    assert known.absorb(log.flush(at_ms)).sums.size == 0
+    assert known.absorb(log.flush(39 * 9_000)).sums.size == 0
+
+
+def test_while_a_seeding_is_under_way_nothing_is_forgotten() -> None:
+    _, known = with_final_aggregates()
+    boundaries = known.begin_seeding()
+    assert known.forget_final() == 0
+    assert not known.holds_any_before(boundaries)
+    known.end_seeding()
+    assert known.forget_final() > 0
+
+
+def test_an_aggregate_before_a_boundary_is_noticed_when_it_arrives_and_one_of_a_new_source_is_not() -> None:
+    log, known = with_final_aggregates()
+    known.forget_final()
+    boundaries = known.begin_seeding()
+    other = RollupLog(source_log="another")
+    other.call(0, members(0), 5)
+    known.absorb(other.flush(0))
+    assert not known.holds_any_before(boundaries)
+    known.absorb(log.everything(39 * 9_000)[:1])
+    assert known.holds_any_before(boundaries)
 
 
 def test_a_standstill_of_hours_is_no_time_in_which_a_meter_could_have_written_again() -> None:

@@ -63,18 +63,18 @@ class Table:
             source = row["source_log"], row["source_partition"]
             dollars, rest = divmod(pusd_from_text(row["cost_usd"]), PUSD)
             member = tuple(row["dimensions"].get(name, "") for name in seeding.names)
-            bounds = seeding.cut.bounds.get(source)
-            is_old = bounds is not None and (
-                at_us < bounds.minute_us
+            boundary = seeding.boundaries.get(source)
+            is_old = boundary is not None and (
+                at_us < boundary.minute_us
                 if row["correction_block"] <= ON_TIME
-                else row["correction_block"] < bounds.block
+                else row["correction_block"] < boundary.block
             )
-            if bounds is not None and row["through_offset"] <= bounds.through_offset and is_old:
+            if boundary is not None and row["through_offset"] <= boundary.through_offset and is_old:
                 summed.append((member, at_us - at_us % seeding.block_us, dollars, rest))
                 continue
             values = tuple(row["dimensions"].get(name, "") for name in DIMENSIONS)
-            found = seeding.cut.digests(source, at_us, row["correction_block"], values)
-            if seeding.cut.keys.isdisjoint(found):
+            found = seeding.digests(source, at_us, row["correction_block"], values)
+            if not seeding.is_in_book(found):
                 singles.append((member, at_us, dollars, rest))
                 digests.append(found)
         return History(_spent(summed), _spent(singles), digests)
@@ -217,7 +217,7 @@ class World:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_sums_are_the_truth_whenever_it_is_cut_seeded_forgotten_or_killed(seed: int) -> None:
+def test_the_sums_are_the_truth_whenever_it_is_seeded_forgotten_or_killed(seed: int) -> None:
     world = World(seed)
     added_at, changed_at = world.chance.randint(60, 110), world.chance.randint(110, 140)
     for world.step in range(STEPS):
@@ -239,7 +239,7 @@ def test_the_sums_are_the_truth_whenever_it_is_cut_seeded_forgotten_or_killed(se
     assert world.seen["summed"] > 0
 
 
-def test_an_aggregate_of_old_that_was_half_way_to_the_detector_at_the_cut_makes_it_begin_again() -> None:
+def test_an_old_aggregate_that_arrives_while_history_is_read_makes_the_round_start_over() -> None:
     world = World(4)
     meter, members = world.meters[0], ("api", "team-0", "f", "m")
     world.configure(budget())

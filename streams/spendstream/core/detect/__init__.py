@@ -7,7 +7,7 @@ anomaly/      a robust seasonal baseline for each group
 budget/       spend against an amount per period; burn rates; forecast
 threshold.py  a measure over a window against a fixed bound
 attribution/  why the spend changed, in parts that sum to the whole
-seeding.py    what a budget lacks that began within its period, out of history; cut.py: what is known without it
+seeding.py    what a budget that began within its period lacks, from history
 lifecycle.py  findings to pending, firing, updated, resolved; silences
 watch_runner.py  one watch at work
 detector.py   all watches together

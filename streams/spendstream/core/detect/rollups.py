@@ -6,7 +6,8 @@ aggregate is forgotten once it is final twice over: by its partition's event tim
 has written again whatever it had not; time in which nothing was written doesn't count.
 """
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -14,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
-from spendstream.core.detect.cut import KEY_BYTES, Born, Bounds, Cut, Source, digest
 from spendstream.core.detect.finding import Arrays
 from spendstream.core.rollup_record import NotARollup, Rollup, read_rollup, refused, totals_of
 from spendstream.core.timestamps import MINUTE_US, epoch_us
@@ -22,8 +22,10 @@ from spendstream.schemas.measures import SUMS
 from spendstream.schemas.rollup import ON_TIME
 
 REWRITTEN_WITHIN_MS: Final = 300_000
-LONGEST_GAP_MS: Final = 10_000
+MAX_GAP_MS: Final = 10_000
 """A silence of the topic counts as no more active time than this."""
+
+KEY_BYTES: Final = 16
 
 _FIRST_SLOTS: Final = 1024
 _NOTHING: Final = -(2**62)
@@ -32,6 +34,20 @@ _NOTHING: Final = -(2**62)
 _THROUGH_FIELD: Final = b'"through_offset":'
 
 Int64s = NDArray[np.int64]
+Source = tuple[str, int]
+"""A source log and a partition of it."""
+
+
+class SeedBoundary(NamedTuple):
+    """One source when a seeding began. An aggregate lies *before* it if it stands at or before ``through_offset``, and
+    before ``minute_us`` if it is on time, or before ``block`` if it is a correction.
+
+    Of what the book had read by then, it holds no aggregate before the boundary: those were final and forgotten.
+    """
+
+    through_offset: int
+    minute_us: int
+    block: int
 
 
 class RollupRecord(NamedTuple):
@@ -68,8 +84,7 @@ class RollupBook:
         self.combinations: list[tuple[str, ...]] = []
         """By number: the values of ``dimensions``."""
         self.unreadable: list[NotARollup] = []
-        self.born: dict[bytes, Born] | None = None
-        """The aggregates that were met since the last cut, by the digest of their key; None: nobody wants to know."""
+        self._is_seeding = False
         self._layouts: dict[tuple[str, ...], None] = {}
         self._keep_us = keep_s * 1_000_000 + 2 * MINUTE_US
         self._numbers: dict[tuple[str, ...], int] = {}
@@ -125,27 +140,46 @@ class RollupBook:
         """The names of dimensions that keys were made of: as the meter is configured, and as it was."""
         return tuple(self._layouts)
 
-    def cut(self) -> Cut:
-        """Return which aggregates are known at this moment; from now on ``born`` names those that are met."""
+    def holds_any(self, digests: Iterable[bytes]) -> bool:
+        """Return whether any of these digests is that of a known aggregate. Other threads may ask."""
+        return not self._slots.keys().isdisjoint(digests)
+
+    def begin_seeding(self) -> dict[Source, SeedBoundary]:
+        """Forget nothing until ``end_seeding``. Returns each source's boundary."""
+        self._is_seeding = True
         slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
         source, blocks = self._source_of[slots], self._blocks[slots]
         on_time = blocks <= ON_TIME
-        # one that comes later is of these minutes and blocks almost surely: see Cut.may_be_summed
         oldest_minute = self._newest_minute - self._keep_us
         oldest_block = self._newest_offset // CORRECTION_BLOCK_OFFSETS - 1
         np.minimum.at(oldest_minute, source[on_time], self._minutes[slots][on_time])
         np.minimum.at(oldest_block, source[~on_time], blocks[~on_time])
-        bounds = {
-            each: Bounds(int(self._newest_offset[number]), int(oldest_minute[number]), int(oldest_block[number]))
+        return {
+            each: SeedBoundary(int(self._newest_offset[number]), int(oldest_minute[number]), int(oldest_block[number]))
             for each, number in self._sources.items()
         }
-        self.born = {}
-        return Cut(frozenset(self._slots), bounds, self.layouts)
+
+    def holds_any_before(self, boundaries: Mapping[Source, SeedBoundary]) -> bool:
+        """Return whether an aggregate before a boundary has arrived since: it was on its way when that was drawn.
+
+        Such an aggregate comes in a flush of which the book had read a part: an old minute's, with a row of its own.
+        """
+        none = SeedBoundary(_NOTHING, 0, 0)
+        limits = np.array([boundaries.get(source, none) for source in self._sources], dtype=np.int64).reshape(-1, 3)
+        slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
+        through, minute_us, block = limits[self._source_of[slots]].T
+        blocks = self._blocks[slots]
+        is_old = np.where(blocks <= ON_TIME, self._minutes[slots] < minute_us, blocks < block)
+        return bool((is_old & (self._through[slots] <= through)).any())
+
+    def end_seeding(self) -> None:
+        """Forget again what is final."""
+        self._is_seeding = False
 
     def forget_final(self) -> int:
-        """Forget what is final. Returns how many aggregates."""
+        """Forget what is final, unless a seeding is under way. Returns how many aggregates."""
         slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
-        if not len(slots):
+        if self._is_seeding or not len(slots):
             return 0
         source = self._source_of[slots]
         on_time = self._blocks[slots] <= ON_TIME
@@ -247,13 +281,9 @@ class RollupBook:
         if slot is None:
             slot = self._new_slot(key)
             self._layouts.setdefault(tuple(rollup.dimensions))
-            source = rollup.source_log, rollup.source_partition
-            minute_us = epoch_us(rollup.minute)
-            if self.born is not None:
-                self.born[key] = Born(source, minute_us, rollup.correction_block, rollup.first_offset)
-            self._minutes[slot] = minute_us
+            self._minutes[slot] = epoch_us(rollup.minute)
             self._blocks[slot] = rollup.correction_block
-            self._source_of[slot] = self._source(*source)
+            self._source_of[slot] = self._source(rollup.source_log, rollup.source_partition)
             self._members[slot] = self._member(rollup.dimensions)
             self._through[slot] = _NOTHING
             self._sums[slot] = 0
@@ -268,9 +298,7 @@ class RollupBook:
             latest = self._latest_ms.get(partition, min(times))
             steps = np.diff(np.maximum.accumulate([latest, *sorted(times)]))
             self._latest_ms[partition] = max(latest, *times)
-            self._active_ms[partition] = self._active_ms.get(partition, 0) + int(
-                np.minimum(steps, LONGEST_GAP_MS).sum()
-            )
+            self._active_ms[partition] = self._active_ms.get(partition, 0) + int(np.minimum(steps, MAX_GAP_MS).sum())
 
     def _member(self, dimensions: dict[str, str]) -> int:
         if tuple(dimensions) == self.dimensions:
@@ -334,6 +362,11 @@ def _through(value: bytes) -> int:
     at += len(_THROUGH_FIELD)
     end = value.find(b",", at)
     return int(value[at:end]) if end > 0 and value[at:end].strip().isdigit() else -1
+
+
+def digest(key: bytes) -> bytes:
+    """Return the digest of an aggregate's Kafka key: ``KEY_BYTES`` bytes, by which the book knows it."""
+    return hashlib.blake2b(key, digest_size=KEY_BYTES).digest()
 
 
 def _text(rows: Sequence[tuple[str, ...]], width: int) -> NDArray[np.str_]:

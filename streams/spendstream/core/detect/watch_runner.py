@@ -19,15 +19,13 @@ from spendstream.schemas.watch import AnomalyRule, BudgetRule, Watch
 class WatchRunner:
     """A watch at work. ``group_of``: its group of each combination; -1 out of scope.
 
-    ``is_seeded``: nothing of its period is missing; only a budget may lack it. ``successor``: an evaluator that is
-    being seeded, to take over; it is given all that ``evaluator`` is given.
+    ``is_seeded``: nothing of its period is missing; only a budget may lack some.
     """
 
     watch: Watch
     groups: Groups
     evaluator: Evaluator
     is_seeded: bool
-    successor: BudgetEvaluator | None = None
     group_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def map(self, combinations: Sequence[tuple[str, ...]]) -> None:
@@ -38,28 +36,15 @@ class WatchRunner:
 
     def apply(self, changes: Changes, now_us: int) -> None:
         """Take in what was added to combinations that are mapped."""
-        updates = self._updates(changes)
-        if updates is not None:
+        updates = self.updates(changes)
+        if len(updates.groups):
             self.evaluator.apply(updates, now_us)
-            if self.successor is not None:
-                self.successor.apply(updates, now_us)
 
-    def succeed(self, rule: BudgetRule, known: Changes, now_us: int) -> None:
-        """Begin a successor that knows this much."""
-        self.successor = BudgetEvaluator(rule, self.groups)
-        updates = self._updates(known)
-        if updates is not None:
-            self.successor.apply(updates, now_us)
-
-    def take_over(self) -> None:
-        """Put the successor in the evaluator's place: it has been seeded."""
-        assert self.successor is not None
-        self.evaluator, self.successor, self.is_seeded = self.successor, None, True
-
-    def _updates(self, changes: Changes) -> Updates | None:
+    def updates(self, changes: Changes) -> Updates:
+        """Return what was added to the watch's groups, of combinations that are mapped."""
         groups = self.group_of[changes.combinations]
         mine = groups >= 0
-        return Updates(groups[mine], changes.minutes_us[mine], changes.sums[mine]) if mine.any() else None
+        return Updates(groups[mine], changes.minutes_us[mine], changes.sums[mine])
 
 
 def evaluator_of(watch: Watch, groups: Groups) -> Evaluator:
