@@ -1,4 +1,4 @@
-"""The alerting side of a worker: detector and notifiers beside the meter, which none of their faults may stop."""
+"""The alerting side of a worker: detector and notifiers run beside the meter, and none of their faults may stop it."""
 
 import asyncio
 import os
@@ -18,15 +18,15 @@ from spendstream.watches import WatchFile, default_watches
 
 log = structlog.get_logger(__name__)
 
-LOOKED_AT_EVERY_S: Final = 2.0
-"""How often the watches file is looked at."""
+CHECK_WATCHES_EVERY_S: Final = 2.0
+"""How often the watches file is checked for changes."""
 
 RESTARTS: Final = Backoff(first_s=1.0, max_s=60.0)
 """Between the failures of an agent. One that ran for longer than the longest pause starts from the first again."""
 
 
 class Agent(Protocol):
-    """What runs until it is stopped, and takes other watches meanwhile."""
+    """What runs until it is stopped."""
 
     def run(self) -> Coroutine[Any, Any, None]: ...
     async def stop(self) -> None: ...
@@ -42,14 +42,18 @@ class Alerting:
         self._settings = settings
         self._metrics = metrics
         self._roles = {"detect", "notify"} & set(settings.worker_roles)
-        self._file = self._read_file() if self._roles else None
+        path = settings.watches_path if self._roles else None
+        self._file = None if path is None else WatchFile(path, settings.meter_dimensions, os.environ)
         self._watches = default_watches(settings.meter_dimensions) if self._file is None else self._file.watches
         self._running: dict[str, Any] = {}
         self._stopping = asyncio.Event()
 
     def tasks(self) -> list["asyncio.Task[None]"]:
-        """Start what the worker's roles ask for."""
-        makers: dict[str, Callable[[], Agent]] = {"detect": self._detect, "notify": self._notify}
+        """Start the agents of the worker's roles."""
+        makers: dict[str, Callable[[], Agent]] = {
+            "detect": lambda: DetectAgent(self._settings, self._watches, self._metrics),
+            "notify": lambda: NotifyAgent(self._settings, self._watches.notifiers, self._metrics),
+        }
         started = [asyncio.create_task(self._keep(role, makers[role]), name=role) for role in sorted(self._roles)]
         if self._file is not None:
             started.append(asyncio.create_task(self._follow(self._file), name="watches"))
@@ -59,16 +63,6 @@ class Alerting:
         """Stop the agents; each ends in order."""
         self._stopping.set()
         await asyncio.gather(*(agent.stop() for agent in self._running.values()), return_exceptions=True)
-
-    def _detect(self) -> DetectAgent:
-        return DetectAgent(self._settings, self._watches, self._metrics)
-
-    def _notify(self) -> NotifyAgent:
-        return NotifyAgent(self._settings, self._watches.notifiers, self._metrics)
-
-    def _read_file(self) -> WatchFile | None:
-        path = self._settings.watches_path
-        return None if path is None else WatchFile(path, self._settings.meter_dimensions, os.environ)
 
     async def _keep(self, role: str, make: Callable[[], Agent]) -> None:
         """Run an agent, and restart it after a failure with backoff. Its state is in Kafka."""
@@ -88,17 +82,12 @@ class Alerting:
             await sleep_unless_stopped(pause_s, self._stopping)
 
     async def _follow(self, file: WatchFile) -> None:
-        """Hand on the watches whenever their file is edited. An edit that can't be used changes nothing."""
+        """Reload the watches whenever their file is edited. An invalid edit changes nothing."""
         while not self._stopping.is_set():
-            await asyncio.sleep(LOOKED_AT_EVERY_S)
+            await asyncio.sleep(CHECK_WATCHES_EVERY_S)
             watches: Watches | None = await asyncio.to_thread(file.changed)
-            if watches is not None:
-                self._watches = watches
-                self._hand_on(watches)
-
-    def _hand_on(self, watches: Watches) -> None:
-        for agent in self._running.values():
-            if isinstance(agent, NotifyAgent):
-                agent.reconfigure(watches.notifiers)
-            else:
-                agent.reconfigure(watches)
+            if watches is None:
+                continue
+            self._watches = watches
+            for agent in self._running.values():
+                agent.reconfigure(watches.notifiers if isinstance(agent, NotifyAgent) else watches)

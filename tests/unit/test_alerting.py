@@ -47,7 +47,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> type[FakeAgent]:
     kind = type("Agent", (FakeAgent,), {"made": 0, "failing": 0})
     monkeypatch.setattr(alerting, "DetectAgent", kind)
     monkeypatch.setattr(alerting, "RESTARTS", Backoff(0.01, 0.1))
-    monkeypatch.setattr(alerting, "LOOKED_AT_EVERY_S", 0.01)
+    monkeypatch.setattr(alerting, "CHECK_WATCHES_EVERY_S", 0.01)
     return kind
 
 

@@ -1,22 +1,24 @@
 """The detecting agent: rollups in, alert transitions out. One of all workers leads; the others stand by.
 
-A group of the watch is fed by every partition, so one detector reads them all. The state topic has one partition: who
-is assigned it, in the consumer group, leads. It restores the last snapshot, reads the alerts published since, and goes
-on at the snapshot's offsets. In order: transitions are acknowledged on the alert topic, and only then do they count.
+Every partition feeds a watch's group, so one detector reads them all. The state topic has one partition: whichever
+worker the consumer group assigns it to leads. The leader restores the last snapshot, reads the alerts published since,
+and goes on at the snapshot's offsets. A transition counts only once the alert topic has acknowledged it.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from pydantic import ValidationError
 
-from spendstream.agents.detect_leader import Leader, Progress, read_alert, read_silence, slices
-from spendstream.agents.detect_seed import Seeder
+from spendstream.agents.detect_seed import ReadPosition, Seeder
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.timestamps import US
@@ -33,15 +35,170 @@ log = structlog.get_logger(__name__)
 
 MAX_RECORDS: Final = 10_000
 LIVE_WITHIN_S: Final = 900
-"""The detection clock counts as live when it is no further behind the wall clock: older alerts are not told."""
+"""The detection clock is live when it is at most this far behind the wall clock: older alerts notify nobody."""
 
-_LONGEST_POLL_MS: Final = 600_000
+_MAX_POLL_MS: Final = 600_000
 _POLL_S: Final = 0.1
 _ROLE: Final = "detect"
 
+SNAPSHOT_BYTES_PER_S: Final = 250_000
+"""A large state is written less often, so that snapshots cost no more than this on average."""
+
+SLICE_US: Final = 60 * US
+"""A backlog is judged in slices this long."""
+
+
+@dataclass
+class LeaderProgress:
+    """How far a leader is: the next offset by rollup partition, and the end of the alerts that it wrote or read."""
+
+    rollups: dict[int, int]
+    alerts: dict[int, int]
+    clock_us: int
+    snapshot_number: int
+    snapshot_at: float
+    snapshot_bytes: int = 0
+
+
+class Leader:
+    """What the leading agent holds: the detector, its position in the topics, and the detection clock."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: AIOKafkaConsumer,
+        detector: Detector,
+        progress: LeaderProgress,
+        watches: Watches,
+    ) -> None:
+        self.detector = detector
+        self.progress = progress
+        self.watches = watches
+        self.between_steps = asyncio.Lock()
+        """Held while records are absorbed: while it is free, the detector is at the offsets of ``progress``."""
+        self._settings = settings
+        self._consumer = consumer
+        self._rollup = settings.topic(topics.ROLLUP)
+        self._alert = settings.topic(topics.ALERT)
+        self._silence = TopicPartition(settings.topic(topics.SILENCE), PARTITION)
+        self._read_until_ms: dict[int, int] = {}
+        self._begins: dict[int, int] = {}
+
+    async def assign(self, partitions: Sequence[int]) -> None:
+        """Read rollups from the snapshot's offsets on, and the alerts and silences that are yet to come."""
+        tps = [TopicPartition(self._rollup, partition) for partition in partitions]
+        alerts = {TopicPartition(self._alert, partition): at for partition, at in self.progress.alerts.items()}
+        silences_from = await self._consumer.position(self._silence)
+        self._consumer.assign([*tps, *alerts, self._silence])
+        self._consumer.seek(self._silence, silences_from)
+        for tp, at in alerts.items():
+            self._consumer.seek(tp, at)
+        begin = await self._consumer.beginning_offsets(tps)
+        self._begins = {tp.partition: begin[tp] for tp in tps}
+        for tp in tps:
+            stored = self.progress.rollups.get(tp.partition)
+            if stored is not None and stored < begin[tp]:
+                log.error("detect.rollups_expired", partition=tp.partition, offset=stored, begin=begin[tp])
+                self.detector.doubt_budgets()
+            self.progress.rollups[tp.partition] = begin[tp] if stored is None else max(stored, begin[tp])
+            self._consumer.seek(tp, self.progress.rollups[tp.partition])
+
+    def take(self, fetched: Mapping[TopicPartition, Sequence[Any]]) -> list[RollupRecord]:
+        """Return the rollups that were fetched; record silences, alerts, and how far each topic was read.
+
+        The alerts are this leader's own, or those of a former leader that doesn't know yet that it no longer leads.
+        """
+        records: list[RollupRecord] = []
+        for tp, batch in fetched.items():
+            if tp == self._silence:
+                for silence in filter(None, map(read_silence, batch)):
+                    self.detector.silences.put(silence)
+                continue
+            if tp.topic == self._alert:
+                self.detector.published(list(filter(None, map(read_alert, batch))))
+                self.progress.alerts[tp.partition] = batch[-1].offset + 1
+                continue
+            self.progress.rollups[tp.partition] = batch[-1].offset + 1
+            self._read_until_ms[tp.partition] = max(record.timestamp for record in batch)
+            records += [
+                RollupRecord(tp.partition, record.timestamp, record.key, record.value)
+                for record in batch
+                if record.value is not None and record.key is not None
+            ]
+        return records
+
+    def clock(self) -> int:
+        """Return the detection clock in µs.
+
+        A partition that was read to its end is at the wall clock, another one at the time of its last record.
+        """
+        wall_us = time.time_ns() // 1000
+        at_us = min((self._partition_clock_us(tp, wall_us) for tp in self._rollups()), default=wall_us)
+        self.progress.clock_us = max(self.progress.clock_us, min(at_us, wall_us))
+        return self.progress.clock_us
+
+    def behind_s(self) -> float:
+        """Return how far the detection clock is behind the wall clock, in s."""
+        return max(0.0, time.time() - self.progress.clock_us / US)
+
+    def read_position(self) -> ReadPosition:
+        """Return how far the detector is. Valid between two steps."""
+        return ReadPosition(dict(self.progress.rollups), self._begins, self.progress.clock_us, self.behind_s())
+
+    def wants_snapshot(self) -> bool:
+        """Return whether it is time for the next snapshot."""
+        interval_s = max(self._settings.detect_snapshot_interval_s, self.progress.snapshot_bytes / SNAPSHOT_BYTES_PER_S)
+        return time.monotonic() - self.progress.snapshot_at >= interval_s
+
+    def _rollups(self) -> list[TopicPartition]:
+        return [tp for tp in self._consumer.assignment() if tp.topic == self._rollup]
+
+    def _partition_clock_us(self, tp: TopicPartition, wall_us: int) -> int:
+        highwater = self._consumer.highwater(tp)
+        if highwater is None:
+            return 0  # nothing was fetched from it yet
+        if self.progress.rollups.get(tp.partition, 0) >= highwater:
+            return wall_us
+        return self._read_until_ms.get(tp.partition, 0) * 1000
+
+
+def slices(
+    records: Sequence[RollupRecord], former_us: int, clock_us: int
+) -> Iterator[tuple[Sequence[RollupRecord], int]]:
+    """Split what was read into slices of a minute of the detection clock, each with the clock at its end.
+
+    In a backlog one fetch may span hours. Judged minute by minute, it raises the same alerts as it would have live.
+    """
+    left = sorted(records, key=lambda record: record.timestamp_ms)
+    at_us = former_us or (left[0].timestamp_ms * 1000 if left else clock_us)
+    while at_us + SLICE_US < clock_us:
+        at_us += SLICE_US
+        count = bisect_right(left, at_us // 1000, key=lambda record: record.timestamp_ms)
+        yield left[:count], at_us
+        left = left[count:]
+    yield left, clock_us
+
+
+def read_alert(record: Any) -> Alert | None:
+    """Return a record's alert. Logs and returns None where it isn't one."""
+    try:
+        return None if record.value is None else Alert.model_validate_json(record.value)
+    except ValidationError as error:
+        log.error("detect.not_an_alert", partition=record.partition, offset=record.offset, error=str(error))
+        return None
+
+
+def read_silence(record: Any) -> Silence | None:
+    """Return a record's silence. Logs and returns None where it isn't one."""
+    try:
+        return None if record.value is None else Silence.model_validate_json(record.value)
+    except ValidationError as error:
+        log.error("detect.not_a_silence", partition=record.partition, offset=record.offset, error=str(error))
+        return None
+
 
 class _Lease(ConsumerRebalanceListener):
-    """Says whether this worker leads."""
+    """Whether this worker leads."""
 
     def __init__(self) -> None:
         self.held = asyncio.Event()
@@ -60,7 +217,7 @@ class _Lease(ConsumerRebalanceListener):
 
 
 class DetectAgent:
-    """Leads, or stands by to."""
+    """Leads, or stands by."""
 
     def __init__(self, settings: Settings, watches: Watches, metrics: Metrics) -> None:
         self._settings = settings
@@ -73,11 +230,11 @@ class DetectAgent:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Run until stopped. Raises what a detector can't go on after; a restart resumes from the last snapshot."""
+        """Run until stopped. Raises what the detector can't recover from; a restart resumes from the last snapshot."""
         lease = _Lease()
         member = AIOKafkaConsumer(
             **self._settings.kafka_client(),
-            **membership(self._settings.group(_ROLE), self._settings.kafka_session_timeout_s, _LONGEST_POLL_MS),
+            **membership(self._settings.group(_ROLE), self._settings.kafka_session_timeout_s, _MAX_POLL_MS),
             auto_offset_reset="latest",
         )
         member.subscribe([self._settings.topic(topics.DETECT_STATE)], listener=lease)
@@ -90,18 +247,18 @@ class DetectAgent:
             self._thread.shutdown()
 
     async def stop(self) -> None:
-        """Ask ``run`` to end, with a snapshot."""
+        """Ask ``run`` to end with a snapshot."""
         self._stopping.set()
 
     def reconfigure(self, watches: Watches) -> None:
-        """Take over other watches, within the next moments. Those that stay as they are keep what they know."""
+        """Switch to other watches within moments. Watches that stay the same keep what they know."""
         self._watches = watches
 
     async def _take_turns(self, member: AIOKafkaConsumer, lease: _Lease) -> None:
         leading: asyncio.Task[None] | None = None
         try:
             while not self._stopping.is_set():
-                member.pause(*member.assignment())  # membership is all that is wanted of it
+                member.pause(*member.assignment())  # it is here for its membership alone
                 await member.getmany(timeout_ms=200)
                 if leading is not None and leading.done():
                     await leading
@@ -129,7 +286,9 @@ class DetectAgent:
             await consumer.start()
             leader = await self._recovered(consumer)
             log.info("detect.leads", snapshot=leader.progress.snapshot_number, watches=leader.detector.group_count())
-            seeder = Seeder(self._settings, leader.detector, leader.between_steps, self._in_thread, leader.stand)
+            seeder = Seeder(
+                self._settings, leader.detector, leader.between_steps, self._in_thread, leader.read_position
+            )
             async with _beside(seeder.run()):
                 await self._detect(consumer, leader, lease)
         finally:
@@ -137,10 +296,10 @@ class DetectAgent:
             log.info("detect.stands_by")
 
     async def _recovered(self, consumer: AIOKafkaConsumer) -> Leader:
-        """Return a leader that knows what the last one knew, and all that was published since."""
+        """Return a leader that knows what the last one knew, and the alerts that were published since."""
         detector = Detector(self._settings.meter_dimensions, self._settings.meter_allowed_lateness_s)
         found = await self._store.read(consumer)
-        progress = Progress({}, {}, 0, 0, time.monotonic())
+        progress = LeaderProgress({}, {}, 0, 0, time.monotonic())
         if found is not None:
             manifest, sections = found
             await self._in_thread(detector.restore, sections, manifest.clock_us)
@@ -182,7 +341,7 @@ class DetectAgent:
             await self._snapshot(leader)
 
     async def _publish(self, leader: Leader, alerts: Sequence[Alert]) -> None:
-        """Write transitions; once acknowledged, they count."""
+        """Write transitions. They count once they are acknowledged."""
         await self._producer.write(
             self._settings.topic(topics.ALERT),
             [Record(str(alert.alert_id).encode(), alert.model_dump_json().encode()) for alert in alerts],
@@ -226,7 +385,7 @@ class DetectAgent:
 
 @asynccontextmanager
 async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run something in a task of its own, no longer than the block."""
+    """Run work in a task of its own, which ends with the block."""
     task = asyncio.create_task(work)
     try:
         yield

@@ -30,7 +30,7 @@ from spendstream.waiting import Backoff, in_thread
 
 log = structlog.get_logger(__name__)
 
-LANDED_WITHIN_S: Final = 120.0
+INSERTED_WITHIN_S: Final = 120.0
 READ_WITHIN_S: Final = 600.0
 CAUGHT_UP_WITHIN_S: Final = 120.0
 NEAR_S: Final = 30.0
@@ -48,9 +48,11 @@ class NotNow(Exception):
 
 
 @dataclass(frozen=True)
-class Stand:
-    """How far the detector is, by rollup partition. ``positions``: the next offset; all before was absorbed, but for
-    what Kafka had deleted before ``begins``."""
+class ReadPosition:
+    """How far the detector has read, by rollup partition.
+
+    ``positions``: the next offset; everything before it was absorbed, except what Kafka had deleted before ``begins``.
+    """
 
     positions: Mapping[int, int]
     begins: Mapping[int, int]
@@ -61,8 +63,8 @@ class Stand:
 class Seeder:
     """Keeps the budgets of one detector seeded.
 
-    ``between_steps``: held by the detector's loop while it reads and judges, so that positions and book agree.
-    ``in_writer``: runs a function in the detector's thread. ``stand``: how far the detector is, between steps.
+    ``between_steps``: the detector's loop holds it while it reads and decides, so that positions and book agree.
+    ``in_writer``: runs a function in the detector's thread. ``read_position``: how far the detector is, between steps.
     """
 
     def __init__(
@@ -71,14 +73,14 @@ class Seeder:
         detector: Detector,
         between_steps: asyncio.Lock,
         in_writer: Callable[..., Awaitable[Any]],
-        stand: Callable[[], Stand],
+        read_position: Callable[[], ReadPosition],
         backoff: Backoff | None = None,
     ) -> None:
         self._settings = settings
         self._detector = detector
         self._between_steps = between_steps
         self._in_writer = in_writer
-        self._stand = stand
+        self._read_position = read_position
         self._backoff = backoff or Backoff(first_s=0.5, max_s=30.0)
         self._topic = settings.topic(topics.ROLLUP)
 
@@ -87,40 +89,37 @@ class Seeder:
         attempt = 0
         while True:
             await asyncio.sleep(_POLL_S)
-            if not self._detector.unseeded() or self._stand().behind_s > NEAR_S:
+            if not self._detector.unseeded() or self._read_position().behind_s > NEAR_S:
                 continue
             try:
                 await self._round()
                 attempt = 0
             except (NotNow, ClickHouseError, KafkaError, OSError, TimeoutError) as error:
                 attempt += 1
-                self._say_why(attempt, error)
-            except Exception:  # whatever it is, detection goes on, and budgets with what they know
+                reason = " ".join((str(error) or repr(error)).split())
+                log.warning("detect.seed_waits", watches=self._detector.unseeded(), attempt=attempt, error=reason)
+            except Exception:  # whatever it is, detection goes on, with budgets as far as they are known
                 attempt += 1
                 log.exception("detect.seed_failed", watches=self._detector.unseeded(), attempt=attempt)
             if attempt:
                 await asyncio.sleep(self._backoff.pause_s(attempt))
 
-    def _say_why(self, attempt: int, error: Exception) -> None:
-        words = " ".join((str(error) or repr(error)).split())
-        log.warning("detect.seed_waits", watches=self._detector.unseeded(), attempt=attempt, error=words)
-
     async def _round(self) -> None:
         """Run one round. Where it raises, the detector is as it was before."""
-        await self._answers()  # first: while a round is open, the book forgets nothing
-        await self._landed(self._stand())
+        await self._check_clickhouse()  # first: while a round is open, the book forgets nothing
+        await self._wait_until_inserted(self._read_position())
         started = time.monotonic()
         async with self._between_steps:
-            stand = self._stand()
-            seeding: Seeding | None = await self._in_writer(self._detector.begin_seeding, stand.clock_us)
+            position = self._read_position()
+            seeding: Seeding | None = await self._in_writer(self._detector.begin_seeding, position.clock_us)
         if seeding is None:
             return
         log.info("detect.seeding", watches=seeding.watches, known=len(self._detector.book))
         is_over = False
         try:
-            await self._landed(stand)
-            history = await self._read(seeding, stand.clock_us + AHEAD_US)
-            is_over = await self._finish(seeding, history, await self._ends(stand.positions))
+            await self._wait_until_inserted(position)
+            history = await self._read(seeding, position.clock_us + AHEAD_US)
+            is_over = await self._finish(seeding, history, await self._ends(position.positions))
         finally:
             if not is_over:
                 with suppress(RuntimeError):  # the writer is gone, and the detector with it
@@ -135,36 +134,36 @@ class Seeder:
         async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
             while True:
                 async with self._between_steps:
-                    stand = self._stand()
-                    if all(stand.positions.get(partition, 0) >= end for partition, end in ends.items()):
-                        if not await self._in_writer(seeding.finish, history, stand.clock_us):
+                    position = self._read_position()
+                    if all(position.positions.get(partition, 0) >= end for partition, end in ends.items()):
+                        if not await self._in_writer(seeding.finish, history, position.clock_us):
                             raise NotNow("an old aggregate arrived while history was read")
                         return True
                 await asyncio.sleep(_POLL_S)
 
-    async def _landed(self, stand: Stand) -> None:
-        """Wait until the sink of rollups has landed what the detector has read. Raises: NotNow, KafkaError."""
+    async def _wait_until_inserted(self, position: ReadPosition) -> None:
+        """Wait until ClickHouse has the rollups that the detector has read. Raises: NotNow, KafkaError."""
         admin: Any = AIOKafkaAdminClient(**self._settings.kafka_client())
-        deadline = time.monotonic() + LANDED_WITHIN_S
+        deadline = time.monotonic() + INSERTED_WITHIN_S
         await admin.start()
         try:
-            while (missing := await self._missing(admin, stand)) > 0:
+            while (missing := await self._missing(admin, position)) > 0:
                 if time.monotonic() > deadline:
-                    raise NotNow(f"the sink of rollups has yet to land {missing} records")
+                    raise NotNow(f"the rollup sink has {missing} records left to insert")
                 await asyncio.sleep(_POLL_S)
         finally:
             await admin.close()
 
-    async def _missing(self, admin: Any, stand: Stand) -> int:
-        """Return how many of the records that the detector has read have not been landed."""
-        read = {p: at for p, at in stand.positions.items() if at > stand.begins.get(p, 0)}
+    async def _missing(self, admin: Any, position: ReadPosition) -> int:
+        """Return how many of the records that the detector has read the sink has not inserted yet."""
+        read = {p: at for p, at in position.positions.items() if at > position.begins.get(p, 0)}
         if not read:
             return 0
         partitions = [TopicPartition(self._topic, partition) for partition in read]
         answer = await admin.list_consumer_group_offsets(self._settings.group(_SINK), partitions=partitions)
-        landed = {each.partition: found.offset for each, found in answer.items()}
-        begun = {partition: max(stand.begins.get(partition, 0), landed.get(partition, 0)) for partition in read}
-        return sum(max(0, at - begun[partition]) for partition, at in read.items())
+        inserted = {each.partition: found.offset for each, found in answer.items()}
+        since = {partition: max(position.begins.get(partition, 0), inserted.get(partition, 0)) for partition in read}
+        return sum(max(0, at - since[partition]) for partition, at in read.items())
 
     async def _ends(self, positions: Mapping[int, int]) -> dict[int, int]:
         kafka = self._settings.kafka_client()
@@ -173,7 +172,7 @@ class Seeder:
         ends = await end_offsets(bootstrap, partitions, security=kafka)
         return {each.partition: end for each, end in ends.items()}
 
-    async def _answers(self) -> None:
+    async def _check_clickhouse(self) -> None:
         def ask() -> None:
             with open_client(clickhouse_settings(self._settings)) as client:
                 client.query(f"SELECT 1 FROM `{self._settings.clickhouse_database}`.rollups_1m LIMIT 1")
@@ -186,7 +185,7 @@ class Seeder:
 
         def read() -> History:
             with open_client(clickhouse_settings(self._settings)) as client:
-                if self._settings.clickhouse_cluster:  # a quorum acknowledged the rows, perhaps without this replica
+                if self._settings.clickhouse_cluster:  # a quorum acknowledged the rows, perhaps not this replica
                     client.command(f"SYSTEM SYNC REPLICA `{self._settings.clickhouse_database}`.rollups_1m")
                 return SpendHistory(client, self._settings.clickhouse_database).read(seeding, until_us)
 

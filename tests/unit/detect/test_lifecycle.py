@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from spendstream.core.detect.finding import Finding, Level
-from spendstream.core.detect.lifecycle import TOLD_AGAIN_FROM, UPDATE_EVERY_S, Case, Lifecycle, Why
+from spendstream.core.detect.lifecycle import NOTIFY_AGAIN_FACTOR, UPDATE_EVERY_S, Case, Lifecycle, Why
 from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import AnomalyRule, Watch
@@ -97,11 +97,11 @@ def test_a_firing_alert_is_updated_once_a_minute_and_told_again_after_the_renoti
 def test_an_alert_that_has_grown_is_told_before_its_interval() -> None:
     world = World()
     world.see(Level.FIRING, 10.0)
-    world.after(60).see(Level.FIRING, 10.0 * TOLD_AGAIN_FROM - 0.1)
+    world.after(60).see(Level.FIRING, 10.0 * NOTIFY_AGAIN_FACTOR - 0.1)
     assert not world.log[-1].notify
-    world.after(60).see(Level.FIRING, 10.0 * TOLD_AGAIN_FROM)
+    world.after(60).see(Level.FIRING, 10.0 * NOTIFY_AGAIN_FACTOR)
     assert world.log[-1].notify
-    world.after(60).see(Level.FIRING, 10.0 * TOLD_AGAIN_FROM)
+    world.after(60).see(Level.FIRING, 10.0 * NOTIFY_AGAIN_FACTOR)
     assert not world.log[-1].notify
 
 

@@ -11,7 +11,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from spendstream.agents import detect_seed
-from spendstream.agents.detect_seed import Seeder, Stand
+from spendstream.agents.detect_seed import ReadPosition, Seeder
 from spendstream.clickhouse.client import ClickHouseSettings
 from spendstream.core.detect.detector import Detector
 from spendstream.schemas.watch import Watches
@@ -42,7 +42,7 @@ def seeder(detector: Detector | None = None, **overrides: Any) -> Seeder:
         detector or Detector(NAMES, 60),
         asyncio.Lock(),
         in_writer,
-        lambda: Stand({0: 0}, {0: 0}, 1_767_225_600_000_000, 0.0),
+        lambda: ReadPosition({0: 0}, {0: 0}, 1_767_225_600_000_000, 0.0),
         Backoff(0.01, 0.02),
     )
 
@@ -62,8 +62,8 @@ def seeder(detector: Detector | None = None, **overrides: Any) -> Seeder:
 async def test_what_kafka_still_had_when_it_was_read_must_have_landed(
     committed: dict[int, int] | None, begins: dict[int, int], missing: int
 ) -> None:
-    stand = Stand({0: 10, 1: 20, 2: 0}, begins, 0, 0.0)
-    assert await seeder()._missing(Admin(committed), stand) == missing
+    position = ReadPosition({0: 10, 1: 20, 2: 0}, begins, 0, 0.0)
+    assert await seeder()._missing(Admin(committed), position) == missing
 
 
 async def test_while_clickhouse_is_away_no_round_begins_and_it_is_tried_again() -> None:
@@ -85,5 +85,5 @@ async def test_history_is_read_from_the_cluster_that_the_settings_name(monkeypat
         return MagicMock()
 
     monkeypatch.setattr(detect_seed, "open_client", open_client)
-    await seeder(clickhouse_cluster="main", clickhouse_user="meter")._answers()
+    await seeder(clickhouse_cluster="main", clickhouse_user="meter")._check_clickhouse()
     assert [(one.cluster, one.user) for one in opened] == [("main", "meter")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spendstream.agents.detect_leader import SLICE_US, slices
+from spendstream.agents.detect import SLICE_US, slices
 from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.timestamps import US
 from tests.unit.detect.rollup_log import BEGAN_US

@@ -21,7 +21,7 @@ from spendstream.schemas.alert import Alert, Silence
 from spendstream.schemas.watch import AnomalyRule, BudgetRule, Watch, Watches
 
 TRUST_ABSENCE_AFTER_US: Final = 240 * US
-"""After a restart, so long an alert that no rule reports is left open: its evidence may be on its way again."""
+"""How long after a restart an alert that no rule reports stays open: its evidence may be read again."""
 
 Sections = Mapping[str, Arrays]
 """A snapshot: named arrays, by section."""
@@ -31,9 +31,9 @@ _SILENCES: Final = TypeAdapter(list[Silence])
 
 
 class Detector:
-    """What is runner, what was learned, what has been alerted. One writer; time comes from its caller.
+    """What is watched, what was learned, what has been alerted. One writer; time comes from its caller.
 
-    ``dimensions``: of the rollups. ``keep_s``: the meter's allowed lateness. ``explains``: whether alerts are given
+    ``dimensions``: of the rollups. ``keep_s``: the meter's allowed lateness. ``explains``: whether alerts carry
     their reasons.
     """
 
@@ -49,7 +49,7 @@ class Detector:
         self._trust_absence_from_us = 0
 
     def configure(self, watches: Watches) -> None:
-        """Take up a watches file, at first or anew. A watch whose rule, scope and grouping stay keeps what it knows."""
+        """Switch to a watches file. A watch whose rule, scope and grouping are the same keeps its state."""
         self.lifecycle.notifiers = tuple(notifier.name for notifier in watches.notifiers)
         self.silences.plan(watches.maintenance)
         former, self._runners = self._runners, {}
@@ -62,13 +62,13 @@ class Detector:
                 self._runners[watch.name] = self._take_up(watch)
 
     def absorb(self, records: Sequence[RollupRecord], now_us: int) -> int:
-        """Take in rollup records, in the order of their partitions. Returns how many aggregates changed."""
+        """Absorb rollup records in the order of their partitions. Returns how many aggregates changed."""
         changes = self.book.absorb(records)
         self.take(changes, now_us)
         return len(changes)
 
     def take(self, changes: Changes, now_us: int) -> None:
-        """Take in what was added to minutes, by the numbers of ``book.combination``: history that is no record."""
+        """Absorb what was added to minutes, by the numbers of ``book.combination``."""
         if len(changes):
             self._recent.add(changes, now_us)
             for runner in self._runners.values():
@@ -76,12 +76,12 @@ class Detector:
                 runner.apply(changes, now_us)
 
     def decide(self, now_us: int, *, is_live: bool) -> list[Alert]:
-        """Judge every watch. Returns the transitions to publish; they count once ``published`` is told of them.
+        """Evaluate every watch. Returns the transitions to publish; they count once they are passed to ``published``.
 
-        ``is_live``: the detection clock is near the wall clock: who is to be told, is told.
+        ``is_live``: the detection clock is near the wall clock, so that alerts notify.
         """
         self._learn(now_us)
-        decided = [alert for runner in self._runners.values() for alert in self._judge(runner, now_us, is_live)]
+        decided = [alert for runner in self._runners.values() for alert in self._evaluate(runner, now_us, is_live)]
         return decided + [
             self.lifecycle.withdraw(alert, now_us, "no longer watched")
             for alert in self.lifecycle.open_alerts()
@@ -89,7 +89,7 @@ class Detector:
         ]
 
     def published(self, alerts: Sequence[Alert]) -> None:
-        """Take note of transitions that the alert topic holds."""
+        """Record transitions that the alert topic holds."""
         for alert in alerts:
             self.lifecycle.published(alert)
 
@@ -98,23 +98,23 @@ class Detector:
         return [name for name, runner in list(self._runners.items()) if not runner.is_seeded]
 
     def doubt_budgets(self) -> None:
-        """Take note that records were lost: every budget may lack something."""
+        """Records were lost: every budget may lack something, and is seeded again."""
         for runner in self._runners.values():
             runner.is_seeded = not isinstance(runner.watch.rule, BudgetRule)
 
     def begin_seeding(self, now_us: int) -> Seeding | None:
-        """Cut: return what history is wanted for the watches that are not seeded; None where all are."""
+        """Begin a round of seeding for the watches that are not seeded; None where all are."""
         wanting = [runner for runner in self._runners.values() if not runner.is_seeded]
         return Seeding(self.book, wanting, now_us) if wanting else None
 
     def tidy(self, now_us: int) -> None:
-        """Forget what is final or long over. Every minute or so."""
+        """Forget what is final or long over. Call it every minute or so."""
         self.book.forget_final()
         self.lifecycle.forget_resolved(now_us)
         self._profiles.forget(self._rows(self._recent.members()))
 
     def evaluator(self, watch: str) -> tuple[Groups, Evaluator]:
-        """Return the groups and the evaluator of a watch, to look at. Raises: KeyError."""
+        """Return the groups and the evaluator of a watch, to be read. Raises: KeyError."""
         runner = self._runners[watch]
         return runner.groups, runner.evaluator
 
@@ -140,7 +140,7 @@ class Detector:
         return sections
 
     def restore(self, sections: Sections, now_us: int) -> None:
-        """Take over a snapshot, before ``configure``. A watch that was changed since begins anew."""
+        """Restore a snapshot, before ``configure``. A watch that was changed since starts over."""
         numbers = self.book.restore(sections["book"])
         self._recent.restore(sections["recent"], numbers)
         self._profiles.restore(sections["profiles"])
@@ -169,7 +169,7 @@ class Detector:
                 runner.apply(known, int(known.minutes_us.max()))
         return runner
 
-    def _judge(self, runner: WatchRunner, now_us: int, is_live: bool) -> list[Alert]:
+    def _evaluate(self, runner: WatchRunner, now_us: int, is_live: bool) -> list[Alert]:
         decided, reported, firing = [], set(), set()
         for finding in runner.evaluator.findings(now_us):
             case = Case(runner.watch, runner.groups.named(finding.group), finding)
@@ -178,7 +178,7 @@ class Detector:
                 firing.add(finding.group)
             decided.append(self._decide(runner, case, now_us, is_live))
         runner.evaluator.hold(firing)
-        # a budget that lacks some of its period can't say that anything is over
+        # a budget that lacks some of its period can't tell that anything is over
         if is_live and runner.is_seeded and now_us >= self._trust_absence_from_us:
             decided += [
                 self._decide(runner, _over(runner.watch, alert), now_us, is_live)
@@ -201,7 +201,7 @@ class Detector:
         return self.silences.quiet(watch.name, group, at, {str(n): values for n, values in watch.scope.items()})
 
     def _learn(self, now_us: int) -> None:
-        """Let the profiles learn from the minutes that closed, but not from groups whose spend is under alert."""
+        """Let the profiles learn from the minutes that closed, except from groups whose spend has a firing alert."""
         for minute_us, members, sums in self._recent.close(now_us):
             self._profiles.learn(minute_us, self._rows(members), sums, self._rows(self._held()))
 
@@ -229,7 +229,7 @@ class Detector:
 
 
 def _over(watch: Watch, alert: Alert) -> Case:
-    """Return the finding that an open alert, which its rule reports no longer, is over."""
+    """Return the finding that an open alert is over because its rule no longer reports it."""
     finding = Finding(
         group=-1,
         facet=alert.facet,

@@ -1,4 +1,4 @@
-"""What a rule says of a group, and what every kind of rule can do."""
+"""What every rule shares: a watch's groups, what is added to them, what a rule finds, and what an evaluator does."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ Arrays = Mapping[str, NDArray[np.generic]]
 """State as named arrays, without Python objects: what a snapshot holds."""
 
 CLOSE_AFTER_US: Final = 15_000_000
-"""µs of the detection clock after a minute's end at which it counts as closed: what comes later is a correction."""
+"""µs of the detection clock after a minute's end at which the minute closes: later changes are corrections."""
 
 
 class Level(IntEnum):
-    """How a group stands."""
+    """The state of a group under one facet of a rule."""
 
     NORMAL = 0
     SUSPECT = 1
@@ -28,11 +28,11 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A group's standing under one facet of a rule, such as ``up`` or ``80%``.
+    """A group's state under one facet of a rule, such as ``up`` or ``80%``.
 
-    ``since_us``: open of the first minute of the evidence, µs; of a budget, of its period. It is a function of the
-    data, not of when it was looked at: an alert's identity hangs on it. ``observed``, ``expected`` and ``limit`` are
-    in ``unit``. ``score``: robust standard deviations, where the rule has them.
+    ``since_us``: open of the first minute of the evidence, µs; for a budget, of its period. It follows from the data,
+    not from when it was evaluated: an alert's identity depends on it. ``observed``, ``expected`` and ``limit`` are in
+    ``unit``. ``score``: robust standard deviations, where the rule has them.
     """
 
     group: int
@@ -51,8 +51,8 @@ class Finding:
 class Updates:
     """What was added to minutes of groups. Row i: ``sums[i]`` is added to minute ``minutes_us[i]`` of ``groups[i]``.
 
-    Shapes: n, n, n × len(spendstream.schemas.measures.SUMS); exact int64, columns in the order of ``SUMS``. A group
-    and minute may stand in several rows. Sums may be negative: an aggregate was revised downwards.
+    Shapes: n, n, n × len(spendstream.schemas.measures.SUMS); exact int64, columns in the order of ``SUMS``. Several
+    rows may have the same group and minute. Sums may be negative: an aggregate was revised downwards.
     """
 
     groups: NDArray[np.int64]
@@ -64,19 +64,19 @@ class Evaluator(Protocol):
     """The state of one watch: all its groups, under one rule. Groups are numbered from 0 and never renumbered."""
 
     def apply(self, updates: Updates, now_us: int) -> None:
-        """Take in what was added, in the order given. ``now_us``: the detection clock, which never goes back."""
+        """Add updates in the order given. ``now_us``: the detection clock, which never goes back."""
         ...
 
     def findings(self, now_us: int) -> Iterable[Finding]:
-        """Judge at a moment of the detection clock.
+        """Evaluate at a moment of the detection clock.
 
         Returns every (group, facet) that isn't normal, and once more each that has just become normal again.
-        Judging twice at one moment gives the same; minutes are closed by ``now_us`` alone.
+        Evaluating twice at one moment gives the same; minutes are closed by ``now_us`` alone.
         """
         ...
 
     def hold(self, groups: Collection[int]) -> None:
-        """Name the groups that have a firing alert: from now until the next call they teach nothing."""
+        """Name the groups that have a firing alert: until the next call, nothing is learned from them."""
         ...
 
     def snapshot(self) -> Arrays:
@@ -84,7 +84,7 @@ class Evaluator(Protocol):
         ...
 
     def restore(self, arrays: Arrays) -> None:
-        """Take over a snapshot's state."""
+        """Restore a snapshot's state."""
         ...
 
 
@@ -94,8 +94,8 @@ Values = tuple[str, ...]
 class Groups:
     """Numbers the groups of one watch, from 0, in the order in which they were first seen.
 
-    ``dimensions``: the names of the rollups' dimensions, in their order. Names of the watch that the rollups don't
-    carry are an empty string in every group.
+    ``dimensions``: the names of the rollups' dimensions, in their order. A dimension of the watch that the rollups
+    don't have is an empty string in every group.
     """
 
     def __init__(self, watch: Watch, dimensions: Sequence[str]) -> None:
@@ -130,6 +130,8 @@ class Groups:
 class ActiveFindings:
     """The findings that are not normal, by group, and those that ended at the present moment.
 
+    Each end is returned at one moment only, as evaluators owe their callers.
+
     ``facets``: every facet that the rule can find, in a fixed order.
     """
 
@@ -146,9 +148,9 @@ class ActiveFindings:
         return group in self._findings
 
     def begin(self, now_us: int) -> set[int]:
-        """Begin a judgement; what ended at an earlier moment has been told.
+        """Begin an evaluation; what ended at an earlier moment is dropped.
 
-        Returns the groups to judge again now: one alert had to end before the next of its facet may begin.
+        Returns the groups to evaluate again now: an alert had to end before the next one of its facet may begin.
         """
         if now_us == self._ended_at:
             return set()
@@ -159,7 +161,7 @@ class ActiveFindings:
         return again
 
     def settle(self, group: int, found: Iterable[Finding], ended: Callable[[Finding], Finding]) -> None:
-        """Take over what was found for a group. ``ended`` returns an ended finding with the figures of now."""
+        """Replace a group's findings. ``ended`` returns an ended finding with the present figures."""
         self._listed = None
         before = self._findings.pop(group, {})
         after = {finding.facet: finding for finding in found}
@@ -174,14 +176,14 @@ class ActiveFindings:
             self._findings[group] = after
 
     def all(self) -> Sequence[Finding]:
-        """Return what ended at this moment, then what stands."""
+        """Return what ended at this moment, then what is active."""
         if self._listed is None:
             standing = (finding for findings in self._findings.values() for finding in findings.values())
             self._listed = [*self._ended.values(), *standing]
         return self._listed
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
-        """Return what stands as arrays: group, facet, open of the evidence."""
+        """Return the active findings as arrays: group, facet, open of the evidence."""
         positions = {facet: position for position, facet in enumerate(self._facets)}
         numbers = (
             number
@@ -192,7 +194,7 @@ class ActiveFindings:
         return {"active": np.fromiter(numbers, dtype=np.int64).reshape(-1, 3)}
 
     def restore(self, arrays: Any) -> None:
-        """Take over what stood. Every group is to be judged anew: the figures are not part of a snapshot."""
+        """Restore the active findings. Every group must be evaluated again: a snapshot doesn't hold the figures."""
         self._findings, self._ended, self._ended_at, self._listed = {}, {}, -1, None
         for group, facet, since_us in arrays["active"].tolist():
             finding = Finding(group, self._facets[facet], Level.FIRING, since_us, 0.0)

@@ -1,11 +1,11 @@
-"""The life of alerts: findings to transitions. An alert is what was last published of it, and nothing else.
+"""The life of alerts: findings to transitions, and what silences them. An alert is what was last published of it.
 
     (nothing) ──suspect──► pending ──firing──► firing ──┬─ lasting ──► updated, once a minute
         └──────────────────firing──────────────►        └─ normal ───► resolved
-                           pending ──normal──► resolved, and nobody was told
+                           pending ──normal──► resolved, and nobody was notified
 
-So the alert topic is the changelog: whoever reads it knows every alert's state, and a detector that died in the middle
-goes on from there. Nothing that was published is decided again; what was decided and not published never happened.
+So the alert topic is the changelog: whoever reads it knows every alert's state, and the successor of a detector that
+died goes on from there. Nothing that was published is decided again; what was decided and not published never happened.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,16 +29,16 @@ from spendstream.schemas.alert import (
 from spendstream.schemas.watch import Maintenance, Watch
 
 UPDATE_EVERY_S: Final = 60
-"""A firing alert is published anew so often, with what is true by then."""
+"""How often a firing alert is published again, with the present figures."""
 
 BUDGET_UPDATE_EVERY_S: Final = 3600
-"""One of a budget, which may last a month, so often."""
+"""The same for a budget's alert, which may last a month."""
 
-TOLD_AGAIN_FROM: Final = 2.0
-"""A firing alert that has grown by so much since it was told is told again, before its renotify interval is over."""
+NOTIFY_AGAIN_FACTOR: Final = 2.0
+"""A firing alert that has grown by this factor since the last notification notifies again, before ``renotify``."""
 
 RESOLVED_KEPT_S: Final = 35 * 86_400
-"""An alert that is over is remembered so long: a budget's may come back within its month, under the same id."""
+"""How long a resolved alert is remembered: a budget's may come back within its month, under the same id."""
 
 Key = tuple[str, str, tuple[str, ...]]
 """Watch, facet, values of the watch's group_by: at most one alert is open for each."""
@@ -59,7 +59,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Why:
-    """What is found out about an alert beside the rule's own figures."""
+    """What is known about an alert besides the rule's own figures."""
 
     attribution: Attribution | None = None
     projection: Projection | None = None
@@ -70,7 +70,7 @@ Quiet = Callable[[Watch, dict[str, str], datetime], str | None]
 
 
 class Lifecycle:
-    """Every alert that is open, and those that closed lately.
+    """Every open alert, and those that closed lately.
 
     ``notifiers``: the names of all notifiers, for watches that name none.
     """
@@ -78,7 +78,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self.notifiers: tuple[str, ...] = ()
         self._last: dict[Key, Alert] = {}
-        self._told: dict[Key, float] = {}
+        self._notified: dict[Key, float] = {}
 
     def open_alerts(self) -> list[Alert]:
         """Return the alerts that are pending or firing."""
@@ -90,9 +90,10 @@ class Lifecycle:
         return alert is not None and alert.state == "firing"
 
     def decide(self, case: Case, now_us: int, *, explain: Explain, quiet: Quiet, is_live: bool) -> Alert | None:
-        """Return the transition that a finding makes, if any. It counts once ``published`` is told of it.
+        """Return the transition that a finding causes, if any. It counts once it is passed to ``published``.
 
-        ``is_live``: the detection clock is near the wall clock; what is decided in arrears is recorded, not told.
+        ``is_live``: the detection clock is near the wall clock. What is decided in a backlog is recorded, but notifies
+        nobody.
         """
         last, finding = self._last.get(case.key), case.finding
         is_open = last is not None and last.state != "resolved"
@@ -104,29 +105,29 @@ class Lifecycle:
             if finding.level is not Level.FIRING:
                 return None
             transition = "firing"
-        elif self._is_due(last, now_us) or (is_live and self._is_untold(case, last, now_us, quiet)):
+        elif self._is_due(last, now_us) or (is_live and self._is_unnotified(case, last, now_us, quiet)):
             transition = "updated"
         else:
             return None
         if transition == "updated" and last is not None and _is_reached_budget(finding):
-            why = Why(last.attribution, last.projection)  # what brought the spend there is past
+            why = Why(last.attribution, last.projection)  # what brought the spend there is in the past
         else:
             why = explain(case)
         return self._make(case, last if is_open else None, transition, now_us, why, quiet, is_live)
 
-    def withdraw(self, alert: Alert, now_us: int, words: str) -> Alert:
+    def withdraw(self, alert: Alert, now_us: int, reason: str) -> Alert:
         """Return the transition that ends an alert whose watch no longer exists or no longer reports it."""
-        return self._over(alert, now_us, f"{alert.title} ({words})", notify=alert.notified_at is not None)
+        return self._over(alert, now_us, f"{alert.title} ({reason})", notify=alert.notified_at is not None)
 
     def published(self, alert: Alert) -> None:
-        """Take note of a transition that the alert topic holds. Older ones than the last known change nothing."""
+        """Record a transition that the alert topic holds. One older than the last known changes nothing."""
         key = alert.watch, alert.facet, tuple(alert.group.values())
         last = self._last.get(key)
         if last is not None and _order(alert) <= _order(last):
             return
         self._last[key] = alert
         if alert.notify:
-            self._told[key] = alert.observed
+            self._notified[key] = alert.observed
 
     def forget_resolved(self, now_us: int) -> None:
         """Forget what closed long ago."""
@@ -134,14 +135,14 @@ class Lifecycle:
         old = [key for key, alert in self._last.items() if alert.state == "resolved" and alert.at < before]
         for key in old:
             del self._last[key]
-            self._told.pop(key, None)
+            self._notified.pop(key, None)
 
     def snapshot(self) -> list[Alert]:
         """Return the last transition of every alert that is remembered."""
         return list(self._last.values())
 
     def restore(self, alerts: Iterable[Alert]) -> None:
-        """Take over what was remembered, or what the alert topic holds, in any order."""
+        """Restore what was remembered, or what the alert topic holds, in any order."""
         for alert in alerts:
             self.published(alert)
 
@@ -149,8 +150,8 @@ class Lifecycle:
         every_s = BUDGET_UPDATE_EVERY_S if last.rule == "budget" else UPDATE_EVERY_S
         return from_epoch_us(now_us) - last.at >= timedelta(seconds=every_s)
 
-    def _is_untold(self, case: Case, last: Alert, now_us: int, quiet: Quiet) -> bool:
-        """Whether nobody knows of a firing alert, though nothing keeps it quiet any more."""
+    def _is_unnotified(self, case: Case, last: Alert, now_us: int, quiet: Quiet) -> bool:
+        """Return whether nobody was notified of a firing alert that nothing silences any more."""
         return (
             last.notified_at is None
             and from_epoch_us(now_us) - last.at >= timedelta(seconds=1)
@@ -193,27 +194,27 @@ class Lifecycle:
             budget=finding.budget,
             notify=notify,
             notified_at=now if notify else last.notified_at if last is not None else None,
-            notifiers=self._addressees(watch),
+            notifiers=self.notifiers if watch.notify is None else watch.notify,
             silenced_by=silenced,
             runbook=watch.runbook,
         )
 
     def _is_news(self, case: Case, last: Alert | None, now: datetime) -> bool:
-        """Whether a firing alert is worth telling: at first, when it has grown, and at each renotify interval."""
+        """Return whether a firing alert should notify: at first, when it has grown, and at each renotify interval."""
         if last is None or last.notified_at is None:
             return True
-        told = self._told.get(case.key, last.observed)
-        if case.finding.facet != "down" and told > 0 and case.finding.observed >= TOLD_AGAIN_FROM * told:
+        notified = self._notified.get(case.key, last.observed)
+        if case.finding.facet != "down" and notified > 0 and case.finding.observed >= NOTIFY_AGAIN_FACTOR * notified:
             return True
         return case.watch.renotify > 0 and now - last.notified_at >= timedelta(seconds=case.watch.renotify)
 
     def _ended(self, case: Case, last: Alert, now_us: int, quiet: Quiet, is_live: bool) -> Alert:
         now = from_epoch_us(now_us)
-        words = title(case.watch, case.group, case.finding)
-        tell = last.notified_at is not None and quiet(case.watch, case.group, now) is None and is_live
-        return self._over(last, now_us, words, notify=tell, finding=case.finding)
+        text = title(case.watch, case.group, case.finding)
+        notify = last.notified_at is not None and quiet(case.watch, case.group, now) is None and is_live
+        return self._over(last, now_us, text, notify=notify, finding=case.finding)
 
-    def _over(self, last: Alert, now_us: int, words: str, *, notify: bool, finding: Finding | None = None) -> Alert:
+    def _over(self, last: Alert, now_us: int, text: str, *, notify: bool, finding: Finding | None = None) -> Alert:
         now, seq = from_epoch_us(now_us), last.seq + 1
         known = finding or Finding(0, last.facet, Level.NORMAL, 0, last.observed, last.expected, last.limit)
         return last.model_copy(
@@ -228,7 +229,7 @@ class Lifecycle:
                 "expected": known.expected,
                 "limit": known.limit,
                 "score": known.score,
-                "title": words,
+                "title": text,
                 "budget": known.budget or last.budget,
                 "projection": None,
                 "notify": notify,
@@ -236,12 +237,9 @@ class Lifecycle:
             }
         )
 
-    def _addressees(self, watch: Watch) -> tuple[str, ...]:
-        return self.notifiers if watch.notify is None else watch.notify
-
 
 def _is_reached_budget(finding: Finding) -> bool:
-    """Whether a finding is of a share of a budget, such as 80%, which once reached is reached."""
+    """Return whether a finding is of a budget's threshold, such as 80%: once reached, it stays reached."""
     return finding.budget is not None and finding.facet.endswith("%")
 
 
@@ -253,7 +251,7 @@ _Known = Mapping[str, Collection[str]]
 
 
 class Silences:
-    """All silences by id, and the maintenance of the watches in force."""
+    """What silences an alert: silences that somebody wrote, and planned maintenance."""
 
     def __init__(self, maintenance: Iterable[Maintenance] = ()) -> None:
         self._silences: dict[str, Silence] = {}
@@ -263,7 +261,7 @@ class Silences:
         return iter(self._silences.values())
 
     def put(self, silence: Silence) -> None:
-        """Take in a silence; it replaces the one of its id."""
+        """Add a silence; it replaces the one with the same id."""
         self._silences[silence.silence_id] = silence
 
     def plan(self, maintenance: Iterable[Maintenance]) -> None:
@@ -277,13 +275,11 @@ class Silences:
         at: datetime,
         scope: Mapping[Any, Collection[str]] | None = None,
     ) -> str | None:
-        """Return what keeps a group's alerts quiet at a moment, as ``silence 3f2a9c01`` or ``maintenance db-upgrade``.
+        """Return what silences a group's alerts at a moment, as ``silence 3f2a9c01`` or ``maintenance db-upgrade``.
 
-        ``watch``: its name. ``group``: the values of its ``group_by``. ``scope``: the watch's, where a dimension that
-        the group doesn't have may be fixed: what is grouped by feature within ``team: search`` is quiet when team
-        search is. Where several hold, the one that ends last is told. Start inclusive, end exclusive.
-
-        Returns: None, where nothing does.
+        ``watch``: its name. ``group``: the values of its ``group_by``. ``scope``: the watch's, which may fix a
+        dimension that the group doesn't have: a watch grouped by feature within ``team: search`` is silenced with team
+        search. Of several, returns the one that ends last; None where there is none. Start inclusive, end exclusive.
         """
         known = {**(scope or {}), **{name: (value,) for name, value in group.items()}}
         held = [*self._silenced(watch, known, at), *self._maintained(watch, known, at)]
@@ -305,5 +301,5 @@ class Silences:
 
 
 def _covers(allowed: _Known, known: _Known) -> bool:
-    """Whether all that a group can hold lies within the values allowed. A dimension that isn't known does not."""
+    """Return whether all that a group can hold is within the allowed values. An unknown dimension never is."""
     return all(known.get(name) and set(known[name]) <= set(values) for name, values in allowed.items())

@@ -1,4 +1,4 @@
-"""The newest minutes, by combination of dimensions: what an alert's reasons are looked up in."""
+"""The newest minutes by combination of dimensions: the data behind an alert's reasons."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -41,10 +41,10 @@ class RecentMinutes:
         self._minutes: dict[int, _Minute] = {}
         self._closed_through = 0
         self._late: dict[int, _Minute] = {}
-        """What came for minutes after they had closed; handed on with the next."""
+        """What was added to minutes after they had closed; yielded with the next."""
 
     def add(self, changes: Changes, now_us: int) -> None:
-        """Take in what changed. What is older than the kept minutes is left out."""
+        """Add changes. Those older than the kept minutes are dropped."""
         oldest = now_us - KEPT_MINUTES * MINUTE_US
         for minute_us in np.unique(changes.minutes_us).tolist():
             if minute_us >= oldest:
@@ -56,13 +56,13 @@ class RecentMinutes:
     def close(self, now_us: int) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
         """Yield each minute that has closed since the last call: its open, the combinations in it, their sums.
 
-        Before them, what came late for minutes that had closed already.
+        Before these, what arrived late for minutes that had closed already.
         """
         last = (now_us - CLOSE_AFTER_US) // MINUTE_US * MINUTE_US - MINUTE_US
         late, self._late = self._late, {}
         for minute_us, minute in sorted(late.items()):
             yield minute_us, minute.members, minute.sums
-        if not self._closed_through:  # time before the first call is no history of none
+        if not self._closed_through:  # the time before the first call is unknown, not empty
             if not self._minutes:
                 return
             self._closed_through = min(self._minutes) - MINUTE_US
@@ -75,7 +75,7 @@ class RecentMinutes:
             del self._minutes[minute_us]
 
     def evidence(self, since_us: int, now_us: int, most: int = 3) -> list[int]:
-        """Return the minutes that show what goes on: the last closed ones since then, else the running one."""
+        """Return the minutes that show what is happening: the last closed ones since then, else the running one."""
         closed_before = now_us - CLOSE_AFTER_US - MINUTE_US
         known = sorted(minute for minute in self._minutes if minute >= since_us)
         closed = [minute for minute in known if minute <= closed_before]
@@ -104,7 +104,7 @@ class RecentMinutes:
         }
 
     def restore(self, arrays: Arrays, numbers: NDArray[np.int64]) -> None:
-        """Take over a snapshot's state. ``numbers``: the combinations' present numbers by those of the snapshot."""
+        """Restore a snapshot's state. ``numbers``: the combinations' present numbers by those of the snapshot."""
         self._closed_through = int(arrays["closed_through"][0])
         for prefix, minutes in (("", self._minutes), ("late_", self._late)):
             opens = arrays[f"{prefix}minutes"].astype(np.int64)

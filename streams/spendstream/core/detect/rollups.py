@@ -2,8 +2,8 @@
 
 A rollup record replaces its predecessor of the same key, so what it adds is the difference to what was known. An
 aggregate is forgotten once it is final twice over: by its partition's event time (or offsets, for a correction), and by
-``REWRITTEN_WITHIN_MS`` of the rollup topic's own active time. Within that a meter that crashed in the middle of a flush
-has written again whatever it had not; time in which nothing was written doesn't count.
+``REWRITTEN_WITHIN_MS`` of the rollup topic's active time. Within that time, a meter that crashed in the middle of a
+flush has rewritten whatever it had not finished; time in which nothing was written doesn't count.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from spendstream.schemas.rollup import ON_TIME
 
 REWRITTEN_WITHIN_MS: Final = 300_000
 MAX_GAP_MS: Final = 10_000
-"""A silence of the topic counts as no more active time than this."""
+"""A gap between records counts as active time up to this much."""
 
 KEY_BYTES: Final = 16
 
@@ -39,8 +39,8 @@ Source = tuple[str, int]
 
 
 class SeedBoundary(NamedTuple):
-    """One source when a seeding began. An aggregate lies *before* it if it stands at or before ``through_offset``, and
-    before ``minute_us`` if it is on time, or before ``block`` if it is a correction.
+    """Where a source was when a seeding began. An aggregate is *before* it if its last offset is at most
+    ``through_offset``, and its minute is before ``minute_us`` (on time) or its block before ``block`` (a correction).
 
     Of what the book had read by then, it holds no aggregate before the boundary: those were final and forgotten.
     """
@@ -74,8 +74,8 @@ class Changes:
 class RollupBook:
     """The newest totals of every aggregate that may still change. One writer.
 
-    ``dimensions``: the names that count; what a rollup carries beyond them is summed over, what it lacks is empty.
-    ``keep_s``: the allowed lateness of the meter: so long an aggregate is revised after its minute.
+    ``dimensions``: the names that count; a rollup's other dimensions are summed over, and those it lacks are empty.
+    ``keep_s``: the allowed lateness of the meter, for which an aggregate may be revised after its minute.
     Memory: about 550 bytes an aggregate.
     """
 
@@ -101,9 +101,9 @@ class RollupBook:
         return len(self._slots)
 
     def absorb(self, records: Sequence[RollupRecord]) -> Changes:
-        """Take in records in the order of their partitions; return what they added.
+        """Absorb records in the order of their partitions. Returns what they added.
 
-        What can't be read as a rollup is left out, and named in ``unreadable`` until that is cleared.
+        What can't be read as a rollup is left out, and listed in ``unreadable`` until that is cleared.
         """
         read: list[tuple[RollupRecord, Rollup]] = []
         for record in newest(records):
@@ -123,14 +123,14 @@ class RollupBook:
         return self._replace(read, totals[:, : len(SUMS)])
 
     def combination(self, values: tuple[str, ...]) -> int:
-        """Return the number of a combination of dimension values; a new one where it wasn't known."""
+        """Return the number of a combination of dimension values; a new number where it wasn't known."""
         number = self._numbers.setdefault(values, len(self.combinations))
         if number == len(self.combinations):
             self.combinations.append(values)
         return number
 
     def known_since(self, minute_us: int) -> Changes:
-        """Return all that is known of minutes from ``minute_us`` on, as if it were added now: for a new watch."""
+        """Return everything known of minutes from ``minute_us`` on, as if it were added now: for a new watch."""
         slots = np.fromiter(self._slots.values(), dtype=np.int64, count=len(self._slots))
         slots = slots[self._minutes[slots] >= minute_us]
         return Changes(self._members[slots], self._minutes[slots], self._sums[slots])
@@ -223,9 +223,9 @@ class RollupBook:
         }
 
     def restore(self, arrays: Arrays) -> Int64s:
-        """Take over a snapshot's state. Dimensions that are new since are empty; those that went are summed over.
+        """Restore a snapshot. Dimensions added since are empty; those removed since are summed over.
 
-        Returns: the combinations' present numbers, by their numbers in the snapshot.
+        Returns the combinations' present numbers, by their numbers in the snapshot.
         """
         names = arrays["dimensions"].tolist()
         numbers = np.array(
@@ -259,14 +259,14 @@ class RollupBook:
         self.unreadable.append(NotARollup(f"partition {record.partition}, key {record.key!r}: {error}", error.reason))
 
     def _replace(self, read: Sequence[tuple[RollupRecord, Rollup]], totals: Int64s) -> Changes:
-        """Put totals in place of the former ones, each aggregate's at most once; return the differences."""
+        """Replace the former totals, each aggregate's at most once. Returns the differences."""
         slots = np.array([self._slot(record, rollup) for record, rollup in read], dtype=np.int64)
         through = np.array([rollup.through_offset for _, rollup in read], dtype=np.int64)
         np.maximum.at(self._newest_minute, self._source_of[slots], self._minutes[slots])
         np.maximum.at(self._newest_offset, self._source_of[slots], through)
         self._partitions[slots] = [record.partition for record, _ in read]
         self._touched_ms[slots] = [self._active_ms[record.partition] for record, _ in read]
-        # what isn't newer was written again, or by a worker that had lost its partition
+        # what isn't newer was rewritten, or written by a worker that had lost its partition
         is_newer = through > self._through[slots]
         slots, totals = slots[is_newer], totals[is_newer]
         added = totals - self._sums[slots]
@@ -275,7 +275,7 @@ class RollupBook:
         return Changes(self._members[slots], self._minutes[slots], added)
 
     def _slot(self, record: RollupRecord, rollup: Rollup) -> int:
-        """Return where an aggregate is kept; one that wasn't known gets a slot, with nothing in it."""
+        """Return the slot of an aggregate; a new, empty one where it wasn't known."""
         key = digest(record.key)
         slot = self._slots.get(key)
         if slot is None:

@@ -177,7 +177,7 @@ def _groups(runner: WatchRunner, names: Sequence[str], dimensions: Sequence[str]
 
 
 def _split(rows: Ints, dollars: Ints, pusd: Ints) -> tuple[Ints, Ints]:
-    """Return amounts as pico-dollars within 64 bits: a row beyond that stands several times, with a part each."""
+    """Return amounts as pico-dollars within 64 bits: a row beyond that becomes several rows, with a part each."""
     great = np.abs(dollars) // _DOLLARS_A_ROW
     whole = np.repeat(np.sign(dollars) * _DOLLARS_A_ROW * PUSD, great)
     rest = (dollars - np.sign(dollars) * great * _DOLLARS_A_ROW) * PUSD + pusd

@@ -20,7 +20,7 @@ def grown(array: NDArray[Any], rows: int) -> NDArray[Any]:
 
 
 def earliest(array: Ints, groups: Ints, times_us: Ints) -> tuple[Ints, Ints]:
-    """Lower each group's time to the earliest of its rows; 0 is none yet. Returns the array and the groups met."""
+    """Lower each group's time to the earliest of its rows; 0 means none yet. Returns the array and the groups."""
     unique, where = np.unique(groups, return_inverse=True)
     first = np.full(len(unique), np.iinfo(np.int64).max)
     np.minimum.at(first, where, times_us)
@@ -48,7 +48,7 @@ class StepRing:
         return len(self._sums)
 
     def advance(self, now_us: int) -> None:
-        """Move to the step that ``now_us`` lies in; steps that fall out are forgotten. Never moves back."""
+        """Move to the step of ``now_us`` and forget the steps that fall out. Never moves back."""
         head = now_us // self.step_us
         if self.head is not None and head <= self.head:
             return
@@ -89,14 +89,14 @@ class StepRing:
         return {f"{name}_head": np.array([head]), f"{name}_sums": grown(self._sums, groups)[:groups].copy()}
 
     def restore(self, name: str, arrays: Any) -> None:
-        """Take over what ``snapshot`` returned."""
+        """Restore what ``snapshot`` returned."""
         head = int(arrays[f"{name}_head"][0])
         self.head = None if head < 0 else head
         self._sums = np.array(arrays[f"{name}_sums"], dtype=self._sums.dtype)
 
 
 class Ahead:
-    """What came for minutes that the detection clock has not reached: kept until it does.
+    """Rows of minutes that the detection clock has not reached, kept until it does.
 
     The clock is the slowest partition's, so while a backlog is read the others may be days ahead.
     """
@@ -113,7 +113,7 @@ class Ahead:
             self._by_minute.setdefault(minute, []).append((groups[rows], values[rows]))
 
     def due(self, now_us: int) -> Iterator[tuple[Ints, Ints, NDArray[Any]]]:
-        """Give out, and forget, the rows of minutes that have begun, oldest minute first."""
+        """Yield and forget the rows of minutes that have begun, oldest minute first."""
         for minute in sorted(minute for minute in self._by_minute if minute <= now_us):
             for groups, values in self._by_minute.pop(minute):
                 yield groups, np.full(len(groups), minute, dtype=np.int64), values
@@ -130,7 +130,7 @@ class Ahead:
         }
 
     def restore(self, arrays: Any) -> None:
-        """Take over what ``snapshot`` returned."""
+        """Restore what ``snapshot`` returned."""
         self._by_minute = {}
         values: NDArray[Any] = np.array(arrays["ahead_values"], dtype=self._dtype).reshape(-1, self._columns)
         self.keep(np.array(arrays["ahead_groups"]), np.array(arrays["ahead_minutes"]), values)

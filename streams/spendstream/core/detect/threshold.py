@@ -28,13 +28,13 @@ class ThresholdEvaluator:
 
     When it holds:
 
-    - ``above``, sum per minute: in a window of closed minutes, or already in one that ends with an open minute, the
-      running one or the one just over: what is still to come of it can only add.
+    - ``above``, sum per minute: in a window of closed minutes, or already in one that ends with an open minute (the
+      running one or the one before): what is still to come can only add.
     - ``below``, sum per minute: in a window of closed minutes, all of them later than the group's first one.
     - ratio: in either window.
     - Never with fewer than ``min_calls`` calls in the window. A minute closes ``CLOSE_AFTER_US`` after its end.
 
-    It is over when two closed minutes in a row did not hold: one may be chance. ``since_us``: open of the first minute
+    It is over once two closed minutes in a row did not hold: one may be chance. ``since_us``: open of the first minute
     whose window held. FIRING once it has held for ``lasting``, SUSPECT before. Facets: ``above``, ``below``.
 
     Spend of minutes before the window is no evidence: importing history raises nothing.
@@ -58,12 +58,12 @@ class ThresholdEvaluator:
         self._held: Ints = np.zeros(0, dtype=np.int64)
         self._closed: int | None = None
         self._minute_us = -1
-        self._judged = (-1, -1)
+        self._evaluated = (-1, -1)
         self._touched: set[int] = set()
         self._active = ActiveFindings((self._facet,))
 
     def apply(self, updates: Updates, now_us: int) -> None:
-        """Take in what was added."""
+        """Add updates."""
         self._roll(now_us)
         over = numerators(self._rule.measure, updates.sums)
         under = [denominators(self._rule.measure, updates.sums)] if self._is_ratio else []
@@ -80,18 +80,18 @@ class ThresholdEvaluator:
         everyone = np.flatnonzero(self._first_us)
         first = closed if self._closed is None else max(self._closed + 1, closed - (self._ring.steps - self._width) + 2)
         for step in range(first, closed + 1):
-            self._judge_closed(everyone, step)
+            self._evaluate_closed(everyone, step)
         self._closed = closed if self._closed is None else max(self._closed, closed)
-        is_new = self._judged != (self._minute_us, self._closed)
+        is_new = self._evaluated != (self._minute_us, self._closed)
         groups = everyone if is_new else np.array(sorted(touched), dtype=np.int64)
         if len(groups):
-            self._judge(groups)
+            self._evaluate(groups)
         self._touched.clear()
-        self._judged = (self._minute_us, self._closed)
+        self._evaluated = (self._minute_us, self._closed)
         return self._active.all()
 
     def hold(self, groups: Collection[int]) -> None:
-        """Nothing is learned here that an alert could spoil."""
+        """Do nothing: this rule learns nothing that an alert could distort."""
 
     def snapshot(self) -> Arrays:
         """Return all of the state."""
@@ -107,10 +107,10 @@ class ThresholdEvaluator:
         }
 
     def restore(self, arrays: Arrays) -> None:
-        """Take over a snapshot's state; the groups must be numbered as they were."""
+        """Restore a snapshot's state; the groups must be numbered as they were."""
         self._minute_us, closed = np.array(arrays["clock"], dtype=np.int64).tolist()
         self._closed = None if closed < 0 else closed
-        self._judged = (-1, -1)
+        self._evaluated = (-1, -1)
         self._touched = set()
         self._first_us = np.array(arrays["first"], dtype=np.int64)
         self._since_us = np.array(arrays["since"], dtype=np.int64)
@@ -143,13 +143,13 @@ class ThresholdEvaluator:
         self._since_us, self._held = grown(self._since_us, size), grown(self._held, size)
         self._touched.update(met.tolist())
 
-    def _judge_closed(self, groups: Ints, step: int) -> None:
-        """Judge the window that ends with a closed step, and end what has not held in two of them."""
+    def _evaluate_closed(self, groups: Ints, step: int) -> None:
+        """Evaluate the window that ends with a closed step; end what has not held in two of them."""
         self._mark(groups, step, self._window(groups, step)[1])
         over = groups[(self._since_us[groups] > 0) & (step >= self._held[groups] + 2)]
         self._since_us[over] = self._held[over] = 0
 
-    def _judge(self, groups: Ints) -> None:
+    def _evaluate(self, groups: Ints) -> None:
         assert self._closed is not None
         assert self._ring.head is not None
         value, held = self._window(groups, self._closed)
@@ -159,8 +159,8 @@ class ThresholdEvaluator:
                 running, holds = self._window(groups, step)
                 self._mark(groups, step, holds)
                 value = np.where(np.isnan(running), value, running) if self._is_ratio else np.fmax(value, running)
-        stands = np.array([group in self._active for group in groups.tolist()])
-        for row in np.flatnonzero((self._since_us[groups] > 0) | stands).tolist():
+        is_active = np.array([group in self._active for group in groups.tolist()])
+        for row in np.flatnonzero((self._since_us[groups] > 0) | is_active).tolist():
             now = self._finding(int(groups[row]), float(value[row]))
             self._active.settle(now.group, [now] if now.level else [], self._ended(now))
 

@@ -1,4 +1,4 @@
-"""A watch at work: its groups, its evaluator, and whether that knows its whole period."""
+"""One watch at work: its groups, its evaluator, and whether the evaluator knows its whole period."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from spendstream.schemas.watch import AnomalyRule, BudgetRule, Watch
 
 @dataclass
 class WatchRunner:
-    """A watch at work. ``group_of``: its group of each combination; -1 out of scope.
+    """One watch at work. ``group_of``: the group of each combination; -1 out of scope.
 
     ``is_seeded``: nothing of its period is missing; only a budget may lack some.
     """
@@ -29,13 +29,13 @@ class WatchRunner:
     group_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def map(self, combinations: Sequence[tuple[str, ...]]) -> None:
-        """Learn the groups of combinations that are new."""
+        """Map new combinations to their groups."""
         fresh = [self.groups.find(values) for values in combinations[len(self.group_of) :]]
         if fresh:
             self.group_of = np.append(self.group_of, [-1 if number is None else number for number in fresh])
 
     def apply(self, changes: Changes, now_us: int) -> None:
-        """Take in what was added to combinations that are mapped."""
+        """Add changes of combinations that are mapped."""
         updates = self.updates(changes)
         if len(updates.groups):
             self.evaluator.apply(updates, now_us)
@@ -58,6 +58,6 @@ def evaluator_of(watch: Watch, groups: Groups) -> Evaluator:
 
 
 def definition(watch: Watch) -> str:
-    """Return a digest of what a watch's state depends on: rule, scope and grouping, not who is told."""
+    """Return a digest of what a watch's state depends on: rule, scope and grouping, not its notifiers."""
     parts = watch.model_dump_json(include={"rule", "scope", "group_by"})
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

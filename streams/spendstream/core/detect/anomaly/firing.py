@@ -387,7 +387,7 @@ class Report:
         return [(group, FACETS[facet], since) for group, facet, since in self._ended]
 
     def finding(self, group: int, facet: Facet, level: Level, since_us: int) -> Finding:
-        """Return a finding with the latest figures. A normal group stands where it is expected."""
+        """Return a finding with the latest figures."""
         observed, expected, limit, score = (float(self._shown[name][group]) for name in _SHOWN)
         return Finding(group, facet, level, since_us, observed, expected, limit, score, self._unit)
 

@@ -86,7 +86,7 @@ class OpenMinutes:
         return minute_us in self._minutes
 
     def add(self, updates: Updates) -> None:
-        """Add rows to their minutes. A group and minute may stand in several rows."""
+        """Add rows to their minutes. Several rows may have the same group and minute."""
         values = (
             numerators(self._measure, updates.sums),
             denominators(self._measure, updates.sums),

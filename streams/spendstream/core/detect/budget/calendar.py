@@ -1,4 +1,4 @@
-"""Days, weeks and months that turn at midnight of a time zone, as spans of µs since 1970."""
+"""Days, weeks and months that begin at midnight of a time zone, as spans of µs since 1970."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
@@ -14,11 +14,11 @@ Period = Literal["day", "week", "month"]
 Ints = NDArray[np.int64]
 
 MIN_PERIOD_S: Final[dict[Period, int]] = {"day": 86_400, "week": 7 * 86_400, "month": 28 * 86_400}
-"""Seconds of the shortest period of its kind, clock changes aside."""
+"""Seconds of the shortest period of each kind, clock changes aside."""
 
 EARLIEST_US: Final = epoch_us(datetime(1900, 1, 1, tzinfo=UTC))
 LATEST_US: Final = epoch_us(datetime(9000, 1, 1, tzinfo=UTC))
-"""Times outside are taken as these: a date library ends before a hostile clock does."""
+"""Times outside these are clipped: a hostile clock exceeds what a date library can represent."""
 
 _SPANS_KEPT: Final = 4096
 
@@ -68,7 +68,7 @@ class Calendar:
         return opened_us
 
     def _learn(self, minute_us: int) -> None:
-        if len(self._opens) >= _SPANS_KEPT:  # dates all over the calendar: start anew rather than grow
+        if len(self._opens) >= _SPANS_KEPT:  # dates all over the calendar: start over rather than grow
             self._opens = self._closes = np.zeros(0, dtype=np.int64)
         opened, closed = self.span(minute_us)
         at = int(np.searchsorted(self._opens, opened))

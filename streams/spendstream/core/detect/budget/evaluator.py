@@ -40,7 +40,7 @@ class BudgetState:
     """One group's budget at one minute: all that a finding is made of.
 
     ``amount``: position among the amounts. ``reached``: how many thresholds the running period has reached.
-    ``late``: positions of the last period's thresholds that have just become known. ``forecast_usd``: NaN where it is
+    ``late``: positions of the last period's thresholds that have just become known. ``forecast_usd``: NaN while it is
     too early. ``rates`` and ``burns_since``: by pair of windows, as (long, short), and µs or 0.
     """
 
@@ -74,7 +74,7 @@ class Reporter:
         self._burns = {burn.facet: (at, burn) for at, burn in enumerate(burns)}
 
     def report(self, state: BudgetState) -> tuple[list[Finding], Callable[[Finding], Finding]]:
-        """Return what is not normal in a group, and what tells the figures of now of a finding that ended."""
+        """Return a group's findings, and a function that gives an ended finding the present figures."""
         opened_us = self._calendar.span(state.minute_us)[0]
         found: list[Finding] = []
         if state.reached or state.forecast_fires or any(state.burns_since):
@@ -100,19 +100,19 @@ class Reporter:
         return self._forecast(state, ended.since_us, status)
 
     def _facts(self, state: BudgetState, opened_us: int) -> dict[str, Any]:
-        """Return where the budget stands in the period of an instant, as fields of ``BudgetStatus``."""
+        """Return the budget's figures in the period of an instant, as fields of ``BudgetStatus``."""
         opened_us, closes_us = self._calendar.span(opened_us)
-        told = opened_us <= state.minute_us < closes_us and not math.isnan(state.forecast_usd)
+        has_forecast = opened_us <= state.minute_us < closes_us and not math.isnan(state.forecast_usd)
         return {
             "period_start": from_epoch_us(opened_us),
             "period_end": from_epoch_us(closes_us),
             "amount_usd": self._amounts.usd[state.amount],
             "spent_usd": Decimal(usd_text(self._ledger.spent_pusd(state.group, opened_us))),
-            "forecast_usd": usd(state.forecast_usd) if told else None,
+            "forecast_usd": usd(state.forecast_usd) if has_forecast else None,
         }
 
     def _threshold(self, state: BudgetState, facet: str, since_us: int, status: BudgetStatus) -> Finding:
-        """``expected``: what the even pace had come to by now."""
+        """``expected``: the spend at an even pace by now."""
         amount, (opened_us, closes_us) = self._amount(state), self._calendar.span(since_us)
         passed = min(state.minute_us - opened_us, closes_us - opened_us) / (closes_us - opened_us)
         return Finding(
@@ -128,7 +128,7 @@ class Reporter:
         )
 
     def _forecast(self, state: BudgetState, since_us: int, status: BudgetStatus) -> Finding:
-        """``observed``: the forecast; what was spent, where there is none any more."""
+        """``observed``: the forecast, or the spend where there is no forecast any more."""
         amount = self._amount(state)
         observed = float(status.spent_usd) if math.isnan(state.forecast_usd) else state.forecast_usd
         return Finding(
@@ -159,8 +159,8 @@ class BudgetEvaluator:
       short one below. Windows may reach into the period before. ``since_us``: the minute in which that began.
 
     Late corrections go to the period of their minute, back to three periods before the running one. Where they take
-    the last period over a threshold within a day of its end, that is told (for two minutes, under that period's
-    open; never while the running period fires the same threshold). Older periods raise nothing.
+    the last period over a threshold within a day of its end, an alert fires for two minutes under that period's open,
+    unless the running period fires the same threshold. Older periods raise nothing.
 
     Groups are evaluated when they were touched, and all once a minute. Memory a group: 1.6 kB of windows, 100 bytes
     otherwise.
@@ -184,11 +184,11 @@ class BudgetEvaluator:
         self._reporter = Reporter(self._ledger, self._calendar, self._amounts, self._thresholds, self._burns)
         self._touched: set[int] = set()
         self._minute_us = -1
-        self._judged_us = -1
+        self._evaluated_us = -1
         self._opened_us = -1
 
     def apply(self, updates: Updates, now_us: int) -> None:
-        """Take in what was added; rows that cost nothing are not looked at."""
+        """Add updates; rows without cost are skipped."""
         self._roll(now_us)
         spent_pusd = updates.sums[:, SPEND]
         costs = np.flatnonzero(spent_pusd)
@@ -203,22 +203,22 @@ class BudgetEvaluator:
         """Return what is not normal, and what has ended at this moment."""
         self._roll(now_us)
         touched = self._touched | self._active.begin(now_us)
-        if self._judged_us != self._minute_us:
+        if self._evaluated_us != self._minute_us:
             groups = np.flatnonzero(self._first_us)
         else:
             groups = np.array(sorted(touched), dtype=np.int64)
         if len(groups):
             self._evaluate(groups)
         self._touched.clear()
-        self._judged_us = self._minute_us
+        self._evaluated_us = self._minute_us
         return self._active.all()
 
     def hold(self, groups: Collection[int]) -> None:
-        """Nothing is learned here that an alert could spoil."""
+        """Do nothing: this rule learns nothing that an alert could distort."""
 
     def spent(self, group: int) -> dict[int, int]:
         """Return a group's spend in pico-dollars by the open of the period (µs), exactly: the running period, three
-        before it, and any that the stream has got ahead into."""
+        before it, and any later ones already seen."""
         return self._ledger.spent(group)
 
     def snapshot(self) -> Arrays:
@@ -236,9 +236,9 @@ class BudgetEvaluator:
         return arrays | self._late.snapshot() | self._active.snapshot()
 
     def restore(self, arrays: Arrays) -> None:
-        """Take over a snapshot's state; the groups must be numbered as they were."""
+        """Restore a snapshot's state; the groups must be numbered as they were."""
         self._minute_us, self._opened_us = np.array(arrays["clock"], dtype=np.int64).tolist()
-        self._judged_us = -1
+        self._evaluated_us = -1
         self._touched = set()
         self._first_us = np.array(arrays["first"], dtype=np.int64)
         self._forecast_fires = np.array(arrays["forecast_fires"], dtype=np.bool_)
@@ -250,7 +250,7 @@ class BudgetEvaluator:
             self._ledger.turn(self._opened_us)
 
     def _roll(self, now_us: int) -> None:
-        """Move to the clock's minute; at the turn of a period, to the new one."""
+        """Move to the clock's minute, and to the new period where one begins."""
         minute_us = now_us // MINUTE_US * MINUTE_US
         if minute_us <= self._minute_us:
             return
@@ -264,7 +264,7 @@ class BudgetEvaluator:
             self._late.forget_all()
 
     def _meet(self, groups: Ints, minutes_us: Ints) -> None:
-        """Remember each group's first minute, and that it was touched."""
+        """Record each group's first minute, and that it was touched."""
         self._first_us, met = earliest(self._first_us, groups, minutes_us)
         self._touched.update(met.tolist())
 
@@ -276,8 +276,8 @@ class BudgetEvaluator:
         rates, since = self._burn(groups, amount_usd, (closes_us - opened_us) / US)
         forecast = self._forecast(groups, opened_us, closes_us)
         fires = self._forecast_over(groups, forecast, amount_usd, reached)
-        stands = np.array([group in self._active or group in self._late for group in groups.tolist()])
-        for row in np.flatnonzero((reached > 0) | fires | since.any(axis=1) | stands).tolist():
+        is_active = np.array([group in self._active or group in self._late for group in groups.tolist()])
+        for row in np.flatnonzero((reached > 0) | fires | since.any(axis=1) | is_active).tolist():
             group = int(groups[row])
             state = BudgetState(
                 group=group,
@@ -293,7 +293,7 @@ class BudgetEvaluator:
             self._active.settle(group, *self._reporter.report(state))
 
     def _reached(self, groups: Ints, chosen: Ints) -> Small:
-        """Count the thresholds reached in the running period, and take note of late ones of the last."""
+        """Count the thresholds reached in the running period, and record late ones of the last."""
         limits = self._amounts.limits(chosen)
         if self._minute_us - self._opened_us < KNOWN_WITHIN_US:
             last = self._ledger.period(self._calendar.back(self._opened_us, 1))
@@ -329,7 +329,7 @@ class BudgetEvaluator:
         )
 
     def _forecast_over(self, groups: Ints, forecast: Floats, amount_usd: Floats, reached: Small) -> NDArray[np.bool_]:
-        """Return whose forecast fires, with hysteresis; none where a threshold of 100% or more was reached."""
+        """Return whose forecast fires, with hysteresis; nobody's where a threshold of 100% or more was reached."""
         self._forecast_fires = grown(self._forecast_fires, int(groups[-1]) + 1)
         fired = self._forecast_fires[groups]
         exhausted = reached > sum(threshold < 1 for threshold in self._thresholds)

@@ -43,9 +43,9 @@ def _duration(seconds: int) -> str:
 
 
 class Amounts:
-    """Which amount holds for which group.
+    """Which amount applies to which group.
 
-    An entry of ``amounts`` holds for the groups that have all the values it names; of several, the one that names
+    An entry of ``amounts`` applies to the groups that have all the values it names; of several, the one that names
     the most, then the first.
     """
 
@@ -86,7 +86,7 @@ class Amounts:
 
     @staticmethod
     def _limit(pusd: int, threshold: float) -> int:
-        # The decimal that was written, not the binary fraction nearest to it: 80% of $10 is $8, to the pico-dollar.
+        # The decimal as written, not the nearest binary fraction: 80% of $10 is $8, to the pico-dollar.
         return -(-pusd * Fraction(str(threshold)) // 1)
 
 
@@ -94,10 +94,10 @@ RECENT_S: Final = 86_400
 """The window of the recent pace: a whole day, so that the hour of the day does not matter."""
 
 EVIDENCE: Final = 0.05
-"""Part of the period that must have passed, and part that the group must be known for (a day is always enough)."""
+"""Part of the period that must have passed, and for which the group must be known (a day is always enough)."""
 
 CLEARS_BELOW: Final = 0.95
-"""A forecast that fired is over once it falls below this part of the amount."""
+"""A forecast alert is over once the forecast falls below this part of the amount."""
 
 
 def forecast_usd(
@@ -105,12 +105,12 @@ def forecast_usd(
 ) -> Floats:
     """Return the forecast of each group's spend at the period's end, USD; NaN where it is too early to say.
 
-    ``spent + pace × remaining time``, where the pace is the mean of two: that of the last 24 hours, which sees a
-    change soon and knows no weekend, and the period's own so far, which knows weekends and is slow. Both count from
-    the group's first spend (``first_us``) where that is later: a feature of two days is not spread over the month.
+    ``spent + pace × remaining time``. The pace is the mean of two: that of the last 24 hours, which sees a change soon
+    but knows no weekend, and the period's own so far, which knows weekends but is slow. Both count from the group's
+    first spend (``first_us``) where that is later: two days of a new feature are not spread over the month.
     $60 in 10 days of 30, of which $10 in the last 24 h: a pace of (10 + 6) / 2 = $8 a day, so 60 + 20 × 8 = $220.
 
-    Too early: less than ``EVIDENCE`` of the period has passed (month: 36 hours; day: 72 minutes), or the group is
+    Too early: less than ``EVIDENCE`` of the period has passed (month: 36 hours; day: 72 minutes), or the group has been
     known for less than that and less than a day.
     """
     length = closes_us - opened_us
@@ -118,17 +118,20 @@ def forecast_usd(
     recent_pace = recent_usd / np.clip(known, MINUTE_US, max(recent_us, MINUTE_US))
     own_pace = spent_usd / np.clip(known, MINUTE_US, max(now_us - opened_us, MINUTE_US))
     pace = np.maximum((recent_pace + own_pace) / 2, 0)
-    told = (now_us - opened_us >= EVIDENCE * length) & (known >= min(EVIDENCE * length, RECENT_S * US))
-    forecast: Floats = np.where(told, spent_usd + pace * (closes_us - now_us), np.nan)
+    has_evidence = (now_us - opened_us >= EVIDENCE * length) & (known >= min(EVIDENCE * length, RECENT_S * US))
+    forecast: Floats = np.where(has_evidence, spent_usd + pace * (closes_us - now_us), np.nan)
     return forecast
 
 
 CLEAR_AFTER_US: Final = 3 * MINUTE_US
-"""A burn is over once its short window has been below the factor for so long."""
+"""A burn is over once its short window has been below the factor for this long."""
 
 
 class Breaches:
-    """One pair of windows. A breach begins when both are at or above the factor; its open is the running minute."""
+    """One pair of windows: which groups burn too fast, and since when.
+
+    A breach begins in the minute in which both windows are at or above the factor; the short one decides when it ends.
+    """
 
     def __init__(self, factor: float) -> None:
         self._factor = factor
@@ -136,8 +139,10 @@ class Breaches:
         self._below_since: Ints = np.zeros(0, dtype=np.int64)
 
     def update(self, groups: Ints, long_rate: Floats, short_rate: Floats, minute_us: int) -> Ints:
-        """Return since when each group is in breach, µs; 0 where it is not. Judging twice in a minute changes nothing
-        unless the rates did."""
+        """Return since when each group has been in breach, µs; 0 where it is not.
+
+        A second update within a minute changes nothing unless the rates changed.
+        """
         self._reserve(int(groups.max(initial=-1)) + 1)
         since, below_since = self._since[groups], self._below_since[groups]
         is_low = short_rate < self._factor
@@ -154,7 +159,7 @@ class Breaches:
         return {f"{name}_since": self._since[:groups].copy(), f"{name}_below_since": self._below_since[:groups].copy()}
 
     def restore(self, name: str, arrays: Any) -> None:
-        """Take over what ``snapshot`` returned."""
+        """Restore what ``snapshot`` returned."""
         self._since = np.array(arrays[f"{name}_since"], dtype=np.int64)
         self._below_since = np.array(arrays[f"{name}_below_since"], dtype=np.int64)
 
@@ -163,47 +168,50 @@ class Breaches:
 
 
 KNOWN_WITHIN_US: Final = 86_400 * US
-"""A period that ended longer ago raises nothing any more; its sums are still corrected."""
+"""A period that ended longer ago raises nothing; its sums are still corrected."""
 
-STANDS_US: Final = 2 * MINUTE_US
-"""A late threshold fires for so long, then it is over: so is its period."""
+FIRES_US: Final = 2 * MINUTE_US
+"""How long a late threshold fires: its period is over."""
 
 
 class LateThresholds:
-    """By group: thresholds ``first`` to before ``end`` fire until a minute."""
+    """Thresholds of the last period that became known after its end, by group.
+
+    Thresholds ``first`` up to and without ``end`` fire until a minute.
+    """
 
     def __init__(self) -> None:
-        self._standing: dict[int, tuple[int, int, int]] = {}
+        self._firing: dict[int, tuple[int, int, int]] = {}
 
     def learn(self, groups: Ints, were: Small, are: Small, minute_us: int) -> None:
-        """Take note of groups whose count of reached thresholds in the last period has just grown."""
+        """Record the groups whose count of reached thresholds in the last period has just grown."""
         for row in np.flatnonzero(are > were).tolist():
             group = int(groups[row])
-            first, end, _ = self._standing.get(group, (int(were[row]), 0, 0))
-            self._standing[group] = first, max(end, int(are[row])), minute_us + STANDS_US
+            first, end, _ = self._firing.get(group, (int(were[row]), 0, 0))
+            self._firing[group] = first, max(end, int(are[row])), minute_us + FIRES_US
 
     def forget(self, before_us: int) -> None:
-        """Let go of what has stood long enough."""
-        self._standing = {group: late for group, late in self._standing.items() if late[2] > before_us}
+        """Forget what has fired for long enough."""
+        self._firing = {group: late for group, late in self._firing.items() if late[2] > before_us}
 
     def forget_all(self) -> None:
-        """A new period has begun: the last one is another."""
-        self._standing.clear()
+        """Forget all: a new period has begun."""
+        self._firing.clear()
 
     def of(self, group: int) -> range:
         """Return the positions of a group's late thresholds."""
-        first, end, _ = self._standing.get(group, (0, 0, 0))
+        first, end, _ = self._firing.get(group, (0, 0, 0))
         return range(first, end)
 
     def __contains__(self, group: int) -> bool:
-        """Whether a group has any."""
-        return group in self._standing
+        """Return whether a group has any."""
+        return group in self._firing
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
         """Return the state: group, first, end, until."""
-        rows = [(group, *late) for group, late in self._standing.items()]
+        rows = [(group, *late) for group, late in self._firing.items()]
         return {"late_thresholds": np.array(rows, dtype=np.int64).reshape(-1, 4)}
 
     def restore(self, arrays: Any) -> None:
-        """Take over what ``snapshot`` returned."""
-        self._standing = {group: (first, end, until) for group, first, end, until in arrays["late_thresholds"].tolist()}
+        """Restore what ``snapshot`` returned."""
+        self._firing = {group: (first, end, until) for group, first, end, until in arrays["late_thresholds"].tolist()}

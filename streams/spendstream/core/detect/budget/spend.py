@@ -27,7 +27,7 @@ class PeriodSums:
         self.dollars: Ints = np.zeros(0, dtype=np.int64)
         self.pusd: Ints = np.zeros(0, dtype=np.int64)
         self.reached: Small = np.zeros(0, dtype=np.int16)
-        """The most thresholds that the spend has been seen to reach: those stay reached within the period."""
+        """The most thresholds that the spend has reached: they stay reached for the rest of the period."""
 
     def reserve(self, groups: int) -> None:
         """Make room for so many groups."""
@@ -65,7 +65,7 @@ class PeriodSums:
 
 
 class SpendLedger:
-    """The periods that still matter: the running one, ``PERIODS_BACK`` before it, and any the stream is ahead in."""
+    """The periods that still matter: the running one, ``PERIODS_BACK`` before it, and any later ones already seen."""
 
     def __init__(self, calendar: Calendar) -> None:
         self._calendar = calendar
@@ -77,13 +77,13 @@ class SpendLedger:
         return self._periods.setdefault(opened_us, PeriodSums())
 
     def turn(self, opened_us: int) -> None:
-        """Forget what is too old, now that the period that opened then is running."""
+        """Begin the period that opened then, and forget what is too old."""
         self._oldest_us = self._calendar.back(opened_us, PERIODS_BACK)
         for old in [opened for opened in self._periods if opened < self._oldest_us]:
             del self._periods[old]
 
     def add(self, groups: Ints, minutes_us: Ints, spent_pusd: Ints) -> None:
-        """Add row i to the period that its minute lies in."""
+        """Add row i to the period of its minute."""
         if self._oldest_us is not None:
             kept = minutes_us >= self._oldest_us
             groups, minutes_us, spent_pusd = groups[kept], minutes_us[kept], spent_pusd[kept]
@@ -120,7 +120,7 @@ class SpendLedger:
         }
 
     def restore(self, arrays: Any) -> None:
-        """Take over what ``snapshot`` returned."""
+        """Restore what ``snapshot`` returned."""
         self._periods = {}
         for row, opened in enumerate(arrays["periods"].tolist()):
             sums = self.period(opened)
@@ -137,7 +137,7 @@ def step_of(window_s: int) -> int:
 class SpendWindows:
     """Spend of each group in windows that end with the running minute, 5 minutes or hour.
 
-    A window holds as many steps as fill it, the running one included: never more time than it says, and nothing is
+    A window holds as many steps as fill it, the running one included: never more than its length, and nothing is
     extrapolated. Sums are floats of pico-dollars: exact up to $9,007 a step, and never overflowing.
     Memory a group, with the windows of the default burn rates: 60 + 72 + 72 numbers, 1.6 kB.
     """
@@ -159,7 +159,7 @@ class SpendWindows:
             self._add(groups, minutes_us, spent)
 
     def add(self, groups: Ints, minutes_us: Ints, spent_pusd: Ints, now_us: int) -> None:
-        """Add row i to its group and minute; what is older than every window is no part of any."""
+        """Add row i to its group and minute; rows older than every window are dropped."""
         spent = spent_pusd.astype(np.float64)[:, None]
         ahead = minutes_us > now_us
         if ahead.any():
@@ -173,7 +173,7 @@ class SpendWindows:
         return window
 
     def covered_us(self, window_s: int, now_us: int) -> int:
-        """Return how much time the window holds at a moment: up to a step less than it says."""
+        """Return how much time the window covers at a moment: up to a step less than its length."""
         step_us = step_of(window_s) * US
         return now_us - (now_us // step_us - self._widths[window_s] + 1) * step_us
 
@@ -185,7 +185,7 @@ class SpendWindows:
         return arrays
 
     def restore(self, arrays: Any) -> None:
-        """Take over what ``snapshot`` returned."""
+        """Restore what ``snapshot`` returned."""
         self._ahead.restore(arrays)
         for step, ring in self._rings.items():
             ring.restore(f"spend_{step}s", arrays)
