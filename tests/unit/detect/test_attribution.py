@@ -168,6 +168,11 @@ def test_a_price_that_goes_missing_is_not_called_cheap() -> None:
     assert main(found) == ("price", "prices missing: 100% of gpt-5 calls without a price instead of 0%")
 
 
+def test_a_price_that_becomes_known_counts_before_the_tokens_of_a_bucket_that_is_new() -> None:
+    free = one(100, {"cache_read": 2_400}, times=0)
+    assert main(why(free, one(100, {"cache_read": 2_400, "cache_write_5m": 600})))[0] == "price"
+
+
 def test_audio_in_place_of_text_is_the_bucket_mix() -> None:
     before = one(100, {"input": 1_000, "input_audio": 10, "output": 10})
     found = why(before, one(100, {"input": 500, "input_audio": 510, "output": 10}))

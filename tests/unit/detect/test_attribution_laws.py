@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -14,6 +14,7 @@ from spendstream.core.detect.attribution import Cube, attribute
 from spendstream.core.detect.attribution.cells import lay_out
 from spendstream.core.detect.attribution.decompose import decompose, logarithmic_mean
 from spendstream.core.detect.attribution.rates import FACTORS
+from spendstream.schemas.buckets import tokens_field
 from spendstream.schemas.measures import COLUMN, SUMS
 from tests.unit.detect.cubes import DIMENSIONS, RATES, calls, member
 
@@ -27,12 +28,15 @@ MEMBERS = st.builds(
 )
 
 
+TIMES = st.sampled_from((0, 0.5, 1, 12.25))
+
+
 @st.composite
-def consistent_rows(draw: st.DrawFn) -> NDArray[np.int64]:
-    """Sums of some calls as a meter makes them."""
+def consistent_rows(draw: st.DrawFn, times: st.SearchStrategy[float] = TIMES) -> NDArray[np.int64]:
+    """Sums of some calls as a meter makes them, at ``times`` the rates."""
     tokens = {bucket: draw(COUNTS) for bucket in RATES}
-    times, fee = draw(st.sampled_from((0, 0.5, 1, 12.25))), draw(st.sampled_from((0, 0.01)))
-    return calls(draw(st.integers(1, 500)), tokens, times=times, fee=fee)
+    fee = draw(st.sampled_from((0, 0.01)))
+    return calls(draw(st.integers(1, 500)), tokens, times=draw(times), fee=fee)
 
 
 @st.composite
@@ -58,6 +62,7 @@ def cubes(rows: st.SearchStrategy[NDArray[np.int64]]) -> st.SearchStrategy[Cube]
     )
 
 
+AT_ONE_PRICE = TIMES.flatmap(lambda times: cubes(consistent_rows(st.just(times))))
 ANY = cubes(consistent_rows() | odd_rows())
 GROUPS = st.sampled_from(((), ("feature",)))
 EXPECTED_USD = st.none() | st.floats(0, 1e6) | st.decimals(0, 10**6, places=6)
@@ -132,18 +137,63 @@ def test_the_same_calls_at_another_pace_are_volume_alone(before: Cube, pace: flo
     assert {part.factor for part in attribute(now, before, DIMENSIONS, ()).parts} == {"volume"}
 
 
-@settings(max_examples=60, deadline=None)
-@given(cubes(consistent_rows()), cubes(consistent_rows()))
-def test_a_trace_of_something_changes_no_part_by_more_than_it_costs(before: Cube, now: Cube) -> None:
-    """What was nothing and what was next to nothing tell much the same: logarithms approach their limit slowly."""
-    assume(len(now.members) > 0)
-    exact = decompose(lay_out(before, now, DIMENSIONS)).parts
-    trace = Cube([*before.members, *now.members], np.concatenate((before.sums / before.minutes, now.sums * 1e-30)))
-    nearly = decompose(lay_out(trace, now, DIMENSIONS)).parts
-    assert np.isfinite(nearly).all()
-    assert np.allclose(
-        nearly, exact, rtol=0, atol=0.2 * float(max(before.usd_per_minute(), now.usd_per_minute())) * 1e12 + 1
+def assert_a_trace_moves_little(before: Cube, trace: NDArray[np.float64], now: Cube) -> None:
+    """Add a trace of ``now`` to ``before``: no part moves by more than a fifth of all that the parts move.
+
+    Logarithms approach their limit slowly: of counts that differ a million times, ln(1e6) / ln(1e100) or 6% is left.
+    """
+    exact = decompose(lay_out(before, now, DIMENSIONS))
+    nearly = decompose(
+        lay_out(
+            Cube([*before.members, *now.members], np.concatenate((before.sums / before.minutes, trace * 1e-100))),
+            now,
+            DIMENSIONS,
+        )
     )
+    moved = sum(float(np.abs(each).sum()) for each in (exact.volume, exact.model_mix, exact.tier, exact.rates))
+    assert np.isfinite(nearly.parts).all()
+    assert np.abs(nearly.parts - exact.parts).max(initial=0) <= 0.2 * moved + 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(cubes(consistent_rows(st.just(1))), cubes(consistent_rows(st.just(1))))
+def test_at_equal_prices_nothing_and_a_trace_of_something_have_much_the_same_parts(before: Cube, now: Cube) -> None:
+    assert_a_trace_moves_little(before, now.sums.astype(np.float64), now)
+
+
+@settings(max_examples=60, deadline=None)
+@given(AT_ONE_PRICE, AT_ONE_PRICE)
+@example(
+    before=Cube([member()], np.stack([calls(1, {"cache_read": 1}, times=0)])),
+    now=Cube([member()], np.stack([calls(1, {"cache_read": 1, "cache_write_5m": 1}, times=0.5)])),
+).via("a bucket that was free costs something: the bucket that is new to the cell was free too")
+@example(
+    before=Cube(
+        [member(feature="agent"), member(feature="agent", model="haiku")],
+        np.stack([calls(1, {}, fee=0.01), calls(1, {"reasoning": 1}, times=0)]),
+        0.05,
+    ),
+    now=Cube(
+        [member(feature="chat"), member(feature="agent", model="haiku")],
+        np.stack([calls(1, {}), calls(1, {"reasoning": 100_000}, times=0.5)]),
+        1 / 3,
+    ),
+).via("what was free costs something, with far fewer calls: the parts exceed the spend, and so does what a trace moves")
+def test_a_trace_that_tells_no_new_price_moves_little(before: Cube, now: Cube) -> None:
+    """One token of a bucket tells what the bucket costs, and that is news: cells that have calls get no new bucket."""
+    trace = now.sums.astype(np.float64)
+    for row, values in enumerate(now.members):
+        own = before.sums[[cell_of(each) == cell_of(values) for each in before.members]]
+        for bucket in RATES if len(own) else ():
+            if not own[:, COLUMN[tokens_field(bucket)]].any():
+                cost = COLUMN[f"cost_{bucket}_pusd"]
+                trace[row, COLUMN["cost_pusd"]] -= trace[row, cost]
+                trace[row, [cost, COLUMN[tokens_field(bucket)]]] = 0
+    assert_a_trace_moves_little(before, trace, now)
+
+
+def cell_of(values: tuple[str, ...]) -> list[str]:
+    return [value for name, value in zip(DIMENSIONS, values, strict=True) if name != "customer"]
 
 
 @given(st.floats(1e-30, 1e30), st.floats(1e-12, 1e12))

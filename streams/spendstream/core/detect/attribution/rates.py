@@ -64,11 +64,13 @@ def usd_per_token(kind: Kind, tokens: tuple[Floats, Floats], costs: tuple[Floats
     totals = [each.sum(axis=1, keepdims=True) for each in tokens]
     shares = [_divided(each, total) for each, total in zip(tokens, totals, strict=True)]
     known = [_divided(cost, token) for cost, token in zip(costs, tokens, strict=True)]
-    # a bucket without tokens has no price on that side: it is taken to have changed as the others did
+    # A bucket without tokens on one side has no price there: assume that it changed as the others did. Where they were
+    # free, it was free; where they became free, it did; how much dearer than nothing a price has become is unknown.
     risen = _price_index(tokens, known)
+    was = np.divide(known[1], risen, out=known[1].copy(), where=risen > 0)
     price = [
-        np.where(tokens[0] > 0, known[0], known[1] / risen),
-        np.where(tokens[1] > 0, known[1], known[0] * risen),
+        np.where(tokens[0] > 0, known[0], was),
+        np.where(tokens[1] > 0, known[1], known[0] * np.where(np.isfinite(risen), risen, 1.0)),
     ]
     lengthened = _lengthened(shares[0], shares[1], longer) if kind.cached else shares[0]
     mean_price = (price[0] + price[1]) / 2
@@ -82,13 +84,17 @@ def usd_per_token(kind: Kind, tokens: tuple[Floats, Floats], costs: tuple[Floats
 
 
 def _price_index(tokens: tuple[Floats, Floats], prices: list[Floats]) -> Floats:
-    """Return how the prices of the buckets used on both sides have risen, n × 1: Fisher's index, 1 where none is."""
+    """Return how the prices of the buckets used on both sides have risen, n × 1: Fisher's index, 1 where none is.
+
+    0 where they all became free, infinite where they all were.
+    """
     both = (tokens[0] > 0) & (tokens[1] > 0)
     old, new = (np.where(both, price, 0.0) for price in prices)
     index = np.ones((len(both), 1))
     for weights in tokens:
         was, is_ = ((price * weights).sum(axis=1, keepdims=True) for price in (old, new))
-        index *= np.divide(is_, was, out=np.ones_like(was), where=(was > 0) & (is_ > 0))
+        with np.errstate(divide="ignore"):
+            index *= np.divide(is_, was, out=np.ones_like(was), where=(was > 0) | (is_ > 0))
     risen: Floats = np.sqrt(index)
     return risen
 
