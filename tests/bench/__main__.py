@@ -35,18 +35,18 @@ _REPORT: Final = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
 _READING: Final = """\
-*Ceiling*: events/s if the listed processes kept every core busy. Where the rate is well below it, threads wait for each
-other: in the metering stage for Python's interpreter lock, shared by the thread that unpacks fetched records, the two
-that absorb them and the one that encodes the flush. Where the rate is near it, the cores are spent: end to end, mostly
-by ClickHouse's inserts and merges, so its own machine is the next step there, and more worker processes for the
-metering stage.
+*Ceiling*: events/s if the listed processes kept every core busy. If the rate is well below it, threads wait for each
+other. In the metering stage they wait for Python's interpreter lock, which is shared by the thread that unpacks fetched
+records, the two that absorb them and the one that encodes the flush. If the rate is near the ceiling, the cores are
+busy. End to end they are busy mostly with ClickHouse's inserts and merges, so the next step is a separate machine for
+ClickHouse; for the metering stage it is more worker processes.
 
-The other frameworks do less: they sum in memory, write nothing, repeat nothing after a crash, and keep no ids.
+The other frameworks do less: they sum in memory, write nothing, recover nothing after a crash, and keep no ids.
 """
 
 _ALERTS: Final = """\
-From handing over an incident's first event until the webhook's request has been read, through one worker with every
-role. A threshold is crossed by one event; an anomaly is a burst, as of a runaway loop, in a feature with a quarter of
+Measured from publishing an incident's first event until the webhook's request has been read, through one worker with
+every role. One event crosses a threshold; an anomaly is a burst, as from a runaway loop, in a feature with a quarter of
 an hour of history.
 """
 
@@ -95,9 +95,9 @@ def everything(count: int) -> Result:
 
 
 def rival(name: str, count: int) -> Result | str:
-    """(d) The same job elsewhere; a sentence where it can't be run."""
+    """(d) The same job in another framework; a sentence if it can't run."""
     if name in ("Bytewax", "Pathway") and find_spec(name.lower()) is None:
-        return "not installed: pip install '.[bench]'"
+        return "not installed: run `make bench`"
     with tempfile.TemporaryDirectory() as folder, World(Path(folder)) as world:
         asyncio.run(preload(world.kafka.bootstrap, topics.USAGE, PARTITIONS, events(count)))
         extra = [TopicSpec("plain-faust-spend-changelog", PARTITIONS, {"cleanup.policy": "compact"})]
@@ -118,14 +118,14 @@ def report(rows: list[Result], notes: dict[str, str], sections: dict[str, str]) 
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`; every line is of one run, one after another on one machine.",
+        "Written by `make bench`: one run on one machine, one job after another.",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
         f"Python {platform.python_version()}, faust-streaming {version('faust-streaming')}, "
         f"polars {version('polars')}. Events of 420 bytes on a real Kafka, 4 partitions, one worker process; "
-        "Kafka, ClickHouse's engine and the worker share the cores. A tenth of the events passes before the clock.",
+        "Kafka, ClickHouse's engine and the worker share the cores. The first tenth of the events is not timed.",
         "",
-        "| job | events | events/s | × plain Faust | CPU µs an event | ceiling |",
+        "| job | events | events/s | × plain Faust | CPU µs per event | ceiling |",
         "| --- | ---: | ---: | ---: | --- | ---: |",
     ]
     for row in rows:

@@ -174,10 +174,10 @@ def _sentence(
     lags = sorted(told[group] - at for group, at in sent.items() if group in told)
     early = [lag for lag in lags if lag < 0]
     if not lags or early:
-        return f"{what}: {len(lags)} of {len(sent)} told, {len(early)} of them before their incident"
+        return f"{what}: {len(lags)} of {len(sent)} delivered, {len(early)} of them before their incident"
     at = lambda share: lags[min(len(lags) - 1, int(share * len(lags)))]  # noqa: E731
     figures = f"p50 {at(0.5):.2f} s, p90 {at(0.9):.2f} s, p99 {at(0.99):.2f} s, worst {lags[-1]:.2f} s"
-    return f"{what}, at {per_second:,} events/s: {figures}; {len(lags)} of {len(sent)} told"
+    return f"{what}, at {per_second:,} events/s: {figures}; {len(lags)} of {len(sent)} delivered"
 
 
 def main() -> None:

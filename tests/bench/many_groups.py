@@ -1,4 +1,4 @@
-"""The whole detector with very many groups: memory a group, CPU an update: ``python -m tests.bench.many_groups``.
+"""The whole detector with very many groups: memory per group, CPU per update: ``python -m tests.bench.many_groups``.
 
 Every minute each group has one rollup record, as the meter writes it. CPU time is the process's own, so that what else
 the machine does is not counted.
@@ -56,10 +56,10 @@ def measure_many_groups(groups: int, minutes: int) -> list[str]:
     bytes_a_group = (_rss_kib() - before_kib) * 1024 / groups
     return [
         f"{groups:,} groups, every one with a record each minute, for {minutes} minutes; {kept}",
-        f"taking in a record: {absorb_s / updates * 1e6:.1f} CPU µs; judging, a record: {decide_s / updates * 1e6:.1f}",
-        f"judging when nothing has changed: {idle_s / minutes * 1e3:.1f} CPU ms",
-        f"memory: {bytes_a_group / 1000:.1f} kB a group, aggregates and this load's own records included",
-        f"snapshot: {packed / groups:,.0f} B a group before compression, taken in {snapshot_s:.2f} CPU s",
+        f"absorbing a record: {absorb_s / updates * 1e6:.1f} CPU µs; evaluating it: {decide_s / updates * 1e6:.1f}",
+        f"evaluating when nothing has changed: {idle_s / minutes * 1e3:.1f} CPU ms",
+        f"memory: {bytes_a_group / 1000:.1f} kB per group, including aggregates and this load's own records",
+        f"snapshot: {packed / groups:,.0f} B per group before compression, taken in {snapshot_s:.2f} CPU s",
     ]
 
 

@@ -33,7 +33,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table. ``cpu_us``: CPU µs an event by process."""
+    """One line of the table. ``cpu_us``: CPU µs per event by process."""
 
     name: str
     events: int

@@ -55,7 +55,7 @@ class Stages:
 
 
 def measure_stages(count: int) -> str:
-    """Return a Markdown table of CPU µs an event by step, over so many events of one partition."""
+    """Return a Markdown table of CPU µs per event by step, over so many events of one partition."""
     client, tp = _Client(), TopicPartition("usage", 0)
     fetch_columns(client, [tp.topic])
     meter = PartitionMeter(new_marker(0, "bench", -1), MeterRules(), PriceBook.load())
@@ -111,7 +111,7 @@ def _flush(meter: PartitionMeter, stages: Stages) -> None:
 def _table(cpu_s: dict[str, float], count: int) -> str:
     steps = dict(cpu_s)
     steps["dedupe, price, fold"] = steps.pop("absorb") - steps["decode, with proof"]
-    lines = ["| step | CPU µs an event |", "| --- | ---: |"]
+    lines = ["| step | CPU µs per event |", "| --- | ---: |"]
     lines += [f"| {step} | {seconds / count * 1e6:.2f} |" for step, seconds in steps.items()]
     total = sum(steps.values()) / count * 1e6
     cores = len(os.sched_getaffinity(0))

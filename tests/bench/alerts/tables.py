@@ -24,21 +24,21 @@ def head(groups: int, days: int, slices: int, seeds: Sequence[int]) -> str:
     return f"""# Quality of the anomaly alerts
 
 Written by `make bench-alerts` (`python -m tests.bench.alerts`). Default rule (`cost`, both directions, normal
-sensitivity), {groups} groups of half a call to 300 calls a minute, Poisson calls with lognormal costs (cv 1 to 2),
-nights at 10-20%, weekends at 10-30%, mornings that rise within an hour or two, 10% slow wander, deployments that step
-level and price by 12%. Incident series run {days} days in slices of {60 // slices} s; incidents that move less than
-$0.10 a minute are not played. Seeds {", ".join(map(str, seeds))}, each with services of its own; none was used for
-tuning.
+sensitivity), {groups} groups with half a call to 300 calls per minute, Poisson calls with lognormal costs (cv 1 to
+2), nights at 10-20%, weekends at 10-30%, mornings that rise within an hour or two, a slow drift of 10%, deployments
+that change level and price by 12%. Incident series run {days} days in slices of {60 // slices} s; incidents that change
+spend by less than $0.10 a minute are left out. Seeds {", ".join(map(str, seeds))}, each with its own services; none was
+used for tuning.
 
-An incident is **detectable** when it changes the spend to {LEAST_UP:.2f}x at least or to {LEAST_DOWN:.2f}x at most
-(the rule's `min_change`, and the tenth that traffic wanders), and when its first {WITHIN} minutes stand out from chance
-by {CLEAR:g} standard deviations: 2 |√factor - 1| √(calls / (1 + cv²)) >= {CLEAR:g}. Nothing of that is known of the
-detector. An alert is right when it fires between an incident's start and 10 minutes after its end; delay is from the
-first anomalous second. Again: alerts beyond an incident's first of the same facet.
+An incident is **detectable** if it changes spend to {LEAST_UP:.2f}x or more, or to {LEAST_DOWN:.2f}x or less
+(the rule's `min_change`, and the 10% by which traffic drifts), and if its first {WITHIN} minutes differ from chance
+by {CLEAR:g} standard deviations: 2 |√factor - 1| √(calls / (1 + cv²)) >= {CLEAR:g}. The detector knows
+nothing of this. An alert is right if it fires between an incident's start and 10 minutes after its end; delay is from
+the first anomalous second. Again: alerts of the same facet after an incident's first.
 
-"z": spend of a minute against mean and standard deviation of the 60 before. "Fair": with the rule's own `min_change`
-and `min_spend_usd`, two minutes running. "Tuned": the bound with no more alerts on the calm weeks after history than
-the rule's, or one.
+"z": the spend of a minute against mean and standard deviation of the 60 before it. "Fair": with the rule's own
+`min_change` and `min_spend_usd`, for two minutes in a row. "Tuned": with the bound that raises no more alerts than the
+rule, or one, on the calm weeks after history.
 """
 
 
@@ -106,9 +106,9 @@ def cost_section(ours: cost.Cost) -> str:
 
 | | spendstream | z-score, 60 minutes |
 | --- | --- | --- |
-| memory per group, slack and open minutes included | {ours.bytes_per_group:,.0f} B | {bytes_:,.0f} B |
+| memory per group, including slack and open minutes | {ours.bytes_per_group:,.0f} B | {bytes_:,.0f} B |
 | CPU per update (a row of `Updates`) | {ours.us_per_update:.2f} µs | |
-| CPU per group looked at while its minute runs | {ours.us_per_look_row:.2f} µs | |
+| CPU per group evaluated while its minute is open | {ours.us_per_look_row:.2f} µs | |
 | CPU per closed minute and group | {ours.us_per_minute:.2f} µs | {us:.2f} µs |
-| CPU of a look when nothing changed, all groups together | {ours.us_idle_look:.0f} µs | |
+| CPU of an evaluation when nothing changed, all groups together | {ours.us_idle_look:.0f} µs | |
 """
