@@ -16,7 +16,18 @@ from spendstream.notifiers.webhook import signature
 from spendstream.schemas.usage import UsageEvent
 from spendstream.settings import Settings
 from spendstream.watches import read_watches
-from tests.doc_blocks import DOCUMENTS, ILLUSTRATIONS, ROOT, RUN, USER_DOCUMENTS, Block, Command, blocks, commands
+from tests.doc_blocks import (
+    DOCUMENTS,
+    ILLUSTRATIONS,
+    NOT_RUN,
+    ROOT,
+    RUN,
+    USER_DOCUMENTS,
+    Block,
+    Command,
+    blocks,
+    commands,
+)
 
 MAX_README_WORDS = 900
 UNSET = "–"
@@ -99,6 +110,11 @@ def test_a_block_is_run_or_is_an_illustration(block: Block) -> None:
 def test_a_command_is_run_or_has_a_reason_not_to_be(command: Command) -> None:
     assert command.words[0] == "spendstream" or command.reason_not_run
     assert command.reason_not_run or command.block.path in USER_DOCUMENTS
+
+
+@pytest.mark.parametrize("name", NOT_RUN)
+def test_every_exception_is_still_needed(name: str) -> None:
+    assert [command for command in commands() if " ".join(command.words).startswith(name)]
 
 
 # What is not run exists at least.

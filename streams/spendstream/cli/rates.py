@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from spendstream.cli.console import echo_json, err, out, refuse, table
+from spendstream.cli.environment import load_settings
 from spendstream.cli.price import RatesOption, load_book
 from spendstream.core.money import exact_dollars
 from spendstream.core.pricing import SERVICE_TIERS, CardRef, Explanation, PriceBook, RateCardError
-from spendstream.schemas.usage import ServiceTier
 
 NOT_FOUND_EXIT: Final = 1
 
@@ -71,7 +71,15 @@ def show(
     if tier not in SERVICE_TIERS:
         refuse(f"{tier!r} is not a service tier; choose one of {', '.join(SERVICE_TIERS)}")
     when = _time(at)
-    found = explain(load_book(rates), provider, model, when, tier, region, deployment, input_tokens)
+    found = load_book(rates).explain(
+        provider,
+        model,
+        at=when,
+        service_tier=tier,
+        region=region,
+        deployment=deployment,
+        total_input_tokens=input_tokens,
+    )
     if as_json:
         echo_json({"provider": provider, "model": model, "at": when, "service_tier": tier, **record(found)})
     else:
@@ -82,23 +90,22 @@ def show(
 
 @rates_app.command("check")
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Rate card files, or folders of them.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE...]", help="Files or folders of them. Default: RATE_CARDS.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check your rate cards. Exit status: 1 if there are mistakes, each printed as file:line:column."""
+    files = files or list(load_settings().rate_card_paths)
+    if not files:
+        refuse("no rate cards to check: name a file, or set RATE_CARDS")
     try:
         cards = PriceBook.load(files).cards()
     except RateCardError as error:
         for issue in error.issues:
             if as_json:
-                echo_json(
-                    {
-                        "file": str(issue.file),
-                        "line": issue.line,
-                        "column": issue.column,
-                        "message": issue.message,
-                    }
-                )
+                where = {"file": str(issue.file), "line": issue.line, "column": issue.column}
+                echo_json({**where, "message": issue.message})
             else:
                 typer.echo(str(issue), err=True)
         if as_json:
@@ -109,28 +116,6 @@ def check(
         echo_json({"ok": True, "issues": 0, "rates": len(own)})
     else:
         out.print(f"OK: {len(own)} rates in {len(files)} file{'s' if len(files) > 1 else ''}")
-
-
-def explain(
-    book: PriceBook,
-    provider: str,
-    model: str,
-    at: datetime,
-    tier: ServiceTier | str,
-    region: str,
-    deployment: str,
-    input_tokens: int,
-) -> Explanation:
-    """Return the rates that apply."""
-    return book.explain(
-        provider,
-        model,
-        at=at,
-        service_tier=tier,
-        region=region,
-        deployment=deployment,
-        total_input_tokens=input_tokens,
-    )
 
 
 def record(found: Explanation) -> dict[str, Any]:

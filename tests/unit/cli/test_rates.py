@@ -1,4 +1,4 @@
-"""`spendstream rates`: what holds when, from where, and what is wrong with a card."""
+"""`spendstream rates`: which price applies when, where it comes from, and what is wrong with a card."""
 
 from __future__ import annotations
 
@@ -55,11 +55,24 @@ def test_own_cards_are_listed_first(card: str, capsys: pytest.CaptureFixture[str
     assert [each["valid_from"][:10] for each in listed if each["provider"] == "acme"] == ["2026-01-01", "2026-07-01"]
 
 
-def test_a_good_card_passes_the_check(card: str) -> None:
+def test_a_valid_card_passes_the_check(card: str) -> None:
     assert run(["rates", "check", card]) == 0
 
 
-def test_a_bad_card_is_reported_by_file_line_and_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cards_of_the_settings_are_checked_by_default(
+    card: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RATE_CARDS", raising=False)
+    assert run(["rates", "check"]) == 2
+    assert "RATE_CARDS" in capsys.readouterr().err
+    monkeypatch.setenv("RATE_CARDS", card)
+    assert run(["rates", "check"]) == 0
+    assert "2 rates" in capsys.readouterr().out
+
+
+def test_an_invalid_card_is_reported_by_file_line_and_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(CARD.replace("input: 2.5", "inptu: 2.5"))
     assert run(["rates", "check", str(path)]) == 1
