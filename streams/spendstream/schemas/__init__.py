@@ -1,5 +1,5 @@
 """What crosses a wire: topics, events, priced calls, rollups, dead letters, rate cards.
 
 Models are frozen and strict; they are the contract. Faster decoders exist in ``spendstream.core``,
-and a property test holds them to the verdicts of these models.
+and property tests hold them to the verdicts of these models.
 """

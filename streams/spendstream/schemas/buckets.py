@@ -11,7 +11,7 @@ INPUT_BUCKETS: Final = (
     "cache_read",
     "cache_write_5m",
     "cache_write_1h",
-    "cache_write",  # written with a lifetime the provider did not state
+    "cache_write",  # written with a lifetime that the provider didn't state
     "input_audio",
     "cache_read_audio",
     "input_image",
@@ -34,7 +34,7 @@ COST_BUCKETS: Final = TOKEN_BUCKETS + FEE_BUCKETS
 """Each has a column ``cost_<bucket>_usd`` on the ledger and the rollups."""
 
 PROMPT_PARTS: Final = ("system", "history", "retrieval", "tools", "logging")
-"""What an input is made of, where the producer knows: ``prompt_<part>_tokens``. Parts of the input, not buckets."""
+"""What an input consists of, if the producer knows: ``prompt_<part>_tokens``. Parts of the input, not buckets."""
 
 
 def tokens_field(bucket: str) -> str:

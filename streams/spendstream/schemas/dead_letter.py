@@ -7,7 +7,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
 
 class Reason(StrEnum):
-    """Why a record is dead. Stable: alerts and replays select by it."""
+    """Why a record was not metered. Stable: alerts and replays select by it."""
 
     NOT_JSON = "not_json"
     NOT_AN_OBJECT = "not_an_object"
@@ -22,19 +22,19 @@ class Reason(StrEnum):
 
 
 class DeadLetter(BaseModel):
-    """One record, identified by where it stood: (``source_log``, ``partition``, ``offset``)."""
+    """One record, identified by its position: (``source_log``, ``partition``, ``offset``)."""
 
     model_config = ConfigDict(frozen=True, title="Dead letter, llm.usage.dlq.v1")
 
     topic: str
-    source_log: str = Field(description="Which life of the topic: offsets start anew when a topic is made anew.")
+    source_log: str = Field(description="Which life of the topic: offsets start over when a topic is recreated.")
     partition: int
     offset: int
     reason: Reason
-    field: str | None = Field(None, description="The field at fault, where one is.")
-    message: str = Field(description="What is wrong and how to mend it.")
-    event_id: str | None = Field(None, description="Where it could be read.")
-    service: str | None = Field(None, description="Where it could be read: who to tell.")
+    field: str | None = Field(None, description="The wrong field, if it is one field.")
+    message: str = Field(description="What is wrong and how to fix it.")
+    event_id: str | None = Field(None, description="If it could be read.")
+    service: str | None = Field(None, description="If it could be read: whom to contact.")
     recorded_at: datetime = Field(description="The record's Kafka timestamp.")
     key: Base64Bytes | None = None
-    original: Base64Bytes = Field(description="The record's value, whole.")
+    original: Base64Bytes = Field(description="The complete value of the record.")

@@ -1,6 +1,6 @@
 """Priced calls: the ledger's rows, on the wire as Arrow IPC streams of many calls.
 
-One Kafka record is one IPC stream. Money is decimal128(38, 12): USD, exact to the pico-dollar; null where
+One Kafka record is one IPC stream. Money is decimal128(38, 12): USD, exact to the pico-dollar; null if
 no rate is known, never a silent 0. Text is dictionary-encoded where it repeats.
 """
 
@@ -18,7 +18,7 @@ UNPRICED_REASONS: Final = ("", "unknown_model", "no_rate_for_bucket", "too_large
 """Why ``cost_usd`` is null, by the code of ``spendstream.core.pricing.Unpriced``."""
 
 LATENESS: Final = ("on_time", "late", "correction")
-"""on_time; after its minute closed but within the allowed lateness; beyond it, counted as a correction."""
+"""On time; after its minute closed, within the allowed lateness; beyond it, counted as a correction."""
 
 PRICED_SCHEMA: Final = pa.schema(
     [

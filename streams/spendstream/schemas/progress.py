@@ -1,4 +1,4 @@
-"""The meter's own marker: how far one source partition is durable. Internal to the meter."""
+"""The meter's own marker: up to which offset one source partition is durable. Internal to the meter."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Counters(BaseModel):
-    """What became of every record of a partition since its log began. They sum to ``records``."""
+    """What happened to each record of a partition since its log started. The outcomes sum to ``records``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -14,15 +14,17 @@ class Counters(BaseModel):
     metered: int = 0
     duplicates: int = 0
     dead_letters: int = 0
-    rerouted: int = Field(default=0, description="Keyless records sent on to the partition that their key belongs to.")
-    late: int = Field(0, description="Of the metered: after their minute closed, within the allowed lateness.")
-    corrections: int = Field(0, description="Of the metered: beyond the allowed lateness.")
-    unpriced: int = Field(0, description="Of the metered: without a price.")
+    rerouted: int = Field(
+        default=0, description="Records without a key, forwarded to the partition of the key that their contents give."
+    )
+    late: int = Field(0, description="Metered after their minute closed, within the allowed lateness.")
+    corrections: int = Field(0, description="Metered beyond the allowed lateness.")
+    unpriced: int = Field(0, description="Metered without a price.")
 
 
 class Progress(BaseModel):
     """Written once everything up to ``through_offset`` is acknowledged. The record's value also carries
-    the 16-byte event ids counted since the marker before, so that duplicates are known across a crash.
+    the 16-byte event ids counted since the previous marker, so that duplicates are recognized after a crash.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,7 +36,7 @@ class Progress(BaseModel):
     watermark_us: int = Field(description="Greatest event time so far, µs since 1970. Never goes back.")
     log_clock_ms: int = Field(description="Greatest Kafka timestamp so far: the clock of the dedupe horizon.")
     through_timestamp_ms: int = Field(
-        default=-1, description="Kafka timestamp of the record at through_offset: tells a topic that was made anew."
+        default=-1, description="Kafka timestamp of the record at through_offset: reveals a topic that was recreated."
     )
     rollups_from: int = Field(description="Offset in the rollup topic from which the open aggregates can be read back.")
     ids_from: int = Field(

@@ -3,25 +3,25 @@
 from typing import Final
 
 USAGE: Final = "llm.usage.v1"
-"""Usage events, JSON, one record a model call. Key: ``UsageEvent.partition_key``."""
+"""Usage events, JSON, one record per model call. Key: ``UsageEvent.partition_key``."""
 
 PRICED: Final = "llm.priced.v1"
-"""Priced calls, columnar: one Arrow IPC stream of many calls a record. See ``spendstream.schemas.priced``."""
+"""Priced calls, columnar: each record is one Arrow IPC stream of many calls. See ``spendstream.schemas.priced``."""
 
 ROLLUP: Final = "llm.rollup.1m.v1"
-"""Per-minute aggregates, JSON upserts: absolute totals, greatest ``through_offset`` wins. Compacted."""
+"""Per-minute aggregates, JSON upserts: absolute totals, the greatest ``through_offset`` wins. Compacted."""
 
 DEAD_LETTER: Final = "llm.usage.dlq.v1"
 """Records that could not be metered, with reason and original bytes, JSON."""
 
 PROGRESS: Final = "llm.meter.progress.v1"
-"""Internal to the meter: per source partition, how far it is durable, and the event ids it has counted."""
+"""Internal to the meter: for each source partition, up to where it is durable, and the event ids it has counted."""
 
 ALERT: Final = "llm.alert.v1"
 """Alert transitions, JSON."""
 
 DETECT_STATE: Final = "llm.detect.state.v1"
-"""Internal to the detector: snapshots of what it has learned, and the offsets they stand at. One partition."""
+"""Internal to the detector: snapshots of what it has learned, and their offsets. One partition."""
 
 SILENCE: Final = "llm.silence.v1"
 """Silences, JSON upserts by id. One partition."""
