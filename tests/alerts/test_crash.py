@@ -59,7 +59,7 @@ def test_kills_and_rebalances_neither_lose_nor_invent_a_transition_and_budgets_e
         assert stored == [(len({alert.transition_id for alert in alerts}),) * 2]
 
 
-def test_alerts_go_on_while_clickhouse_is_away_and_are_stored_when_it_returns(tmp_path: Path) -> None:
+def test_alerts_continue_while_clickhouse_is_away_and_are_stored_when_it_returns(tmp_path: Path) -> None:
     with Receiver() as receiver, AlertWorld(tmp_path, receiver) as world:
         world.start_worker()
         world.wait_until_watching()

@@ -14,7 +14,7 @@ from tests.alerts.world import SECRET, SPEND_ABOVE, AlertWorld, call
 pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(300)]
 
 
-def test_a_spend_above_its_bound_is_told_and_an_edit_of_the_watches_takes_effect_while_it_runs(tmp_path: Path) -> None:
+def test_spend_above_its_bound_alerts_and_an_edit_of_the_watches_takes_effect_at_runtime(tmp_path: Path) -> None:
     with Receiver() as receiver, AlertWorld(tmp_path, receiver) as world:
         world.start_worker()
         world.wait_until_watching()

@@ -46,7 +46,7 @@ BUDGET = """
 """
 
 
-def test_a_budget_that_is_added_while_it_runs_is_the_ledgers_though_workers_die_and_clickhouse_was_away(
+def test_a_budget_added_at_runtime_equals_the_ledger_though_workers_die_and_clickhouse_was_away(
     tmp_path: Path,
 ) -> None:
     chance = random.Random(11)
@@ -81,7 +81,7 @@ def test_a_budget_that_is_added_while_it_runs_is_the_ledgers_though_workers_die_
         assert "detect.seed_failed" not in _logs(world)
 
 
-def test_history_is_read_as_it_is_meant_from_the_real_engine(tmp_path: Path) -> None:
+def test_the_real_engine_gives_the_history_that_is_meant(tmp_path: Path) -> None:
     with Receiver() as receiver, AlertWorld(tmp_path, receiver) as world:
         meters = [RollupLog(0), RollupLog(1, "it's \\ another"), RollupLog(2, "of old")]
         detector, table, chance = Detector(NAMES, 60), Table(landed=[0, 0, 0]), random.Random(3)

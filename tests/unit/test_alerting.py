@@ -84,7 +84,7 @@ async def test_stopping_ends_a_pause_after_a_failure(agent: type[FakeAgent], mon
     await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
 
-async def test_an_edited_file_reaches_the_agent_that_runs(agent: type[FakeAgent], tmp_path: Path) -> None:
+async def test_an_edited_file_reaches_the_running_agent(agent: type[FakeAgent], tmp_path: Path) -> None:
     path = tmp_path / "watches.yaml"
     path.write_text(WATCHES % "first")
     running = Alerting(settings(watches=str(path)), Metrics())
@@ -96,13 +96,13 @@ async def test_an_edited_file_reaches_the_agent_that_runs(agent: type[FakeAgent]
     await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
 
-async def test_a_file_with_a_mistake_stops_the_worker_at_its_start(tmp_path: Path) -> None:
+async def test_an_invalid_watches_file_stops_the_worker_at_startup(tmp_path: Path) -> None:
     path = tmp_path / "watches.yaml"
     path.write_text("watches: [{name: a, rule: {kind: anomaly, mesure: cost}}]")
     with pytest.raises(WatchesError, match="mesure"):
         Alerting(settings(watches=str(path)), Metrics())
 
 
-async def test_a_worker_without_the_roles_has_neither_agents_nor_a_need_for_the_file(tmp_path: Path) -> None:
+async def test_a_worker_without_the_roles_runs_no_agents_and_needs_no_file(tmp_path: Path) -> None:
     none = Settings(worker_roles=("meter",), watches=str(tmp_path / "absent.yaml"))
     assert Alerting(none, Metrics()).tasks() == []

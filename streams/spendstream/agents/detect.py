@@ -133,7 +133,10 @@ class Leader:
         A partition that was read to its end is at the wall clock, another one at the time of its last record.
         """
         wall_us = time.time_ns() // 1000
-        at_us = min((self._partition_clock_us(tp, wall_us) for tp in self._rollups()), default=wall_us)
+        at_us = min(
+            (self._partition_clock_us(tp, wall_us) for tp in self._consumer.assignment() if tp.topic == self._rollup),
+            default=wall_us,
+        )
         self.progress.clock_us = max(self.progress.clock_us, min(at_us, wall_us))
         return self.progress.clock_us
 
@@ -149,9 +152,6 @@ class Leader:
         """Return whether it is time for the next snapshot."""
         interval_s = max(self._settings.detect_snapshot_interval_s, self.progress.snapshot_bytes / SNAPSHOT_BYTES_PER_S)
         return time.monotonic() - self.progress.snapshot_at >= interval_s
-
-    def _rollups(self) -> list[TopicPartition]:
-        return [tp for tp in self._consumer.assignment() if tp.topic == self._rollup]
 
     def _partition_clock_us(self, tp: TopicPartition, wall_us: int) -> int:
         highwater = self._consumer.highwater(tp)
@@ -316,8 +316,9 @@ class DetectAgent:
             detector.published([alert for record in records if (alert := read_alert(record)) is not None])
             progress.alerts[partition] = await consumer.position(at)
         leader = Leader(self._settings, consumer, detector, progress, watches)
-        for silence in await self._silences(consumer):
-            detector.silences.put(silence)
+        for record in await read_all(consumer, TopicPartition(self._settings.topic(topics.SILENCE), PARTITION)):
+            if (silence := read_silence(record)) is not None:
+                detector.silences.put(silence)
         await leader.assign(partitions[self._settings.topic(topics.ROLLUP)])
         return leader
 
@@ -329,12 +330,14 @@ class DetectAgent:
                 former_us, clock_us = leader.progress.clock_us, leader.clock()
                 for some, until_us in slices(records, former_us, clock_us):
                     started = time.perf_counter()
-                    changed, alerts = await self._in_thread(_step, leader.detector, some, until_us, _is_live(until_us))
+                    changed, alerts = await self._in_thread(_step, leader.detector, some, until_us)
                     if alerts:
                         await self._publish(leader, alerts)
                     self._metrics.detected(changed, time.perf_counter() - started, leader.behind_s())
             if leader.watches is not self._watches:
-                await self._take_up(leader, self._watches)
+                leader.watches = self._watches
+                await self._in_thread(leader.detector.configure, leader.watches)
+                log.info("detect.watches", watches=[watch.name for watch in leader.watches.watches])
             if leader.wants_snapshot():
                 await self._snapshot(leader)
         if self._stopping.is_set() and not lease.lost.is_set():
@@ -370,15 +373,6 @@ class DetectAgent:
         progress.snapshot_at = time.monotonic()
         self._metrics.detect_state(progress.snapshot_bytes, leader.detector.group_count())
 
-    async def _take_up(self, leader: Leader, watches: Watches) -> None:
-        await self._in_thread(leader.detector.configure, watches)
-        leader.watches = watches
-        log.info("detect.watches", watches=[watch.name for watch in watches.watches])
-
-    async def _silences(self, consumer: AIOKafkaConsumer) -> list[Silence]:
-        at = TopicPartition(self._settings.topic(topics.SILENCE), PARTITION)
-        return [silence for record in await read_all(consumer, at) if (silence := read_silence(record)) is not None]
-
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
@@ -394,18 +388,15 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _step(detector: Detector, records: Sequence[RollupRecord], clock_us: int, is_live: bool) -> tuple[int, list[Alert]]:
+def _step(detector: Detector, records: Sequence[RollupRecord], clock_us: int) -> tuple[int, list[Alert]]:
     changed = detector.absorb(records, clock_us) if records else 0
     for error in detector.book.unreadable:
         log.error("detect.not_a_rollup", error=str(error))
     detector.book.unreadable.clear()
+    is_live = time.time() - clock_us / US <= LIVE_WITHIN_S
     return changed, detector.decide(clock_us, is_live=is_live) if clock_us else []
 
 
 def _tidied_snapshot(detector: Detector, clock_us: int) -> Any:
     detector.tidy(clock_us)
     return copied(detector.snapshot())
-
-
-def _is_live(clock_us: int) -> bool:
-    return time.time() - clock_us / US <= LIVE_WITHIN_S

@@ -119,7 +119,7 @@ class Seeder:
         try:
             await self._wait_until_inserted(position)
             history = await self._read(seeding, position.clock_us + AHEAD_US)
-            is_over = await self._finish(seeding, history, await self._ends(position.positions))
+            is_over = await self._finish(seeding, history)
         finally:
             if not is_over:
                 with suppress(RuntimeError):  # the writer is gone, and the detector with it
@@ -129,13 +129,17 @@ class Seeder:
             seconds=round(time.monotonic() - started, 3),
         )  # fmt: skip
 
-    async def _finish(self, seeding: Seeding, history: History, ends: Mapping[int, int]) -> bool:
-        """Finish once the detector has read up to ``ends``. Raises: NotNow, TimeoutError."""
+    async def _finish(self, seeding: Seeding, history: History) -> bool:
+        """Finish once the detector has read all that history may hold. Raises: NotNow, TimeoutError."""
+        kafka = self._settings.kafka_client()
+        bootstrap = kafka.pop("bootstrap_servers")
+        partitions = [TopicPartition(self._topic, partition) for partition in self._read_position().positions]
+        ends = await end_offsets(bootstrap, partitions, security=kafka)
         async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
             while True:
                 async with self._between_steps:
                     position = self._read_position()
-                    if all(position.positions.get(partition, 0) >= end for partition, end in ends.items()):
+                    if all(position.positions.get(at.partition, 0) >= end for at, end in ends.items()):
                         if not await self._in_writer(seeding.finish, history, position.clock_us):
                             raise NotNow("an old aggregate arrived while history was read")
                         return True
@@ -164,13 +168,6 @@ class Seeder:
         inserted = {each.partition: found.offset for each, found in answer.items()}
         since = {partition: max(position.begins.get(partition, 0), inserted.get(partition, 0)) for partition in read}
         return sum(max(0, at - since[partition]) for partition, at in read.items())
-
-    async def _ends(self, positions: Mapping[int, int]) -> dict[int, int]:
-        kafka = self._settings.kafka_client()
-        bootstrap = kafka.pop("bootstrap_servers")
-        partitions = [TopicPartition(self._topic, partition) for partition in positions]
-        ends = await end_offsets(bootstrap, partitions, security=kafka)
-        return {each.partition: end for each, end in ends.items()}
 
     async def _check_clickhouse(self) -> None:
         def ask() -> None:

@@ -87,7 +87,8 @@ class SnapshotStore:
 
         ``manifest``: ``number``, ``clock_us`` and the offsets. Encoding runs in a thread.
         """
-        packed, whole = await asyncio.to_thread(_compressed, sections)
+        data = await asyncio.to_thread(pack, sections)
+        packed = await asyncio.to_thread(pa.compress, data, codec="zstd", asbytes=True)
         number = int(manifest["number"])
         pieces = [packed[at : at + CHUNK_BYTES] for at in range(0, len(packed), CHUNK_BYTES)]
         records = [
@@ -99,7 +100,7 @@ class SnapshotStore:
             **manifest,
             format=FORMAT,
             chunks=len(pieces),
-            unpacked_bytes=whole,
+            unpacked_bytes=len(data),
             digest=hashlib.sha256(packed).hexdigest(),
         )
         await self._producer.write(
@@ -140,11 +141,6 @@ async def read_all(consumer: AIOKafkaConsumer, at: TopicPartition, start: int | 
             records.extend((await consumer.getmany(at, timeout_ms=_READ_TIMEOUT_MS)).get(at, []))
             position = await consumer.position(at)
     return records
-
-
-def _compressed(sections: Sections) -> tuple[bytes, int]:
-    data = pack(sections)
-    return pa.compress(data, codec="zstd", asbytes=True), len(data)
 
 
 def _key(number: int, part: str) -> bytes:

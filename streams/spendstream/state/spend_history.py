@@ -69,7 +69,9 @@ class SpendHistory:
             f"SELECT {', '.join(keys)}, {_amount('r.cost_usd')} FROM {self._table} WHERE {condition} {_SETTINGS}"
         )
         values: list[Values] = list(zip(*(table[f"key_{name}"].to_pylist() for name in DIMENSIONS), strict=True))
-        found = list(_digests(seeding, table, values))
+        logs, parts, blocks = table["log"].to_pylist(), _ints(table, "part").tolist(), _ints(table, "block").tolist()
+        rows_of = zip(logs, parts, (_ints(table, "open_s") * US).tolist(), blocks, values, strict=True)
+        found = [seeding.digests((log, part), minute_us, block, row) for log, part, minute_us, block, row in rows_of]
         positions = [DIMENSIONS.index(name) for name in seeding.names]
         kept = np.flatnonzero([not seeding.is_in_book(each) for each in found])
         members = [tuple(values[at][position] for position in positions) for at in kept.tolist()]
@@ -111,13 +113,6 @@ def _is_before(boundaries: Mapping[Source, SeedBoundary]) -> str:
     block = of_source(each.block for each in boundaries.values())
     is_old = f"if(r.correction_block <= {ON_TIME}, {_MINUTE_S} < {minute}, r.correction_block < {block})"
     return f"(r.through_offset <= {through} AND {is_old})"
-
-
-def _digests(seeding: Seeding, table: pa.Table, values: list[Values]) -> Iterable[tuple[bytes, ...]]:
-    logs, parts = table["log"].to_pylist(), _ints(table, "part").tolist()
-    minutes, blocks = (_ints(table, "open_s") * US).tolist(), _ints(table, "block").tolist()
-    for log, part, minute_us, block, row in zip(logs, parts, minutes, blocks, values, strict=True):
-        yield seeding.digests((log, part), minute_us, block, row)
 
 
 def _amount(cost: str) -> str:

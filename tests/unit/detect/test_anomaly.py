@@ -51,7 +51,7 @@ def test_a_single_huge_call_does_not_fire_at_once() -> None:
     assert level(world.look(126), "up") is None
 
 
-def test_few_calls_mean_little_however_dear() -> None:
+def test_few_calls_mean_little_however_expensive() -> None:
     world = World()
     for at in range(0, 240, 2):
         world.add(at + 0.5, 1)
@@ -62,21 +62,21 @@ def test_few_calls_mean_little_however_dear() -> None:
 
 
 @pytest.mark.parametrize(("min_spend", "fires"), [("0.05", True), ("50", False)])
-def test_a_difference_below_the_least_spend_is_no_anomaly(min_spend: str, fires: bool) -> None:
+def test_a_difference_below_min_spend_usd_is_no_anomaly(min_spend: str, fires: bool) -> None:
     world = settled(min_spend_usd=Decimal(min_spend))
     world.add(120.5, 1000)
     assert (level(world.look(120.5), "up") is Level.FIRING) is fires
 
 
 @pytest.mark.parametrize(("min_change", "fires"), [(0.5, True), (4.0, False)])
-def test_a_difference_below_the_least_change_is_no_anomaly(min_change: float, fires: bool) -> None:
+def test_a_difference_below_min_change_is_no_anomaly(min_change: float, fires: bool) -> None:
     world = settled(min_change=min_change)
     world.add(120.5, 450)
     assert (level(world.look(120.5), "up") is Level.FIRING) is fires
 
 
 @pytest.mark.parametrize("history", [20, 29])
-def test_there_is_no_verdict_before_the_least_history(history: int) -> None:
+def test_there_is_no_verdict_before_min_history(history: int) -> None:
     world = settled(history)
     world.add(history + 0.5, 2000)
     assert world.look(history + 0.5) == {}
@@ -91,7 +91,7 @@ def test_an_old_group_with_few_active_minutes_has_no_verdict() -> None:
     assert world.look(140.5) == {}
 
 
-def test_a_fall_is_judged_on_closed_minutes_only() -> None:
+def test_a_fall_is_scored_on_closed_minutes_only() -> None:
     world = settled()
     world.add(120.5, 38)
     assert world.look(121.2) == {}
@@ -103,20 +103,20 @@ def test_a_fall_is_judged_on_closed_minutes_only() -> None:
 
 
 @pytest.mark.parametrize(("direction", "facets"), [("up", set()), ("down", {"down"}), ("both", {"down"})])
-def test_a_fall_is_told_where_the_rule_looks_down(direction: str, facets: set[str]) -> None:
+def test_a_fall_fires_where_the_rule_looks_down(direction: str, facets: set[str]) -> None:
     world = settled(direction=direction)
     for at in (120, 121, 122):
         world.add(at + 0.5, 5)
     assert {facet for _, facet in world.look(123.3)} == facets
 
 
-def test_a_rule_that_looks_down_says_nothing_of_a_rise() -> None:
+def test_a_rule_that_looks_down_ignores_a_rise() -> None:
     world = settled(direction="down")
     world.add(120.5, 2000)
     assert world.look(122) == {}
 
 
-def test_a_higher_sensitivity_sees_less() -> None:
+def test_a_lower_sensitivity_fires_less() -> None:
     seen = []
     for sensitivity in ("low", "normal", "high"):
         world = settled(sensitivity=sensitivity, min_change=0.0)
@@ -124,7 +124,7 @@ def test_a_higher_sensitivity_sees_less() -> None:
     assert seen[0] > seen[1] > seen[2]
 
 
-def test_a_firing_group_is_normal_after_three_normal_minutes_and_told_once() -> None:
+def test_a_firing_group_ends_once_after_three_normal_minutes() -> None:
     world = settled()
     world.steady(120, 130, calls=900)
     assert level(world.look(130.3), "up") is Level.FIRING
@@ -137,7 +137,7 @@ def test_a_firing_group_is_normal_after_three_normal_minutes_and_told_once() -> 
     assert world.look(133.4) == {}
 
 
-def test_a_firing_anomaly_teaches_nothing() -> None:
+def test_nothing_is_learned_from_a_firing_anomaly() -> None:
     world = settled()
     before = world.evaluator.band(0, minute(121))
     world.steady(120, 180, calls=900)
@@ -145,7 +145,7 @@ def test_a_firing_anomaly_teaches_nothing() -> None:
     assert after[0] == pytest.approx(before[0], rel=0.05)
 
 
-def test_a_held_group_teaches_nothing_and_then_learns_again() -> None:
+def test_nothing_is_learned_from_a_held_group_until_it_is_released() -> None:
     held, free = settled(), settled()
     held.evaluator.hold({0, 5})
     for world in (held, free):
@@ -166,7 +166,7 @@ def test_what_lasts_is_adopted_and_then_normal() -> None:
     assert world.evaluator.band(0, minute(190))[0] == pytest.approx(4.0, rel=0.1)
 
 
-def test_ones_own_outliers_move_the_baseline_little() -> None:
+def test_a_group_s_own_outliers_move_its_baseline_little() -> None:
     world = settled(min_change=1e9)
     before = world.evaluator.band(0, minute(120))[0]
     world.steady(120, 123, calls=5000)

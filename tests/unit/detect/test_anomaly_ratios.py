@@ -33,7 +33,7 @@ def test_calls_that_cost_little_are_no_anomaly() -> None:
     assert world.look(122) == {}
 
 
-def test_a_share_is_judged_on_closed_minutes() -> None:
+def test_a_share_is_scored_on_closed_minutes() -> None:
     world = settled(measure="failure_share")
     world.add(120.5, 100, failed_calls=60)
     assert world.look(121.2) == {}
@@ -44,7 +44,7 @@ def test_a_share_is_judged_on_closed_minutes() -> None:
     assert finding.unit == "share"
 
 
-def test_a_dearer_call_is_told_in_usd_a_call() -> None:
+def test_a_more_expensive_call_is_reported_in_usd_per_call() -> None:
     world = settled(measure="cost_per_call")
     world.add(120.5, 100, cents=3)
     finding = world.look(121.3)[0, "up"]
@@ -61,7 +61,7 @@ def test_a_ratio_of_few_calls_is_no_evidence(calls: int, told: bool) -> None:
     assert (level(world.look(123.3), "up") is Level.FIRING) is told
 
 
-def test_a_minute_without_calls_is_no_zero_for_a_ratio() -> None:
+def test_a_minute_without_calls_is_not_zero_for_a_ratio() -> None:
     world = settled(measure="latency_ms", no_data_after=None)
     world.look(200)
     assert world.evaluator.band(0, 0)[0] == pytest.approx(504, rel=0.02)

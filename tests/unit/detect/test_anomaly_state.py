@@ -9,7 +9,7 @@ from spendstream.schemas.measures import COLUMN, SUMS
 from tests.unit.detect.anomaly_world import CENT, START_US, World, level, minute, settled
 
 
-def test_a_silent_group_is_told_after_its_time_with_its_first_empty_minute() -> None:
+def test_a_silent_group_fires_after_no_data_after_since_its_first_empty_minute() -> None:
     world = settled(direction="up", no_data_after=300)
     assert world.look(125.2) == {}
     finding = world.look(125.3)[0, "no_data"]
@@ -30,7 +30,7 @@ def test_a_sparse_group_may_be_silent_for_a_while(every: int) -> None:
     assert world.look(400 + 4 * every) == {}
 
 
-def test_no_data_can_be_left_out() -> None:
+def test_no_data_can_be_switched_off() -> None:
     assert settled(direction="up", no_data_after=None).look(400) == {}
 
 
@@ -47,7 +47,7 @@ def test_a_trace_of_last_year_published_in_one_go_raises_nothing() -> None:
     assert list(world.evaluator.findings(now_us + 60 * MINUTE_US)) == []
 
 
-def test_a_late_update_to_a_closed_minute_teaches_and_tells_nothing() -> None:
+def test_a_late_update_to_a_closed_minute_changes_nothing() -> None:
     world = settled()
     before = world.evaluator.band(0, minute(121))
     row = np.zeros((1, len(SUMS)), dtype=np.int64)
@@ -65,7 +65,7 @@ def test_within_the_grace_a_late_update_counts() -> None:
     assert world.look(120.2)[0, "up"].since_us == minute(119)
 
 
-def test_a_minute_revised_downwards_is_no_suspect_once_it_is_closed() -> None:
+def test_a_minute_revised_downwards_is_not_suspect_once_it_is_closed() -> None:
     world = settled()
     world.add(120.5, 1, cents=5000)
     assert level(world.look(120.5), "up") is Level.SUSPECT
@@ -74,13 +74,13 @@ def test_a_minute_revised_downwards_is_no_suspect_once_it_is_closed() -> None:
     assert level(world.look(121.3), "up") is Level.NORMAL
 
 
-def test_judging_twice_at_one_moment_gives_the_same() -> None:
+def test_evaluating_twice_at_one_moment_gives_the_same_findings() -> None:
     world = settled()
     world.add(120.5, 1000)
     assert world.look(120.5) == world.look(120.5) != {}
 
 
-def test_how_often_it_is_looked_at_changes_nothing() -> None:
+def test_how_often_findings_are_read_changes_nothing() -> None:
     often, seldom = World(), World()
     for at in range(200):
         calls = 100 + 7 * (at % 5) + (900 if at > 180 else 0)
@@ -91,7 +91,7 @@ def test_how_often_it_is_looked_at_changes_nothing() -> None:
     assert often.look(200.3) == seldom.look(200.3) != {}
 
 
-def test_a_restored_evaluator_goes_on_exactly_as_the_first() -> None:
+def test_a_restored_evaluator_continues_exactly_like_the_first() -> None:
     first, second = settled(groups=3), World(groups=3)
     first.add(120.5, 1, cents=5000)
     first.look(120.5)
@@ -116,14 +116,14 @@ def test_a_snapshot_holds_no_python_objects_and_is_a_copy() -> None:
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
-def test_a_leap_of_the_clock_over_days_leaves_no_alert() -> None:
+def test_a_jump_of_the_clock_over_days_leaves_no_alert() -> None:
     world = settled()
     later = 120 + 5 * 1440
     world.add(later + 0.5, 3000)
     assert world.look(later + 0.6) == {}
 
 
-def test_groups_are_judged_apart() -> None:
+def test_groups_are_evaluated_independently() -> None:
     world = World(groups=3)
     for at in range(120):
         for group in range(3):
@@ -133,7 +133,7 @@ def test_groups_are_judged_apart() -> None:
     assert set(world.look(120.5)) == {(1, "up")}
 
 
-def test_a_minute_ahead_of_the_clock_is_judged_when_the_clock_gets_there() -> None:
+def test_a_minute_ahead_of_the_clock_is_scored_when_the_clock_gets_there() -> None:
     world = settled(direction="up", no_data_after=None)
     row = np.zeros((1, len(SUMS)), dtype=np.int64)
     row[0, [COLUMN["calls"], COLUMN["cost_pusd"]]] = 5000, 5000 * CENT

@@ -30,7 +30,7 @@ def test_a_threshold_s_name_is_its_percentage(threshold: float, facet: str) -> N
     assert threshold_facet(threshold) == facet
 
 
-def test_a_threshold_fires_at_the_very_pico_dollar() -> None:
+def test_a_threshold_fires_at_exactly_its_pico_dollar() -> None:
     evaluator, now = budget("0.1"), MAY_5 + HOUR
     evaluator.apply(updates([(0, now, {COST: 80_000_000_000 - 1})]), now)
     assert set(found(evaluator, now)) == {"50%"}
@@ -38,7 +38,7 @@ def test_a_threshold_fires_at_the_very_pico_dollar() -> None:
     assert set(found(evaluator, now)) == {"50%", "80%"}
 
 
-def test_a_threshold_fires_until_its_period_ends_and_says_so_once() -> None:
+def test_a_threshold_fires_until_its_period_ends_and_ends_once() -> None:
     evaluator = budget()
     spend(evaluator, MAY_5 + HOUR, 55)
     first = found(evaluator, MAY_5 + HOUR)["50%"]
@@ -61,7 +61,7 @@ def test_a_threshold_fires_until_its_period_ends_and_says_so_once() -> None:
     assert found(evaluator, end + 1) == {}
 
 
-def test_a_threshold_crossed_anew_at_the_turn_ends_the_old_alert_first() -> None:
+def test_a_threshold_crossed_again_in_the_next_period_ends_the_old_alert_first() -> None:
     evaluator, end = budget(), MAY_5 + DAY
     spend(evaluator, MAY_5 + HOUR, 55)
     found(evaluator, end - MINUTE)
@@ -79,7 +79,7 @@ def test_spend_ahead_of_the_clock_counts_when_its_period_comes() -> None:
     assert found(evaluator, end)["50%"].since_us == end
 
 
-def test_a_crossing_known_within_a_day_of_the_period_s_end_is_told_for_two_minutes() -> None:
+def test_a_crossing_known_within_a_day_of_the_period_s_end_fires_for_two_minutes() -> None:
     evaluator, end = budget(), MAY_5 + DAY
     spend(evaluator, end - MINUTE, 45)
     assert found(evaluator, end - 1) == {}
@@ -115,7 +115,7 @@ def test_a_period_that_ended_more_than_a_day_ago_raises_nothing_and_is_corrected
     assert found(evaluator, now) == {}, "nothing leaks into the running period"
 
 
-def test_a_week_that_ended_two_days_ago_raises_nothing_any_more() -> None:
+def test_a_week_that_ended_two_days_ago_raises_nothing() -> None:
     evaluator, monday = budget(100, "week"), at("2026-05-04 00:00")
     spend(evaluator, monday - HOUR, 45)
     spend(evaluator, monday - HOUR, 500, now=monday + 2 * DAY)
@@ -198,7 +198,7 @@ def test_a_short_window_alone_does_not_burn() -> None:
     assert found(evaluator, APRIL_10) == {}
 
 
-def test_a_burn_is_over_three_minutes_after_the_short_window_calmed() -> None:
+def test_a_burn_ends_three_minutes_after_the_short_window_falls_below_the_factor() -> None:
     evaluator = burning()
     spend(evaluator, APRIL_10, 20)
     assert found(evaluator, APRIL_10)["burn_1h_5m"].level is Level.FIRING
@@ -307,7 +307,7 @@ moves = st.lists(
 
 @settings(max_examples=120, deadline=None)
 @given(moves=moves, cut=st.integers(0, 25), period=st.sampled_from(["day", "month"]))
-def test_going_on_from_a_snapshot_is_going_on(moves: list, cut: int, period: str) -> None:
+def test_a_restored_evaluator_continues_as_if_nothing_had_happened(moves: list, cut: int, period: str) -> None:
     def fresh() -> BudgetEvaluator:
         rates = (FAST, {"long": "6h", "short": "30m", "factor": 2}, {"long": "3d", "short": "6h", "factor": 1})
         return budget(60, period, "a", "b", "c", forecast=True, burn_rates=rates)

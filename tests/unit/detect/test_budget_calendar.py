@@ -25,7 +25,7 @@ from tests.unit.detect.spending import DAY, HOUR, MINUTE, at
         ("2026-06-01", "Asia/Kolkata", 24),
     ],
 )
-def test_a_day_has_the_hours_that_its_clocks_show(day: str, zone: str, hours: int) -> None:
+def test_a_day_has_as_many_hours_as_its_clocks_show(day: str, zone: str, hours: int) -> None:
     opened, closed = period_of(at(f"{day} 12:00", zone), "day", zone)
     assert closed - opened == hours * HOUR
 
@@ -81,7 +81,7 @@ minutes = st.integers(epoch_us(datetime(1950, 1, 1, tzinfo=UTC)) // MINUTE, at("
 
 
 @given(minute=minutes, zone=st.sampled_from(ZONES), period=st.sampled_from(["day", "week", "month"]))
-def test_periods_join_and_hold_their_minute(minute: int, zone: str, period: str) -> None:
+def test_periods_join_and_contain_their_minute(minute: int, zone: str, period: str) -> None:
     opened, closed = period_of(minute * MINUTE, period, zone)  # type: ignore[arg-type]
     assert opened <= minute * MINUTE < closed
     assert period_of(opened, period, zone) == (opened, closed)  # type: ignore[arg-type]

@@ -97,7 +97,7 @@ def test_calm_traffic_raises_nothing() -> None:
     assert World().play(range(90)) == []
 
 
-def test_a_runaway_is_told_within_the_running_minute_with_its_reason() -> None:
+def test_a_runaway_is_reported_within_the_running_minute_with_its_reason() -> None:
     world = World()
     world.play(range(60))
     (alert,) = firing(world.play([60], factor=runaway, steps=30))
@@ -206,7 +206,7 @@ def test_a_watch_that_is_taken_up_later_knows_what_the_book_holds() -> None:
     assert spent_of(world) == sum(sum(meter.truth.values()) for meter in world.meters)
 
 
-def test_a_reload_that_changes_only_who_is_told_keeps_what_was_learned() -> None:
+def test_a_reload_that_changes_only_notifiers_keeps_what_was_learned() -> None:
     world = World()
     world.play(range(60))
     changed = FEATURE_SPEND.model_copy(update={"severity": "critical", "runbook": "https://example.com/runbook"})
@@ -225,7 +225,7 @@ def test_a_watch_that_is_removed_ends_its_alerts() -> None:
     assert "no longer watched" in over.title
 
 
-def test_failures_are_told_by_their_share() -> None:
+def test_failures_are_reported_by_their_share() -> None:
     world = World(FAILURES)
     world.play(range(10))
     assert world.topic == []
@@ -235,7 +235,7 @@ def test_failures_are_told_by_their_share() -> None:
     assert alert.unit == "share"
 
 
-def test_a_silence_keeps_it_quiet_and_is_named() -> None:
+def test_a_silenced_alert_names_the_silence() -> None:
     world = World()
     silence = Silence(
         silence_id="s1",

@@ -71,7 +71,7 @@ def test_a_suspicion_becomes_an_alert_and_ends() -> None:
     assert world.log[-1].ends_at == world.log[-1].at
 
 
-def test_a_suspicion_that_comes_to_nothing_is_told_to_nobody() -> None:
+def test_a_suspicion_that_comes_to_nothing_notifies_nobody() -> None:
     world = World()
     world.see(Level.SUSPECT)
     world.after(60).see(Level.NORMAL)
@@ -79,11 +79,11 @@ def test_a_suspicion_that_comes_to_nothing_is_told_to_nobody() -> None:
     assert not any(alert.notify for alert in world.log)
 
 
-def test_normal_without_an_alert_is_nothing() -> None:
+def test_a_normal_finding_without_an_alert_does_nothing() -> None:
     assert World().see(Level.NORMAL) is None
 
 
-def test_a_firing_alert_is_updated_once_a_minute_and_told_again_after_the_renotify_interval() -> None:
+def test_a_firing_alert_is_updated_once_a_minute_and_notifies_again_after_the_renotify_interval() -> None:
     world = World()
     world.see(Level.FIRING)
     for _ in range(10 * 3900):  # ten times a second would be too many: ten minutes over the hour, each tenth
@@ -94,7 +94,7 @@ def test_a_firing_alert_is_updated_once_a_minute_and_told_again_after_the_renoti
     assert [alert.at - world.log[0].at for alert in told] == [timedelta(hours=1)]
 
 
-def test_an_alert_that_has_grown_is_told_before_its_interval() -> None:
+def test_an_alert_that_has_grown_notifies_before_its_interval() -> None:
     world = World()
     world.see(Level.FIRING, 10.0)
     world.after(60).see(Level.FIRING, 10.0 * NOTIFY_AGAIN_FACTOR - 0.1)
@@ -105,14 +105,14 @@ def test_an_alert_that_has_grown_is_told_before_its_interval() -> None:
     assert not world.log[-1].notify
 
 
-def test_renotify_zero_tells_once() -> None:
+def test_renotify_zero_notifies_once() -> None:
     world = World(WATCH.model_copy(update={"renotify": 0}))
     world.see(Level.FIRING)
     world.after(86_400).see(Level.FIRING)
     assert [alert.notify for alert in world.log] == [True, False]
 
 
-def test_a_silenced_alert_is_recorded_and_told_once_the_silence_is_over() -> None:
+def test_a_silenced_alert_is_recorded_and_notifies_once_the_silence_is_over() -> None:
     world = World()
     world.silence = "silence 1"
     world.see(Level.FIRING)
@@ -126,7 +126,7 @@ def test_a_silenced_alert_is_recorded_and_told_once_the_silence_is_over() -> Non
     assert (world.log[-1].transition, world.log[-1].notify, world.log[-1].silenced_by) == ("updated", True, None)
 
 
-def test_an_alert_that_nobody_was_told_of_ends_quietly() -> None:
+def test_an_alert_that_notified_nobody_ends_silently() -> None:
     world = World()
     world.silence = "maintenance db"
     world.see(Level.FIRING)
@@ -135,7 +135,7 @@ def test_an_alert_that_nobody_was_told_of_ends_quietly() -> None:
     assert [(a.transition, a.notify) for a in world.log] == [("firing", False), ("resolved", False)]
 
 
-def test_what_is_found_in_arrears_is_recorded_and_told_only_if_it_goes_on() -> None:
+def test_what_is_found_in_a_backlog_is_recorded_and_notifies_only_if_it_continues() -> None:
     world = World()
     world.is_live = False
     world.see(Level.FIRING)
@@ -153,7 +153,7 @@ def test_what_was_decided_and_not_published_is_decided_again_with_the_same_ids()
 
 
 @pytest.mark.parametrize("died_after", range(1, 6))
-def test_a_successor_that_reads_the_alert_topic_goes_on_without_a_transition_lost_or_invented(died_after: int) -> None:
+def test_a_successor_that_reads_the_alert_topic_neither_loses_nor_invents_a_transition(died_after: int) -> None:
     steps: list[tuple[float, Level, float]] = [
         (0, Level.SUSPECT, 10),
         (60, Level.FIRING, 10),
@@ -199,7 +199,7 @@ def test_a_new_episode_is_a_new_alert() -> None:
     assert world.log[-1].seq == 1
 
 
-def test_one_that_comes_back_within_its_period_goes_on_under_its_id() -> None:
+def test_a_budget_alert_that_comes_back_within_its_period_keeps_its_id() -> None:
     world = World()
     world.see(Level.FIRING)
     world.after(60).see(Level.NORMAL)
@@ -208,7 +208,7 @@ def test_one_that_comes_back_within_its_period_goes_on_under_its_id() -> None:
     assert (back.transition, back.seq, back.notify) == ("firing", 3, True)
 
 
-def test_resolved_alerts_are_forgotten_at_last() -> None:
+def test_resolved_alerts_are_forgotten_eventually() -> None:
     world = World()
     world.see(Level.FIRING)
     world.after(60).see(Level.NORMAL)
@@ -218,7 +218,7 @@ def test_resolved_alerts_are_forgotten_at_last() -> None:
     assert world.life.snapshot() == []
 
 
-def test_a_watch_without_names_tells_every_notifier_and_one_with_names_those() -> None:
+def test_a_watch_notifies_the_notifiers_it_names_or_else_all() -> None:
     assert seen(World().see(Level.FIRING)).notifiers == ("slack", "hook")
     assert seen(World(WATCH.model_copy(update={"notify": ("hook",)})).see(Level.FIRING)).notifiers == ("hook",)
     assert seen(World(WATCH.model_copy(update={"notify": ()})).see(Level.FIRING)).notifiers == ()
@@ -237,7 +237,7 @@ def test_an_alert_keeps_the_start_it_was_given_first() -> None:
     assert isinstance(later.started_at, datetime)
 
 
-def test_withdrawing_an_alert_tells_those_who_knew() -> None:
+def test_withdrawing_an_alert_notifies_those_who_were_notified() -> None:
     world = World()
     firing = seen(world.see(Level.FIRING))
     over = world.life.withdraw(firing, world.now + US, "no longer watched")

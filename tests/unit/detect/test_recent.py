@@ -30,7 +30,7 @@ def closed(recent: RecentMinutes, at: int, seconds: float = 20) -> list[tuple[in
     ]
 
 
-def test_a_minute_is_handed_on_once_after_it_has_closed() -> None:
+def test_a_minute_is_yielded_once_after_it_has_closed() -> None:
     recent = RecentMinutes()
     recent.add(changes(0, c0=3, c2=1), minute(0))
     recent.add(changes(0, c0=2), minute(0))
@@ -39,21 +39,21 @@ def test_a_minute_is_handed_on_once_after_it_has_closed() -> None:
     assert closed(recent, 1, 30) == []
 
 
-def test_an_empty_minute_between_two_is_handed_on_too() -> None:
+def test_an_empty_minute_between_two_others_is_yielded_too() -> None:
     recent = RecentMinutes()
     recent.add(changes(0, c0=1), minute(0))
     recent.add(changes(2, c0=1), minute(2))
     assert closed(recent, 3) == [(0, {0: 1}), (1, {}), (2, {0: 1})]
 
 
-def test_time_before_the_first_call_is_no_history_of_nothing() -> None:
+def test_the_time_before_the_first_call_is_not_an_empty_history() -> None:
     recent = RecentMinutes()
     assert closed(recent, 5) == []
     recent.add(changes(5, c0=4), minute(5))
     assert closed(recent, 6) == [(5, {0: 4})]
 
 
-def test_what_comes_late_is_handed_on_before_the_next_minute() -> None:
+def test_late_changes_are_yielded_before_the_next_minute() -> None:
     recent = RecentMinutes()
     recent.add(changes(0, c0=1), minute(0))
     closed(recent, 1)
@@ -62,7 +62,7 @@ def test_what_comes_late_is_handed_on_before_the_next_minute() -> None:
     assert closed(recent, 2) == [(0, {0: 7}), (1, {0: 2})]
 
 
-def test_a_snapshot_keeps_minutes_late_additions_and_what_was_handed_on() -> None:
+def test_a_snapshot_keeps_minutes_and_late_changes_and_what_was_yielded() -> None:
     recent = RecentMinutes()
     recent.add(changes(0, c0=1), minute(0))
     closed(recent, 1)
@@ -73,13 +73,13 @@ def test_a_snapshot_keeps_minutes_late_additions_and_what_was_handed_on() -> Non
     assert closed(successor, 2) == [(0, {6: 7}), (1, {5: 2})]
 
 
-def test_what_is_older_than_the_kept_minutes_is_left_out() -> None:
+def test_changes_older_than_the_kept_minutes_are_dropped() -> None:
     recent = RecentMinutes()
     recent.add(changes(0, c0=1), minute(KEPT_MINUTES) + US)
     assert recent.members().tolist() == []
 
 
-def test_evidence_is_the_last_closed_minutes_and_before_any_the_running_one() -> None:
+def test_evidence_is_the_last_closed_minutes_or_else_the_running_one() -> None:
     recent = RecentMinutes()
     for at in range(6):
         recent.add(changes(at, c0=1), minute(at))

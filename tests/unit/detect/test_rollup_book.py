@@ -95,7 +95,7 @@ def with_final_aggregates() -> tuple[RollupLog, RollupBook]:
     return log, known
 
 
-def test_an_aggregate_is_forgotten_once_it_is_final_and_nobody_can_write_it_again() -> None:
+def test_an_aggregate_is_forgotten_once_it_is_final_and_no_meter_can_write_it_again() -> None:
     log, known = with_final_aggregates()
     assert known.forget_final() > 0
     assert known.absorb(log.flush(39 * 9_000)).sums.size == 0
@@ -122,7 +122,7 @@ def test_an_aggregate_before_a_boundary_is_noticed_when_it_arrives_and_one_of_a_
     assert known.holds_any_before(boundaries)
 
 
-def test_a_standstill_of_hours_is_no_time_in_which_a_meter_could_have_written_again() -> None:
+def test_a_standstill_of_hours_does_not_count_as_time_in_which_a_meter_could_have_rewritten() -> None:
     log, known = RollupLog(), book()
     for number in range(40):
         log.call(number, members(0), 5)
@@ -148,7 +148,7 @@ def test_a_correction_is_kept_while_its_block_of_offsets_may_still_grow() -> Non
     assert len(known) == before - 1
 
 
-def test_what_is_no_rollup_is_named_and_the_rest_counts() -> None:
+def test_what_is_not_a_rollup_is_listed_and_the_rest_counts() -> None:
     log, known = RollupLog(), book()
     log.call(0, members(0), 5)
     changes = known.absorb([RollupRecord(0, 0, b"odd", b'{"not": "a rollup"}'), *log.flush(0)])

@@ -277,7 +277,7 @@ def test_a_detector_without_a_snapshot_whose_topic_has_lost_its_beginning_is_see
     assert world.spent() == world.truth()
 
 
-def test_until_it_is_seeded_a_budget_ends_no_alert_and_then_it_fires_for_what_was_reached() -> None:
+def test_a_budget_ends_no_alert_until_it_is_seeded_and_then_fires_for_what_was_reached() -> None:
     world = World(2)
     world.configure(budget())
     for world.step in range(STEPS):
@@ -295,7 +295,7 @@ def test_until_it_is_seeded_a_budget_ends_no_alert_and_then_it_fires_for_what_wa
     assert [finding.facet for finding in evaluator.findings(world.now_us) if finding.level is Level.FIRING] == ["90%"]
 
 
-def test_a_snapshot_from_before_the_seed_is_seeded_again_and_a_seeded_one_is_not() -> None:
+def test_a_restored_budget_is_seeded_again_only_if_it_was_not_seeded() -> None:
     world = World(3)
     for world.step in range(60):
         world.spend()

@@ -44,7 +44,7 @@ def test_cost_above_fires_within_the_running_minute() -> None:
     assert finding.observed == pytest.approx(1.0002)
 
 
-def test_cost_above_fires_at_once_where_the_last_of_it_comes_just_after_the_minute() -> None:
+def test_cost_above_fires_at_once_when_its_last_part_arrives_just_after_the_minute() -> None:
     evaluator = threshold("cost", above=1, window="1m")
     just_after = NOON + MINUTE + 200_000
     spend(evaluator, NOON, 0.6)
@@ -55,7 +55,7 @@ def test_cost_above_fires_at_once_where_the_last_of_it_comes_just_after_the_minu
     assert finding.observed == pytest.approx(1.2)
 
 
-def test_above_is_over_when_two_closed_minutes_did_not_hold() -> None:
+def test_above_ends_once_two_closed_minutes_did_not_hold() -> None:
     evaluator = threshold("cost", above=1, window="1m")
     spend(evaluator, NOON, 5)
     assert level(evaluator, NOON) is Level.FIRING
@@ -66,7 +66,7 @@ def test_above_is_over_when_two_closed_minutes_did_not_hold() -> None:
     assert found(evaluator, NOON + 2 * MINUTE + CLOSED + 1) == {}
 
 
-def test_one_calm_minute_between_two_breaches_is_one_alert() -> None:
+def test_one_normal_minute_between_two_breaches_leaves_one_alert() -> None:
     evaluator = threshold("cost", above=1, window="1m")
     for minute in (0, 2, 4):
         spend(evaluator, NOON + minute * MINUTE, 5)
@@ -125,7 +125,7 @@ def test_a_ratio_below_fires_in_the_running_minute_too() -> None:
     assert found(evaluator, NOON)["below"].observed == 0.49
 
 
-def test_too_few_calls_are_no_verdict() -> None:
+def test_too_few_calls_give_no_verdict() -> None:
     evaluator = threshold("failure_share", above=0.5, window="5m", min_calls=20)
     call(evaluator, NOON, calls=19, failed_calls=19)
     assert level(evaluator, NOON) is None
@@ -133,7 +133,7 @@ def test_too_few_calls_are_no_verdict() -> None:
     assert level(evaluator, NOON) is Level.FIRING
 
 
-def test_a_ratio_without_a_denominator_is_no_verdict() -> None:
+def test_a_ratio_without_a_denominator_gives_no_verdict() -> None:
     evaluator = threshold("latency_ms", below=100, window="1m")
     call(evaluator, NOON)
     assert level(evaluator, NOON + HOUR) is None
@@ -183,7 +183,7 @@ def test_spend_ahead_of_the_clock_waits_for_its_minute() -> None:
     assert found(evaluator, NOON)["above"].since_us == NOON
 
 
-def test_minutes_that_were_skipped_over_are_judged_one_by_one() -> None:
+def test_skipped_minutes_are_evaluated_one_by_one() -> None:
     evaluator = threshold("calls", below=3, window="1m")
     for minute in range(3):
         call(evaluator, NOON + minute * MINUTE, calls=3)
@@ -244,7 +244,7 @@ def batch_of(rows: list, now: int) -> Any:
 
 @settings(max_examples=150, deadline=None)
 @given(moves=moves, rule=rules, cut=st.integers(0, 25))
-def test_going_on_from_a_snapshot_is_going_on(moves: list, rule: dict, cut: int) -> None:
+def test_a_restored_evaluator_continues_as_if_nothing_had_happened(moves: list, rule: dict, cut: int) -> None:
     evaluator, now = threshold(**rule), NOON
     other = evaluator
     for number, (seconds, rows) in enumerate(moves):

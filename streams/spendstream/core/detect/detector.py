@@ -128,13 +128,15 @@ class Detector:
             "book": self.book.snapshot(),
             "recent": self._recent.snapshot(),
             "profiles": self._profiles.snapshot(),
-            "alerts": {"json": _bytes(_ALERTS.dump_json(self.lifecycle.snapshot()))},
+            "alerts": {"json": np.frombuffer(_ALERTS.dump_json(self.lifecycle.snapshot()), dtype=np.uint8)},
         }
         for name, runner in self._runners.items():
             sections[f"watch/{name}"] = {
                 "definition": np.array([definition(runner.watch)]),
                 "seeded": np.array([runner.is_seeded]),
-                "groups": _names(runner.groups.values, len(runner.watch.group_by)),
+                "groups": np.array(runner.groups.values, dtype=np.str_).reshape(
+                    len(runner.groups), len(runner.watch.group_by)
+                ),
                 **{f"state/{key}": array for key, array in runner.evaluator.snapshot().items()},
             }
         return sections
@@ -157,7 +159,7 @@ class Detector:
         if arrays is not None and str(arrays["definition"][0]) == definition(watch):
             for values in arrays["groups"].tolist():
                 groups.number(tuple(values))
-            runner.is_seeded |= bool(arrays.get("seeded", np.zeros(1))[0])
+            runner.is_seeded |= bool(arrays["seeded"][0])
             runner.map(self.book.combinations)
             runner.evaluator.restore(
                 {key.removeprefix("state/"): array for key, array in arrays.items() if key.startswith("state/")}
@@ -195,10 +197,10 @@ class Detector:
             wanted = runner.group_of == case.finding.group
             return Reasons(self.book, self._recent, self._profiles).of(case, wanted, now_us)
 
-        return self.lifecycle.decide(case, now_us, explain=explain, quiet=self._quiet, is_live=is_live)
+        def quiet(watch: Watch, group: Mapping[str, str], at: datetime) -> str | None:
+            return self.silences.quiet(watch.name, group, at, {str(n): values for n, values in watch.scope.items()})
 
-    def _quiet(self, watch: Watch, group: Mapping[str, str], at: datetime) -> str | None:
-        return self.silences.quiet(watch.name, group, at, {str(n): values for n, values in watch.scope.items()})
+        return self.lifecycle.decide(case, now_us, explain=explain, quiet=quiet, is_live=is_live)
 
     def _learn(self, now_us: int) -> None:
         """Let the profiles learn from the minutes that closed, except from groups whose spend has a firing alert."""
@@ -214,18 +216,17 @@ class Detector:
         """Return the combinations of every group whose spend has a firing alert."""
         held = np.zeros(len(self.book.combinations), dtype=np.bool_)
         for runner in self._runners.values():
-            firing = self._firing_groups(runner)
-            if firing and isinstance(runner.watch.rule, AnomalyRule) and runner.watch.rule.measure == "cost":
+            if not isinstance(runner.watch.rule, AnomalyRule) or runner.watch.rule.measure != "cost":
+                continue
+            firing = {
+                runner.groups.number(tuple(alert.group.values()))
+                for alert in self.lifecycle.open_alerts()
+                if alert.watch == runner.watch.name and alert.state == "firing"
+            }
+            if firing:
                 runner.map(self.book.combinations)
                 held |= np.isin(runner.group_of, list(firing))
         return np.flatnonzero(held)
-
-    def _firing_groups(self, runner: WatchRunner) -> set[int]:
-        return {
-            runner.groups.number(tuple(alert.group.values()))
-            for alert in self.lifecycle.open_alerts()
-            if alert.watch == runner.watch.name and alert.state == "firing"
-        }
 
 
 def _over(watch: Watch, alert: Alert) -> Case:
@@ -242,11 +243,3 @@ def _over(watch: Watch, alert: Alert) -> Case:
         budget=alert.budget,
     )
     return Case(watch, alert.group, finding)
-
-
-def _bytes(data: bytes) -> NDArray[np.uint8]:
-    return np.frombuffer(data, dtype=np.uint8)
-
-
-def _names(values: Sequence[tuple[str, ...]], width: int) -> NDArray[np.str_]:
-    return np.array(values, dtype=np.str_).reshape(len(values), width)

@@ -203,7 +203,9 @@ class RollupBook:
         return {
             "dimensions": np.array(self.dimensions, dtype=np.str_),
             "layouts": np.array([",".join(names) for names in self._layouts], dtype=np.str_),
-            "combinations": _text(self.combinations, len(self.dimensions)),
+            "combinations": np.array(self.combinations, dtype=np.str_).reshape(
+                len(self.combinations), len(self.dimensions)
+            ),
             "digests": self._digests[slots],
             "members": self._members[slots],
             "minutes": self._minutes[slots],
@@ -232,8 +234,7 @@ class RollupBook:
             [self._member(dict(zip(names, values, strict=True))) for values in arrays["combinations"].tolist()],
             dtype=np.int64,
         )
-        layouts = arrays["layouts"].tolist() if "layouts" in arrays else [",".join(names)]
-        self._layouts = {tuple(filter(None, layout.split(","))): None for layout in layouts}
+        self._layouts = {tuple(filter(None, layout.split(","))): None for layout in arrays["layouts"].tolist()}
         count = len(arrays["digests"])
         self._allocate(max(count, _FIRST_SLOTS))
         self._digests[:count] = arrays["digests"]
@@ -367,7 +368,3 @@ def _through(value: bytes) -> int:
 def digest(key: bytes) -> bytes:
     """Return the digest of an aggregate's Kafka key: ``KEY_BYTES`` bytes, by which the book knows it."""
     return hashlib.blake2b(key, digest_size=KEY_BYTES).digest()
-
-
-def _text(rows: Sequence[tuple[str, ...]], width: int) -> NDArray[np.str_]:
-    return np.array(rows, dtype=np.str_).reshape(len(rows), width)

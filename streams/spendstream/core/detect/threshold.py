@@ -70,7 +70,12 @@ class ThresholdEvaluator:
         values = np.column_stack([over, *under, updates.sums[:, CALLS]])
         rows = np.flatnonzero(values.any(axis=1) & (updates.minutes_us >= self._ring.oldest_us))
         if len(rows):
-            self._add(updates.groups[rows], updates.minutes_us[rows], values[rows], now_us)
+            groups, minutes_us, values = updates.groups[rows], updates.minutes_us[rows], values[rows]
+            ahead = minutes_us > now_us
+            if ahead.any():
+                self._ahead.keep(groups[ahead], minutes_us[ahead], values[ahead])
+            if not ahead.all():
+                self._take(groups[~ahead], minutes_us[~ahead], values[~ahead])
 
     def findings(self, now_us: int) -> Iterable[Finding]:
         """Return what is not normal, and what has ended at this moment."""
@@ -126,14 +131,6 @@ class ThresholdEvaluator:
         self._minute_us = minute_us
         self._ring.advance(minute_us)
         for groups, minutes_us, values in self._ahead.due(minute_us):
-            self._take(groups, minutes_us, values)
-
-    def _add(self, groups: Ints, minutes_us: Ints, values: Ints, now_us: int) -> None:
-        ahead = minutes_us > now_us
-        if ahead.any():
-            self._ahead.keep(groups[ahead], minutes_us[ahead], values[ahead])
-            groups, minutes_us, values = groups[~ahead], minutes_us[~ahead], values[~ahead]
-        if len(groups):
             self._take(groups, minutes_us, values)
 
     def _take(self, groups: Ints, minutes_us: Ints, values: Ints) -> None:

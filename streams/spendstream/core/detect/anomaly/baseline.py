@@ -88,7 +88,11 @@ class Season:
         columns = self._columns
         full = columns["minutes"] >= SEASON_MINUTES
         columns["hours"][full & (columns["hours"] < 65_535)] += 1
-        self._allocate(np.flatnonzero(full & (columns["row"] < 0) & (columns["hours"] >= SEASON_AFTER_HOURS)))
+        fresh = np.flatnonzero(full & (columns["row"] < 0) & (columns["hours"] >= SEASON_AFTER_HOURS))
+        if len(fresh):
+            first = self._table.size
+            self._table.grow(first + len(fresh))
+            columns["row"][fresh] = np.arange(first, first + len(fresh))
         at = np.flatnonzero(full & (columns["row"] >= 0))
         index = columns["row"][at]
         if len(index):
@@ -97,12 +101,6 @@ class Season:
             means[index] += (columns["total"][at] / columns["minutes"][at] - means[index]) / seen[index]
         columns["total"][:] = 0
         columns["minutes"][:] = 0
-
-    def _allocate(self, groups: NDArray[np.int64]) -> None:
-        if len(groups):
-            first = self._table.size
-            self._table.grow(first + len(groups))
-            self._columns["row"][groups] = np.arange(first, first + len(groups))
 
     def snapshot(self) -> dict[str, Column]:
         """Return all state; the table as two matrices, hours × rows."""
@@ -315,11 +313,12 @@ class Baseline:
     def learn(self, minute_us: int, sums: Sums, expected: Expectation, sigma: Floats, held: NDArray[np.bool_]) -> None:
         """Take in one closed minute of all groups."""
         columns = self.columns
-        self._meet(minute_us, sums)
-        born = columns["first_us"] >= 0
-        known = born & self.scale.known(sums)
+        first = columns["first_us"]
+        first[(first < 0) & (sums.calls > 0)] = minute_us
+        known = (first >= 0) & self.scale.known(sums)
         points = self.scale.forward(self.scale.observed(sums))
-        self._follow_recent(points, known)
+        recent = columns["recent"]
+        recent += np.where(columns["samples"] > 0, limits.RECENT, 1.0) * known * (points - recent)
         columns["level"][:] = np.where(columns["samples"] > 0, expected.point, points)
         learns = known & ~held
         self._freeze(held, expected)
@@ -332,10 +331,6 @@ class Baseline:
             self.slopes.learn(minute_us, points, sigma, learns)
         columns["samples"][learns] += 1
         columns["active"][learns & (sums.calls > 0)] += 1
-
-    def _meet(self, minute_us: int, sums: Sums) -> None:
-        first = self.columns["first_us"]
-        first[(first < 0) & (sums.calls > 0)] = minute_us
 
     def _freeze(self, held: NDArray[np.bool_], expected: Expectation) -> None:
         """Frozen groups follow their seasonal pattern; their uncertainty grows."""
@@ -350,11 +345,6 @@ class Baseline:
             unsure += limits.STALE_SLOPE / 30 * np.where(np.isnan(now), limits.STALE_BLIND, now)
         stale = columns["stale"]
         stale[:] = np.where(held, np.minimum(stale + unsure, limits.STALE_CAP), limits.STALE_FADES * stale)
-
-    def _follow_recent(self, points: Floats, known: NDArray[np.bool_]) -> None:
-        recent = self.columns["recent"]
-        weight = np.where(self.columns["samples"] > 0, limits.RECENT, 1.0) * known
-        recent += weight * (points - recent)
 
     def _learn_count_dispersion(self, sums: Sums, learns: NDArray[np.bool_], expected: Expectation) -> None:
         """Learn how much the number of calls varies around the usual; sums only. Its own outliers are clipped."""

@@ -215,14 +215,11 @@ class AnomalyState:
                 level, since = Level(int(firing.columns["level"][group])), int(firing.columns["since_us"][group])
                 found[group, firing.side] = self._report.finding(group, firing.side, level, since)
         for group in np.flatnonzero(self._silence.firing).tolist():
-            found[group, "no_data"] = self._silent(group)
+            rate, since = float(self._silence.columns["rate"][group]), int(self._silence.columns["since_us"][group])
+            found[group, "no_data"] = Finding(
+                group, "no_data", Level.FIRING, since, observed=0.0, expected=rate, unit="calls/min"
+            )
         return list(found.values())
-
-    def _silent(self, group: int) -> Finding:
-        columns = self._silence.columns
-        rate = float(columns["rate"][group])
-        since = int(columns["since_us"][group])
-        return Finding(group, "no_data", Level.FIRING, since, 0.0, rate, None, None, "calls/min")
 
     def snapshot(self) -> dict[str, Column]:
         """Return all state."""

@@ -198,17 +198,13 @@ class FiringState:
         columns["run"][:] = np.where(breached, np.minimum(run + 1, 30_000), 0)
         since[quiet & breached & (run == 1)] = minute_us
         fires = quiet & ((run >= limits.RUN) | (breached & extreme) | slow)
-        self._date_slow(fires & slow, breached)
+        dated = fires & slow & (columns["rise_us"] >= 0)  # firing by the mean, since it began to lean
+        rise = columns["rise_us"]
+        since[dated] = np.where(breached, np.minimum(since, rise), rise)[dated]
         was_suspect = level == _SUSPECT
         level[quiet] = np.where(fires, _FIRING, np.where(breached, _SUSPECT, _NORMAL))[quiet]
         columns["normal_minutes"][fires] = 0
         return np.flatnonzero(was_suspect & (level == _NORMAL))
-
-    def _date_slow(self, fires: Mask, breached: Mask) -> None:
-        """Date groups that fire by the mean of the last minutes from when the mean began to lean."""
-        since, rise = self.columns["since_us"], self.columns["rise_us"]
-        dated = fires & (rise >= 0)
-        since[dated] = np.where(breached, np.minimum(since, rise), rise)[dated]
 
     def recover(self, minute_us: int, groups: GroupNumbers, normal: Mask, leaning: Mask) -> GroupNumbers:
         """Count normal minutes of firing ``groups``. Returns those that are normal again and no longer lean."""
@@ -297,15 +293,11 @@ class Silence:
         columns["missed"][:] = np.where(quiet, columns["missed"] + missed, 0.0)
         columns["level"][ended] = _NORMAL
         if self._after_s is not None:
-            columns["level"][self._implausible(self._after_s) & ready] = _FIRING
+            long = columns["empty"] * (MINUTE_US // US) >= self._after_s
+            unusual = columns["empty"] >= limits.GAP_FACTOR * columns["gap"]
+            implausible = long & unusual & (columns["missed"] >= limits.SILENCE_MISSED)
+            columns["level"][implausible & ready] = _FIRING
         return np.concatenate([ended, self._adopt(minute_us)])
-
-    def _implausible(self, after_s: int) -> Mask:
-        columns = self.columns
-        long = columns["empty"] * (MINUTE_US // US) >= after_s
-        unusual = columns["empty"] >= limits.GAP_FACTOR * columns["gap"]
-        mask: Mask = long & unusual & (columns["missed"] >= limits.SILENCE_MISSED)
-        return mask
 
     def _learn(self, calls: Floats, quiet: Mask, back: Mask, held: Mask) -> None:
         """The rate learns from empty minutes only once the silence is over: until then it may be the alert."""

@@ -197,7 +197,8 @@ class BudgetEvaluator:
         groups, minutes_us, spent_pusd = updates.groups[costs], updates.minutes_us[costs], spent_pusd[costs]
         self._ledger.add(groups, minutes_us, spent_pusd)
         self._windows.add(groups, minutes_us, spent_pusd, now_us)
-        self._meet(groups, minutes_us)
+        self._first_us, touched = earliest(self._first_us, groups, minutes_us)
+        self._touched.update(touched.tolist())
 
     def findings(self, now_us: int) -> Iterable[Finding]:
         """Return what is not normal, and what has ended at this moment."""
@@ -262,11 +263,6 @@ class BudgetEvaluator:
             self._opened_us = opened_us
             self._ledger.turn(opened_us)
             self._late.forget_all()
-
-    def _meet(self, groups: Ints, minutes_us: Ints) -> None:
-        """Record each group's first minute, and that it was touched."""
-        self._first_us, met = earliest(self._first_us, groups, minutes_us)
-        self._touched.update(met.tolist())
 
     def _evaluate(self, groups: Ints) -> None:
         opened_us, closes_us = self._calendar.span(self._minute_us)

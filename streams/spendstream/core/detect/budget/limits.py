@@ -55,7 +55,8 @@ class Amounts:
         self.pusd = [int(amount.scaleb(12)) for amount in (rule.amount_usd, *(one.amount_usd for one in rule.amounts))]
         self.usd = [Decimal(pusd).scaleb(-12) for pusd in self.pusd]
         self._float_usd = np.array([pusd / PUSD for pusd in self.pusd])
-        limits = [[self._limit(pusd, threshold) for threshold in thresholds] for pusd in self.pusd]
+        # The decimal as written, not the nearest binary fraction: 80% of $10 is $8, to the pico-dollar.
+        limits = [[-(-pusd * Fraction(str(threshold)) // 1) for threshold in thresholds] for pusd in self.pusd]
         shape = (len(self.pusd), len(thresholds))
         self._dollars = np.array([[limit // PUSD for limit in row] for row in limits], dtype=np.int64).reshape(shape)
         self._rest = np.array([[limit % PUSD for limit in row] for row in limits], dtype=np.int64).reshape(shape)
@@ -83,11 +84,6 @@ class Amounts:
             if override.group.items() <= named.items():
                 return position
         return 0
-
-    @staticmethod
-    def _limit(pusd: int, threshold: float) -> int:
-        # The decimal as written, not the nearest binary fraction: 80% of $10 is $8, to the pico-dollar.
-        return -(-pusd * Fraction(str(threshold)) // 1)
 
 
 RECENT_S: Final = 86_400
