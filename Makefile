@@ -29,7 +29,7 @@ lock: setup ## pin all versions again; `make lock UPGRADE=--upgrade` takes the n
 demo: setup ## the whole stack on this machine with a realistic load and a live view, no Docker
 	$(BIN)/spendstream demo
 
-test: setup kafka ## all tests, on a real Kafka and the real ClickHouse engine
+test: setup kafka alertmanager ## all tests, on a real Kafka, ClickHouse engine and Alertmanager
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 fuzz: setup ## try the laws on fresh random examples; what fails lands in tests/examples, and `make test` replays it
@@ -40,6 +40,9 @@ fast-tests: setup ## the tests that need no broker, no ClickHouse and kill nothi
 
 kafka: setup ## fetch a local Apache Kafka from Maven Central, for the integration tests (idempotent)
 	$(BIN)/python -m tests.kafka.install
+
+alertmanager: setup ## fetch a local Prometheus Alertmanager, for the integration tests (idempotent)
+	$(BIN)/python -m tests.alertmanager
 
 format: setup ## format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix --quiet .
@@ -71,4 +74,4 @@ bench: setup kafka ## throughput and latency, with ratios measured side by side 
 bench-alerts: setup ## quality and cost of anomaly alerts on labelled synthetic incidents
 	$(BIN)/python -m tests.bench.alerts
 
-.PHONY: help setup lock demo test fuzz fast-tests kafka format lint types contract schemas check-schemas check soak bench bench-alerts
+.PHONY: help setup lock demo test fuzz fast-tests kafka alertmanager format lint types contract schemas check-schemas check soak bench bench-alerts

@@ -43,7 +43,7 @@ def kafka_version() -> str:
 
 def libs_dir() -> Path:
     """Return the folder that holds, or will hold, Kafka's jars."""
-    return _cache_dir() / "kafka" / kafka_version()
+    return cache_dir() / "kafka" / kafka_version()
 
 
 def installed_libs() -> Path:
@@ -63,7 +63,7 @@ def class_archive() -> Path:
     fit. Raises: InstallFailed, when Java is missing.
     """
     java = hashlib.sha256(_java_version(java_executable()).encode()).hexdigest()[:12]
-    return _cache_dir() / "kafka" / f"{kafka_version()}-{java}.jsa"
+    return cache_dir() / "kafka" / f"{kafka_version()}-{java}.jsa"
 
 
 def java_executable() -> str:
@@ -128,7 +128,8 @@ def _pom_digest() -> str:
     return hashlib.sha256(POM.read_bytes()).hexdigest()
 
 
-def _cache_dir() -> Path:
+def cache_dir() -> Path:
+    """Return the folder for what the tests download: ``$SPENDSTREAM_CACHE``, or ``.spendstream`` in the repository."""
     if configured := os.environ.get("SPENDSTREAM_CACHE"):
         return Path(configured).resolve()
     repository = Path(__file__).resolve().parents[2]
