@@ -81,6 +81,17 @@ def refuse(message: str) -> NoReturn:
     raise typer.Exit(USAGE_EXIT)
 
 
+def utc_time(text: str) -> datetime:
+    """Parse the value of an option as a date or time in ISO 8601; UTC if it has no zone."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a valid time; expected e.g. 2026-01-31 or 2026-01-31T12:00Z"
+        ) from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
 def configure_logs(level: str, form: Literal["json", "console"]) -> None:
     """Send every log record to stderr. ``level`` is for spendstream's own; Faust and aiokafka log warnings and up."""
     shared: list[structlog.typing.Processor] = [

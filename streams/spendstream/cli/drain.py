@@ -26,7 +26,18 @@ def drain(
     with _progress() as on_progress:
         report = asyncio.run(drain_everything(settings, timeout, on_progress))
     if as_json:
-        echo_json(_as_object(report))
+        behind = [
+            {
+                "group": state.group,
+                "topic": state.topic,
+                "partition": state.partition,
+                "committed": state.committed,
+                "end": state.end,
+                "records": state.behind,
+            }
+            for state in report.behind
+        ]
+        echo_json({"ok": report.is_drained, "seconds": round(report.seconds, 3), "behind": behind})
     elif report.is_drained:
         out.print(f"drained after {report.seconds:.1f} s")
     else:
@@ -46,24 +57,6 @@ def _progress() -> Iterator[Callable[[DrainReport], None] | None]:
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("draining", total=None)
         yield lambda report: bar.update(task, total=report.records, completed=report.records - report.records_behind)
-
-
-def _as_object(report: DrainReport) -> dict[str, object]:
-    return {
-        "ok": report.is_drained,
-        "seconds": round(report.seconds, 3),
-        "behind": [
-            {
-                "group": state.group,
-                "topic": state.topic,
-                "partition": state.partition,
-                "committed": state.committed,
-                "end": state.end,
-                "records": state.behind,
-            }
-            for state in report.behind
-        ],
-    }
 
 
 def _print_behind(report: DrainReport) -> None:

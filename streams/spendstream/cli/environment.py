@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,14 +47,8 @@ def find_env_file(start: Path) -> Path | None:
 
 def read_env_file(path: Path) -> dict[str, str]:
     """Read ``KEY=VALUE`` lines. Values are taken literally; a line that starts with ``#`` is a comment."""
-    return dict(_assignments(path.read_text("utf-8")))
-
-
-def _assignments(text: str) -> Iterator[tuple[str, str]]:
-    for line in text.splitlines():
-        name, separator, value = line.partition("=")
-        if separator and not line.startswith("#"):
-            yield name.strip(), value
+    lines = [line for line in path.read_text("utf-8").splitlines() if "=" in line and not line.startswith("#")]
+    return {name.strip(): value for name, _, value in (line.partition("=") for line in lines)}
 
 
 def load_settings() -> "Settings":

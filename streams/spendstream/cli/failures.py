@@ -27,7 +27,10 @@ def explain(error: BaseException) -> str | None:
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError) and error.title == "Settings":
-        return "\n".join(_setting(each["loc"], each["msg"], each.get("input")) for each in error.errors())
+        return "\n".join(
+            f"{str(each['loc'][0]).upper()}={each.get('input')}: {each['msg'].removeprefix('Value error, ')}"
+            for each in error.errors()
+        )
     if isinstance(error, KafkaConnectionError):
         return f"no Kafka broker answers at {environment.load_settings().kafka_bootstrap_servers}{_origin()}"
     if isinstance(error, KafkaError):
@@ -35,11 +38,6 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ClickHouseError):
         return _clickhouse(error)
     return None
-
-
-def _setting(location: tuple[int | str, ...], message: str, value: object) -> str:
-    name = str(location[0]).upper() if location else "settings"
-    return f"{name}={value}: {message.removeprefix('Value error, ')}"
 
 
 def _clickhouse(error: "ClickHouseError") -> str:

@@ -8,7 +8,7 @@ from spendstream.cli.console import out, table
 from spendstream.cli.environment import load_settings
 from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.clickhouse.layout import migration_settings
-from spendstream.clickhouse.migrate import Migration, MigrationStatus, Migrator
+from spendstream.clickhouse.migrate import Migrator
 
 
 def migrate(
@@ -25,22 +25,14 @@ def migrate(
     with open_client(clickhouse_settings(settings)) as client:
         migrator = Migrator(client, migration_settings(settings))
         if status:
-            _show_status(migrator.status())
-        elif down_to is not None:
-            _show_done("rolled back", migrator.down(down_to))
-        else:
-            _show_done("applied", migrator.up())
-
-
-def _show_done(what: str, migrations: list[Migration]) -> None:
+            found = migrator.status()
+            rows = [(f"{s.number:04}", s.name, "applied" if s.is_applied else "missing", s.problem) for s in found]
+            out.print(table(("number", "name", "state", "problem"), rows))
+            if any(s.problem or not s.is_applied for s in found):
+                raise typer.Exit(1)
+            return
+        verb, migrations = ("applied", migrator.up()) if down_to is None else ("rolled back", migrator.down(down_to))
     for migration in migrations:
-        out.print(f"{what} {migration.number:04} {migration.name}")
+        out.print(f"{verb} {migration.number:04} {migration.name}")
     if not migrations:
         out.print("nothing to do: already up to date")
-
-
-def _show_status(statuses: list[MigrationStatus]) -> None:
-    rows = [(f"{s.number:04}", s.name, "applied" if s.is_applied else "missing", s.problem) for s in statuses]
-    out.print(table(("number", "name", "state", "problem"), rows))
-    if any(s.problem or not s.is_applied for s in statuses):
-        raise typer.Exit(1)

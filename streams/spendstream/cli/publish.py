@@ -54,20 +54,17 @@ def publish(
     intake = Intake(file, file_format, maps, sets, id_namespace, time_format, delimiter, assume_utc)
     errors = RowErrors()
     with intake.open() as source, _progress(source, intake.size_bytes) as on_progress:
+        rows = intake.lines(source)
         if dry_run:
-            summary = _check(intake.lines(source), errors, on_progress)
+            summary = _check(rows, errors, on_progress)
         else:
-            summary = _publish(intake.lines(source), errors, on_progress)
+            settings = load_settings()
+            target = PublishSettings(settings.topic(topics.USAGE), settings.kafka_client())
+            summary = asyncio.run(publish_rows(rows, target, on_error=errors, on_progress=on_progress))
     errors.close()
     _report(summary, dry_run=dry_run, as_json=as_json)
     if summary.invalid:
         raise typer.Exit(INVALID_EXIT)
-
-
-def _publish(rows: Iterator[Line | RowError], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:
-    settings = load_settings()
-    target = PublishSettings(settings.topic(topics.USAGE), settings.kafka_client())
-    return asyncio.run(publish_rows(rows, target, on_error=errors, on_progress=on_progress))
 
 
 def _check(rows: Iterator[Line | RowError], errors: RowErrors, on_progress: Callable[[int], None]) -> Summary:

@@ -1,6 +1,6 @@
 """``spendstream query``: runs SQL on ClickHouse."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,12 +19,8 @@ def query(
     with open_client(clickhouse_settings(settings)) as client:
         client.database = settings.clickhouse_database
         result = client.query(sql)
-    _show(list(result.column_names), result.result_rows, as_json)
-
-
-def _show(columns: list[str], rows: list[tuple[Any, ...]], as_json: bool) -> None:
     if as_json:
-        for row in rows:
-            echo_json(dict(zip(columns, row, strict=True)))
+        for row in result.result_rows:
+            echo_json(dict(zip(result.column_names, row, strict=True)))
     else:
-        out.print(table(columns, rows))
+        out.print(table(result.column_names, result.result_rows))

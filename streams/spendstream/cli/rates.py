@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spendstream.cli.console import echo_json, err, out, refuse, table
+from spendstream.cli.console import echo_json, err, out, refuse, table, utc_time
 from spendstream.cli.environment import load_settings
 from spendstream.cli.price import RatesOption, load_book
 from spendstream.core.money import exact_dollars
@@ -57,7 +57,10 @@ def list_cards(
 def show(
     provider: Annotated[str, typer.Argument(help="As in events, e.g. openai.")],
     model: Annotated[str, typer.Argument(help="As in events, e.g. gpt-4o.")],
-    at: Annotated[str | None, typer.Option("--at", metavar="DATE", help="A date or time, UTC. Default: now.")] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option("--at", parser=utc_time, metavar="DATE", help="A date or time, UTC. Default: now."),
+    ] = None,
     tier: Annotated[str, typer.Option("--tier", help="standard, batch, flex or priority.")] = "standard",
     region: Annotated[str, typer.Option("--region", help="As in events, e.g. eu-central-1.")] = "",
     deployment: Annotated[str, typer.Option("--deployment", help="A self-hosted deployment.")] = "",
@@ -70,7 +73,7 @@ def show(
     """Show a model's rates on a date and where they come from. Exit status: 1 if no card prices it."""
     if tier not in SERVICE_TIERS:
         refuse(f"{tier!r} is not a service tier; choose one of {', '.join(SERVICE_TIERS)}")
-    when = _time(at)
+    when = at or datetime.now(UTC)
     found = load_book(rates).explain(
         provider,
         model,
@@ -170,16 +173,6 @@ def _show(found: Explanation, title: str) -> None:
         out.print(f"other rates above {', '.join(f'{size:,}' for size in found.tiers)} input tokens: --input-tokens")
     for note in found.notes:
         out.print(note)
-
-
-def _time(text: str | None) -> datetime:
-    if text is None:
-        return datetime.now(UTC)
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        refuse(f"{text!r} is not a valid date; expected e.g. 2026-01-31")
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _day(at: datetime | None) -> str:

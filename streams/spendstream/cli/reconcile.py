@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from spendstream.cli.console import echo_json, err, out, table
+from spendstream.cli.console import echo_json, err, out, table, utc_time
 from spendstream.cli.environment import load_settings
 from spendstream.reconcile import Report
 from spendstream.reconcile import reconcile as run
@@ -17,23 +17,14 @@ from spendstream.reconcile.compare import Range
 NOT_OK_EXIT = 1
 
 
-def _time(text: str) -> datetime:
-    """Parse an ISO 8601 time; UTC if it has no zone."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a valid time; expected e.g. 2026-01-31T12:00Z") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
 def reconcile(
     start: Annotated[
         datetime | None,
-        typer.Option("--from", parser=_time, metavar="TIME", help="Start of event time, UTC."),
+        typer.Option("--from", parser=utc_time, metavar="TIME", help="Start of event time, UTC."),
     ] = None,
     end: Annotated[
         datetime | None,
-        typer.Option("--to", parser=_time, metavar="TIME", help="End of event time, UTC, exclusive."),
+        typer.Option("--to", parser=utc_time, metavar="TIME", help="End of event time, UTC, exclusive."),
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Rebuild rollups that differ from the ledger.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object per hour, then one verdict.")] = False,

@@ -11,7 +11,7 @@ from uuid import uuid4
 import typer
 from pydantic_core import PydanticCustomError
 
-from spendstream.cli.console import echo_json, err, out, refuse, silence_libraries, table
+from spendstream.cli.console import echo_json, err, out, refuse, silence_libraries, table, utc_time
 from spendstream.cli.environment import load_settings
 from spendstream.core.documents import did_you_mean
 from spendstream.schemas.alert import Silence
@@ -39,7 +39,10 @@ def add(
         ),
     ] = None,
     starts: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="Start, in UTC unless it has a zone. Default: now.")
+        datetime | None,
+        typer.Option(
+            "--from", parser=utc_time, metavar="TIME", help="Start, in UTC unless it has a zone. Default: now."
+        ),
     ] = None,
     comment: Annotated[str, typer.Option("--comment", help="The reason.")] = "",
     as_json: JsonOption = False,
@@ -47,7 +50,7 @@ def add(
     """Silence alerts: they are recorded, but nobody is notified. Prints the silence's id."""
     silence_libraries()
     settings = load_settings()
-    starts_at = parse_time(starts) if starts else datetime.now(UTC)
+    starts_at = starts or datetime.now(UTC)
     silence = Silence(
         silence_id=uuid4().hex[:8],
         starts_at=starts_at,
@@ -144,15 +147,6 @@ def parse_group(pairs: list[str]) -> dict[str, str]:
             refuse(f"--group {pair}: {name} already has a value: add another silence")
         group[name] = value
     return group
-
-
-def parse_time(text: str) -> datetime:
-    """Return a time, in UTC if it has no zone."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        refuse(f"--from {text}: not a valid time; expected e.g. 2026-01-31T22:00")
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def about(silence: Silence) -> str:

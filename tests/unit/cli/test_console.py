@@ -10,9 +10,10 @@ from io import StringIO
 from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
-from spendstream.cli.console import table, to_json
+from spendstream.cli.console import table, to_json, utc_time
 
 ID = uuid.UUID("019a0000-0000-7000-a000-000000000001")
 
@@ -55,3 +56,13 @@ def test_markup_in_a_value_is_shown_literally() -> None:
 def test_null_is_a_dash_and_an_empty_result_keeps_its_columns() -> None:
     assert "–" in render(("a", None))
     assert "value" in render()
+
+
+@pytest.mark.parametrize("text", ["2026-03-01T10:00", "2026-03-01T10:00Z", "2026-03-01T12:00+02:00"])
+def test_a_time_without_a_zone_is_utc(text: str) -> None:
+    assert utc_time(text) == datetime(2026, 3, 1, 10, tzinfo=UTC)
+
+
+def test_an_invalid_time_is_refused_with_an_example() -> None:
+    with pytest.raises(typer.BadParameter, match=r"expected e\.g\. 2026-01-31"):
+        utc_time("tomorrow")
