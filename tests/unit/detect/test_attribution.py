@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spendstream.core.detect.attribution import Cube, attribute
-from spendstream.core.detect.attribution.figures import amount, percent
+from spendstream.core.detect.attribution.explain import figure, percent
 from spendstream.schemas.alert import Attribution, Factor
 from spendstream.schemas.measures import SUMS
 from tests.unit.detect.cubes import DIMENSIONS, calls, cube, member
@@ -294,7 +294,7 @@ def test_a_cube_of_no_time_is_refused() -> None:
      (18_432, "18,400"), (2e6, "2,000,000")],
 )  # fmt: skip
 def test_a_count_is_said_with_few_digits(value: float, said: str) -> None:
-    assert amount(value) == said
+    assert figure(value) == said
 
 
 @pytest.mark.parametrize(

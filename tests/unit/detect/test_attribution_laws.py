@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from spendstream.core.detect.attribution import Cube, attribute
 from spendstream.core.detect.attribution.cells import lay_out
-from spendstream.core.detect.attribution.decompose import decompose, logarithmic_mean
-from spendstream.core.detect.attribution.rates import FACTORS
+from spendstream.core.detect.attribution.decompose import FACTORS, decompose, logarithmic_mean
 from spendstream.schemas.buckets import tokens_field
 from spendstream.schemas.measures import COLUMN, SUMS
 from tests.unit.detect.cubes import DIMENSIONS, RATES, calls, member

@@ -1,21 +1,27 @@
-"""Why the spend changed: observed against expected, in parts that sum to the whole."""
+"""Why the spend changed: observed against expected, in parts that sum to the whole; and who drives it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from spendstream.core.detect.attribution.cells import lay_out
-from spendstream.core.detect.attribution.contributors import contributors, facts, total
-from spendstream.core.detect.attribution.cube import Cube, Floats, to_pusd
-from spendstream.core.detect.attribution.decompose import decompose
-from spendstream.core.detect.attribution.rates import FACTORS
-from spendstream.core.detect.attribution.words import Story, without_history
-from spendstream.core.money import PUSD
-from spendstream.schemas.alert import Attribution, Factor, Part
+from spendstream.core.detect.attribution.cells import SPEND, Cube, Floats, lay_out, to_pusd
+from spendstream.core.detect.attribution.decompose import FACTORS, decompose
+from spendstream.core.detect.attribution.explain import Explainer, figure, percent
+from spendstream.core.money import PUSD, dollars
+from spendstream.schemas.alert import Attribution, Contributor, Factor, Part
+from spendstream.schemas.measures import COLUMN
 
 _NEGLIGIBLE: Final = Decimal("1e-6")
 """Of the spend: a part below this share is the rounding of what was learned."""
+
+TOP: Final = 3
+LEAST_SHARE: Final = 0.05
+
+_FAILURES: Final = 0.05
+_RETRIES: Final = 0.1
+_UNPRICED: Final = 1.0
+"""A minute. Below these, and where they were much the same before, nothing is said."""
 
 
 def attribute(
@@ -44,9 +50,9 @@ def attribute(
     cells = lay_out(expected, observed, dimensions)
     found = decompose(cells)
     change = now_usd - before_usd
-    story = Story(cells, found, tuple(group_by))
+    explainer = Explainer(cells, found, tuple(group_by))
     parts = [
-        Part(factor=factor, change_usd_per_minute=part, words=story.words(factor, rises=part > 0))
+        Part(factor=factor, change_usd_per_minute=part, words=explainer.explain(factor, rises=part > 0))
         for factor, part in _ranked(found.parts, change, max(now_usd, before_usd))
     ]
     return Attribution(
@@ -54,7 +60,7 @@ def attribute(
         expected_usd_per_minute=before_usd,
         parts=tuple(parts),
         contributors=tuple(contributors(expected, observed, dimensions, group_by)),
-        facts=tuple(facts(total(cells.before), total(cells.now))),
+        facts=tuple(facts(cells.before.sum(axis=0), cells.now.sum(axis=0))),
     )
 
 
@@ -72,7 +78,8 @@ def _without_history(
 ) -> Attribution:
     """Nothing priced is known of what the expected spend was made of: it can only be more or less of it."""
     change = now_usd - wanted
-    part = Part(factor="volume", change_usd_per_minute=change, words=without_history(now_usd, wanted))
+    words = f"{dollars(now_usd)} a minute where {dollars(wanted)} is usual; of what, isn't known yet"
+    part = Part(factor="volume", change_usd_per_minute=change, words=words)
     return Attribution(
         observed_usd_per_minute=now_usd,
         expected_usd_per_minute=wanted,
@@ -95,3 +102,67 @@ def _ranked(parts: Floats, change: Decimal, spend: Decimal) -> list[tuple[Factor
     first, part = kept[0]
     rest = change - sum((part for _, part in kept), Decimal(0))
     return [each for each in ((first, part + rest), *kept[1:]) if each[1]]
+
+
+def contributors(before: Cube, now: Cube, dimensions: Sequence[str], group_by: Sequence[str]) -> list[Contributor]:
+    """Return, of each dimension that the group leaves open, up to three values that changed the spend most.
+
+    Those with less than 5% of the change are left out.
+    """
+    spends = [cube.rates()[:, SPEND] / PUSD for cube in (before, now)]
+    change = float(spends[1].sum() - spends[0].sum())
+    if change == 0:
+        return []
+    found = []
+    for at, dimension in enumerate(dimensions):
+        if dimension in group_by:
+            continue
+        was, is_ = (_by_value(cube, at, spend) for cube, spend in zip((before, now), spends, strict=True))
+        by_value = {value: (was.get(value, 0.0), is_.get(value, 0.0)) for value in (*was, *is_)}
+        ranked = sorted(by_value.items(), key=lambda item: (-abs(item[1][1] - item[1][0]), item[0]))[:TOP]
+        found += [
+            Contributor(
+                dimension=dimension,
+                value=value,
+                change_usd_per_minute=to_pusd(Decimal(was_is[1] - was_is[0])),
+                observed_usd_per_minute=to_pusd(Decimal(was_is[1])),
+                share=round((was_is[1] - was_is[0]) / change, 6),
+            )
+            for value, was_is in ranked
+            if abs(was_is[1] - was_is[0]) >= LEAST_SHARE * abs(change)
+        ]
+    return found
+
+
+def _by_value(cube: Cube, at: int, spend: Floats) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for member, usd in zip(cube.members, spend.tolist(), strict=True):
+        value = member[at]
+        found[value] = found.get(value, 0.0) + usd
+    return found
+
+
+def facts(before: Floats, now: Floats) -> list[str]:
+    """Return what else has grown: failures, retries, calls without a price. Arguments: a minute's sums, in all."""
+    said = []
+    failing = _shares("failed_calls", before, now)
+    if _has_grown(*failing, _FAILURES):
+        said.append(f"{percent(failing[1])} of calls fail instead of {percent(failing[0])}")
+    retried = _shares("retries", before, now)
+    if _has_grown(*retried, _RETRIES):
+        said.append(f"{percent(retried[1])} of calls are retries instead of {percent(retried[0])}")
+    unpriced = [float(side[COLUMN["unpriced_calls"]]) for side in (before, now)]
+    if _has_grown(unpriced[0], unpriced[1], _UNPRICED):
+        said.append(f"{figure(unpriced[1])} calls a minute without a price instead of {figure(unpriced[0])}")
+    return said
+
+
+def _has_grown(before: float, now: float, least: float) -> bool:
+    return now >= least and now >= 1.5 * before
+
+
+def _shares(measure: str, before: Floats, now: Floats) -> tuple[float, float]:
+    """Return the measure's share of the calls, before and now."""
+    calls = COLUMN["calls"]
+    was, is_ = (float(side[COLUMN[measure]] / side[calls]) if side[calls] > 0 else 0.0 for side in (before, now))
+    return was, is_

@@ -1,4 +1,4 @@
-"""Both sides of a change, laid out alike: strata of like work, the models within, the service tiers within those.
+"""What a group's calls came to, before and now, laid out alike: strata of like work, models within, tiers within those.
 
 A stratum is what the calls are for: the dimensions that neither choose the price nor name a caller. Calls move between
 features without any of them becoming dearer; that is more of one work and less of another, and no other mix of models.
@@ -6,18 +6,58 @@ features without any of them becoming dearer; that is more of one work and less 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from decimal import Decimal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.detect.attribution.cube import Cube, Floats, Values
+from spendstream.core.money import PUSD
+from spendstream.schemas.measures import COLUMN, COST
+
+Values = tuple[str, ...]
+Floats = NDArray[np.float64]
+Numbers = NDArray[np.int64]
+
+SPEND = COLUMN[COST]
 
 PRICED_BY: Final = ("provider", "model", "service_tier", "region")
 CALLERS: Final = ("customer", "user")
 """Too many, with too few calls each, for a mix of their own; they are named as contributors."""
 
-Numbers = NDArray[np.int64]
+
+@dataclass(frozen=True)
+class Cube:
+    """What a group's calls came to. A combination of dimensions may stand in several rows.
+
+    ``members``: n tuples of dimension values. ``sums``: n × len(SUMS), integers or floats. ``minutes``: how long the
+    time was over which they were summed.
+    """
+
+    members: Sequence[Values]
+    sums: NDArray[Any]
+    minutes: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0:
+            raise ValueError(f"a cube spans more than {self.minutes} minutes")
+        if len(self.members) != len(self.sums):
+            raise ValueError(f"{len(self.members)} combinations, but {len(self.sums)} rows of sums")
+
+    def rates(self) -> Floats:
+        """Return the sums per minute, n × len(SUMS). A correction below zero counts as nothing."""
+        rates: Floats = np.maximum(self.sums / self.minutes, 0.0)
+        return rates
+
+    def usd_per_minute(self) -> Decimal:
+        """Return the whole spend, USD a minute, rounded to a pico-dollar; of integers it is the exact sum."""
+        pusd = sum((Decimal(value) for value in self.sums[:, SPEND].tolist()), Decimal(0))
+        return to_pusd(pusd / PUSD / Decimal(self.minutes))
+
+
+def to_pusd(amount: Decimal) -> Decimal:
+    """Return an amount in USD rounded to a pico-dollar."""
+    return round(amount, 12) + Decimal(0)  # no negative zero
 
 
 @dataclass(frozen=True)
@@ -43,6 +83,11 @@ class Cells:
     def stratum_of_cell(self) -> Numbers:
         found: Numbers = self.stratum_of[self.model_of]
         return found
+
+    @property
+    def model_names(self) -> NDArray[np.str_]:
+        """The models' names by cell."""
+        return np.array(self.models)[self.model_of]
 
 
 def lay_out(before: Cube, now: Cube, dimensions: Sequence[str]) -> Cells:

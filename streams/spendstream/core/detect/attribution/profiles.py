@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spendstream.core.detect.attribution.cube import Cube, Floats, Values
+from spendstream.core.detect.attribution.cells import Cube, Floats, Values
 from spendstream.core.detect.finding import Arrays
 from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
