@@ -1,4 +1,4 @@
-"""A webhook's receiver on loopback: keeps what it was told, when, and says what it is asked to say."""
+"""A webhook receiver on loopback: records what it receives and when, and answers as the test wants."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Told:
 
 @dataclass
 class Receiver:
-    """``status``: what every request is answered."""
+    """``status``: of every answer."""
 
     status: int = 200
     told: list[Told] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -60,11 +60,11 @@ class Receiver:
         return f"http://127.0.0.1:{self._server.server_address[1]}/hook"
 
     def of(self, transition: str) -> list[dict[str, Any]]:
-        """Return the alerts that were told with a transition."""
+        """Return the alerts that were received with a transition."""
         return [told.alert for told in self.told if told.alert["transition"] == transition]
 
     def wait_for(self, what: Any, timeout_s: float = 30.0) -> Any:
-        """Wait until ``what(self)`` is true; return it. Raises: AssertionError, with all that was told."""
+        """Wait until ``what(self)`` is true; return it. Raises: AssertionError, with all that was received."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             found = what(self)

@@ -1,4 +1,4 @@
-"""Alerts through kills, rebalances and an absent ClickHouse: each transition once, and no cent beside the ledger."""
+"""Alerts through kills, rebalances and an absent ClickHouse: each transition once, budgets equal to the ledger."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _assert_sound(alerts: list[Alert], count: int) -> None:
 
 
 def _assert_sound_budgets(alerts: list[Alert]) -> None:
-    """Of each team 50%, 80% and 100% of the budget were reached, each once: $60.62 of $40."""
+    """Each team reached 50%, 80% and 100% of its budget, each once: $60.62 of $40."""
     firing = {(alert.group["team"], alert.facet): alert for alert in alerts if alert.transition == "firing"}
     assert len(firing) == 3 * TEAMS
     assert len({alert.alert_id for alert in alerts}) == 3 * TEAMS

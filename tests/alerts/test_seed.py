@@ -1,4 +1,4 @@
-"""A budget that is added in the middle of its period holds the ledger's sums, whoever is killed or away meanwhile."""
+"""A budget added in the middle of its period equals the ledger, whatever is killed or away meanwhile."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _sums(spent: Spent, block_us: int = 1) -> dict[Any, int]:
 
 
 def _spend_that_no_detector_will_read(world: AlertWorld, chance: random.Random) -> None:
-    """Spend of hours ago, with late corrections, landed and final; its rollups have expired in Kafka."""
+    """Spend of hours ago, with late corrections, inserted and final; its rollups have expired in Kafka."""
     world.environment["WORKER_ROLES"] = "meter,sink"
     world.start_worker()
     started = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""The crash tests' world, with watches and a webhook, and traffic whose spend the test decides."""
+"""The crash tests' world with watches, a webhook, and traffic whose spend the test decides."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class AlertWorld(World):
         return detector, manifest.clock_us
 
     def alerts(self) -> list[Alert]:
-        """Return every transition on the alert topic, in the order of their alerts' decisions."""
+        """Return every transition on the alert topic, in the order in which they were decided."""
         return asyncio.run(self._alerts())
 
     async def _alerts(self) -> list[Alert]:
@@ -129,7 +129,7 @@ class AlertWorld(World):
 
 
 def call(team: str, usd: float, **fields: Any) -> dict[str, Any]:
-    """Return a usage event of now that costs so much: output tokens at $15 a million."""
+    """Return a usage event of now with this cost: output tokens at $15 a million."""
     return {
         "event_id": str(uuid.uuid4()),
         "occurred_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),

@@ -19,7 +19,7 @@ WATCHES = "watches: [{name: %s, rule: {kind: anomaly}}]"
 
 
 class FakeAgent:
-    """Fails so many times at first, then runs until it is stopped."""
+    """Fails a number of times at first, then runs until it is stopped."""
 
     made = 0
     failing = 0

@@ -21,7 +21,7 @@ def minute(at: float) -> int:
 
 
 class World:
-    """One evaluator and its clock. Calls cost a cent each unless told otherwise."""
+    """One evaluator and its clock. Calls cost a cent each unless stated otherwise."""
 
     def __init__(self, groups: int = 1, **rule: Any) -> None:
         self.rule = AnomalyRule(kind="anomaly", **rule)
@@ -46,7 +46,7 @@ class World:
         return by_facet(self.evaluator.findings(minute(at)))
 
     def steady(self, first: int, last: int, calls: int = 100, cents: float = 1.0, hold: bool = True) -> None:
-        """Play minutes ``[first, last)``, 5% noise, held while firing, and look at the end of each."""
+        """Play minutes ``[first, last)``, 5% noise, held while firing, and read the findings at the end of each."""
         for at in range(first, last):
             noisy = int(self.draw.normal(calls, 0.05 * calls)) if calls else 0
             if noisy:
@@ -69,7 +69,7 @@ def history(minutes: int, **rule: Any) -> Arrays:
 
 
 def settled(minutes: int = 120, **rule: Any) -> World:
-    """Return a world after so many steady minutes, played once for each rule."""
+    """Return a world after this many steady minutes, played once for each rule."""
     world = World(**rule)
     world.evaluator.restore(history(minutes, **rule))
     return world

@@ -1,4 +1,4 @@
-"""Rollup records as a meter writes them: absolute totals per aggregate, out of a known truth."""
+"""Rollup records as a meter writes them: absolute totals per aggregate, from a known truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def minute(number: int) -> int:
 
 @dataclass
 class RollupLog:
-    """One meter's partition: calls in, records of what has changed out. ``truth``: cost by (minute, members)."""
+    """One meter's partition: calls in, records of changed aggregates out. ``truth``: cost by (minute, members)."""
 
     partition: int = 0
     source_log: str = "log"
@@ -65,7 +65,7 @@ class RollupLog:
         return records
 
     def everything(self, at_ms: int) -> list[RollupRecord]:
-        """Return a record of every aggregate there ever was, as a replay may write them again."""
+        """Return a record of every aggregate so far, as a replay may rewrite them."""
         return [self._record(key, at_ms) for key in self._totals]
 
     def _record(self, key: AggregateKey, at_ms: int) -> RollupRecord:

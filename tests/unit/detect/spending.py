@@ -1,4 +1,4 @@
-"""Groups, and what they spend, in a test's words."""
+"""Groups and their spend, for tests of the rules."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -33,7 +33,7 @@ def groups(*features: str, rule: dict[str, Any] | None = None) -> Groups:
 
 
 def updates(rows: Iterable[tuple[int, int, dict[str, int]]]) -> Updates:
-    """From (group, time, measures): each is added to the minute that its time lies in."""
+    """From (group, time, measures): each is added to the minute of its time."""
     listed = list(rows)
     sums = np.zeros((len(listed), len(SUMS)), dtype=np.int64)
     for row, (_, _, measures) in enumerate(listed):
@@ -47,15 +47,15 @@ def updates(rows: Iterable[tuple[int, int, dict[str, int]]]) -> Updates:
 
 
 def usd(amount: float) -> dict[str, int]:
-    """One call of so many dollars."""
+    """One call that costs this many dollars."""
     return {"calls": 1, COST: round(amount * PUSD)}
 
 
 def spend(evaluator: Evaluator, time: int, amount: float, *, group: int = 0, now: int | None = None) -> None:
-    """A group spends; the clock stands at that time, or at ``now``."""
+    """A group spends; the clock is at that time, or at ``now``."""
     evaluator.apply(updates([(group, time, usd(amount))]), time if now is None else now)
 
 
 def found(evaluator: Evaluator, now: int) -> dict[str, Finding]:
-    """The findings by facet; a test with several groups looks for itself."""
+    """The findings by facet; a test with several groups reads them itself."""
     return {finding.facet: finding for finding in evaluator.findings(now)}

@@ -83,7 +83,7 @@ def test_many_calls_of_usual_cost_fire_at_once_but_the_same_spend_from_few_calls
 
 
 def played(days: int) -> Slopes:
-    """Slopes of a group that doubles every hour from 8 to 10 and is flat else, and of one that never taught."""
+    """Slopes of a group that doubles every hour from 8 to 10 and is flat otherwise, and of one without samples."""
     slopes = Slopes()
     slopes.grow(2)
     for at in range(days * 1440):

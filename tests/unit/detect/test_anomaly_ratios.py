@@ -1,4 +1,4 @@
-"""Measures that are not the cost: sums that stand for spend, and ratios."""
+"""Measures other than cost: sums that imply spend, and ratios."""
 
 from typing import Any
 

@@ -51,11 +51,11 @@ def test_a_threshold_fires_until_its_period_ends_and_ends_once() -> None:
     )
     assert first.budget is not None
     assert first.budget.spent_usd == Decimal(55)
-    spend(evaluator, MAY_5 + HOUR, -30, now=MAY_5 + 2 * HOUR)  # a correction does not call it off
+    spend(evaluator, MAY_5 + HOUR, -30, now=MAY_5 + 2 * HOUR)  # a correction does not end it
     assert found(evaluator, MAY_5 + 2 * HOUR)["50%"].level is Level.FIRING
     end = MAY_5 + DAY
     assert found(evaluator, end - 1)["50%"].level is Level.FIRING
-    for _ in range(2):  # judged twice at one moment
+    for _ in range(2):  # evaluated twice at one moment
         over = found(evaluator, end)["50%"]
         assert (over.level, over.since_us) == (Level.NORMAL, MAY_5)
     assert found(evaluator, end + 1) == {}
@@ -315,7 +315,7 @@ def test_a_restored_evaluator_continues_as_if_nothing_had_happened(moves: list, 
     evaluator, now = fresh(), MAY_5
     other = evaluator
     for number, (minutes, rows) in enumerate(moves):
-        now += minutes * MINUTE + 1  # what ended at the moment of the snapshot was told before it was taken
+        now += minutes * MINUTE + 1  # what ended at the moment of the snapshot was returned before it was taken
         batch = updates([(group, now + late * MINUTE, {COST: usd * 10**12}) for group, late, usd in rows])
         evaluator.apply(batch, now)
         if other is not evaluator:

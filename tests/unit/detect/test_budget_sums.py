@@ -1,4 +1,4 @@
-"""A budget's sums are the ledger's, whatever came in whichever order."""
+"""A budget's sums equal the ledger's, whatever arrives in whatever order."""
 
 from collections import defaultdict
 

@@ -57,7 +57,7 @@ def test_a_clock_that_never_ran_begins_at_the_first_record() -> None:
 
 
 class Admin:
-    """Says what a sink has committed, by partition; -1 where it never did. ``None``: it answers with nothing."""
+    """Answers what a sink has committed, by partition; -1 where it never did. ``None``: an empty answer."""
 
     def __init__(self, committed: dict[int, int] | None) -> None:
         self._committed = committed

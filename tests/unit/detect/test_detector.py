@@ -49,7 +49,7 @@ class World:
         failing: float = 0.0,
         features: tuple[str, ...] = ("answers", "summary", "agent"),
     ) -> list[Alert]:
-        """Let minutes pass, each in some steps; return what was published in them."""
+        """Let minutes pass, each in several steps; return what was published in them."""
         published: list[Alert] = []
         for number in minutes:
             for step in range(steps):
@@ -64,7 +64,7 @@ class World:
         return published
 
     def pass_time(self, number: int, seconds: float) -> list[Alert]:
-        """Let the meters flush and the detector judge, at some seconds of a minute."""
+        """Let the meters flush and the detector decide, at some seconds of a minute."""
         self.now_us = minute(number) + round(seconds * US)
         for meter in self.meters:
             self.detector.absorb(meter.flush(self.now_us // 1000), self.now_us)
@@ -77,7 +77,7 @@ class World:
         return decided
 
     def restart(self, *, snapshot: dict[str, dict[str, np.ndarray]] | None = None) -> None:
-        """Put a successor in the detector's place: from a snapshot, or from now, and the alert topic."""
+        """Replace the detector by a successor: from a snapshot, or from its present state, and the alert topic."""
         sections = snapshot if snapshot is not None else self.detector.snapshot()
         self.detector = Detector(NAMES, LATENESS_S)
         self.detector.restore(sections, self.now_us)

@@ -1,4 +1,4 @@
-"""The life of an alert: what is published, who is told, and that nothing is decided twice."""
+"""The life of an alert: what is published, who is notified, and that nothing is decided twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOW = BEGAN_US + 30 * US
 
 
 class World:
-    """A lifecycle with a clock; publishes what it decides unless told not to."""
+    """A lifecycle with a clock; publishes what it decides, by default."""
 
     def __init__(self, watch: Watch = WATCH) -> None:
         self.watch = watch

@@ -1,4 +1,4 @@
-"""The newest minutes: each is handed on once, late additions too, and a snapshot keeps them all."""
+"""The newest minutes: each is yielded once, late changes too, and a snapshot keeps them all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def changes(at: int, **calls: int) -> Changes:
 
 
 def closed(recent: RecentMinutes, at: int, seconds: float = 20) -> list[tuple[int, dict[int, int]]]:
-    """What closes when the clock stands at some seconds of a minute."""
+    """What closes when the clock is at some seconds of a minute."""
     now_us = minute(at) + round(seconds * US)
     return [
         ((minute_us - minute(0)) // MINUTE_US, dict(zip(members.tolist(), sums[:, CALLS].tolist(), strict=True)))

@@ -53,7 +53,7 @@ def test_changes_sum_to_the_truth_whatever_is_repeated_reordered_or_restarted(
         for at, group, pusd in calls:
             log.call(at, members(group), pusd)
         records = log.flush(number * 250)
-        # a worker that lost its partition writes what it knew, once more
+        # a worker that lost its partition writes what it knew once more
         stale = chance.sample(history, k=min(len(history), chance.randint(0, 3)))
         batch = [*stale, *records] if chance.random() < 0.5 else [*records, *stale]
         history += records

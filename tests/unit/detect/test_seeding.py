@@ -1,4 +1,4 @@
-"""A budget that begins within its period comes to hold every aggregate once, whatever happens meanwhile."""
+"""A budget that begins within its period counts every aggregate once, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def budget(amount: int = 10**6, **rule: object) -> Watch:
 
 @dataclass
 class Table:
-    """What a sink has landed: the row with the greatest ``through_offset`` of each key."""
+    """What a sink has inserted: the row with the greatest ``through_offset`` of each key."""
 
     rows: dict[bytes, dict] = field(default_factory=dict)
     landed: list[int] = field(default_factory=lambda: [0, 0])
@@ -86,7 +86,7 @@ def _spent(rows: list[tuple]) -> Spent:
 
 
 class World:
-    """Two meters, the rollup topic, a sink and a detector that each lag as they like, and rounds of seeding."""
+    """Two meters, the rollup topic, a sink and a detector that lag independently, and rounds of seeding."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -122,14 +122,14 @@ class World:
                 elif kind < 0.95:
                     block = (meter._offset + 1) // CORRECTION_BLOCK_OFFSETS
                     meter.call(at - self.chance.randint(2, 300), members, 11, block=block)
-                else:  # a dear one, alone in its row, late or not
+                else:  # an expensive one, alone in its row, late or not
                     alone = ON_TIME - (3 * (meter._offset + 1) + 2)
                     meter.call(at - self.chance.randint(0, 100), members, pusd, block=alone)
             meter._offset += self.chance.choice((0, 0, 700, 3000))  # calls of others
             self.topic[meter.partition] += meter.flush(self.now_us // 1000)
 
     def lag(self) -> None:
-        """Let sink and detector go on, unless they are away: for longer than it takes to forget, and shortly."""
+        """Let sink and detector continue, unless they are away: the sink for longer than it takes to forget."""
         if self.chance.random() < 0.02:
             self.sink_away_until = self.step + self.chance.randint(10, 50)
         if self.chance.random() < 0.05:
@@ -154,7 +154,7 @@ class World:
             self.table.land(partition, records[at:to])
 
     def seed(self) -> None:
-        """One move of the round that is under way, if it can be made."""
+        """Take the next step of the open round, if it can be taken."""
         if self.round is None:
             seeding = self.detector.begin_seeding(self.now_us)
             self.round = None if seeding is None else (seeding, list(self.positions))
@@ -185,7 +185,7 @@ class World:
         self.saved = copy, list(self.positions), self.watches
 
     def crash(self) -> None:
-        """Kill the detector; its successor has the last snapshot, and the watches file of now."""
+        """Kill the detector; its successor has the last snapshot and the present watches file."""
         sections, self.positions = self.saved[0], list(self.saved[1])
         self.detector = Detector(NAMES, LATENESS_S)
         self.detector.restore(sections, self.now_us)

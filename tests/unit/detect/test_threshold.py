@@ -15,7 +15,7 @@ from tests.unit.detect.spending import DAY, HOUR, MINUTE, at, found, groups, spe
 
 NOON = at("2026-05-05 12:00")
 CLOSED = MINUTE + CLOSE_AFTER_US
-"""From a minute's open until it counts as closed."""
+"""From a minute's open until it closes."""
 
 
 def threshold(measure: str, *features: str, **rule: Any) -> ThresholdEvaluator:
@@ -263,7 +263,7 @@ def test_a_restored_evaluator_continues_as_if_nothing_had_happened(moves: list, 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=30), st.integers(1, 6), st.integers(1, 8))
 def test_a_closed_window_is_the_sum_of_its_minutes(rows: list, window: int, bound: int) -> None:
-    """Fed in order and looked at whenever a minute has closed: fires where a plain sum says so."""
+    """Fed in order and evaluated whenever a minute has closed, it fires where a plain sum says so."""
     evaluator = threshold("calls", above=bound, window=window * 60)
     calls = np.zeros(40, dtype=int)
     for minute, count in rows:

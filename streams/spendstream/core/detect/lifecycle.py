@@ -109,7 +109,8 @@ class Lifecycle:
             transition = "updated"
         else:
             return None
-        if transition == "updated" and last is not None and _is_reached_budget(finding):
+        is_reached_threshold = finding.budget is not None and finding.facet.endswith("%")
+        if transition == "updated" and last is not None and is_reached_threshold:
             why = Why(last.attribution, last.projection)  # what brought the spend there is in the past
         else:
             why = explain(case)
@@ -236,11 +237,6 @@ class Lifecycle:
                 "notified_at": now if notify else last.notified_at,
             }
         )
-
-
-def _is_reached_budget(finding: Finding) -> bool:
-    """Return whether a finding is of a budget's threshold, such as 80%: once reached, it stays reached."""
-    return finding.budget is not None and finding.facet.endswith("%")
 
 
 def _order(alert: Alert) -> tuple[datetime, datetime, int]:

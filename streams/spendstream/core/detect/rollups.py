@@ -315,7 +315,12 @@ class RollupBook:
 
     def _new_slot(self, key: bytes) -> int:
         if not self._free:
-            self._grow()
+            former = len(self._through)
+            for name in ("_digests", "_members", "_minutes", "_blocks", "_source_of", "_partitions", "_through",
+                         "_touched_ms", "_sums"):  # fmt: skip
+                column = getattr(self, name)
+                setattr(self, name, np.concatenate([column, np.zeros_like(column)]))
+            self._free = list(range(2 * former - 1, former - 1, -1))
         slot = self._free.pop()
         self._slots[key] = slot
         self._digests[slot] = np.frombuffer(key, dtype=np.uint8)
@@ -335,14 +340,6 @@ class RollupBook:
         self._touched_ms = np.zeros(slots, dtype=np.int64)
         self._sums = np.zeros((slots, len(SUMS)), dtype=np.int64)
         self._free = list(range(slots - 1, -1, -1))
-
-    def _grow(self) -> None:
-        former = len(self._through)
-        for name in ("_digests", "_members", "_minutes", "_blocks", "_source_of", "_partitions", "_through",
-                     "_touched_ms", "_sums"):  # fmt: skip
-            column = getattr(self, name)
-            setattr(self, name, np.concatenate([column, np.zeros_like(column)]))
-        self._free = list(range(2 * former - 1, former - 1, -1))
 
 
 def newest(records: Iterable[RollupRecord]) -> Iterable[RollupRecord]:

@@ -80,7 +80,10 @@ class Seeding:
     def __init__(self, book: RollupBook, runners: Sequence[WatchRunner], now_us: int) -> None:
         self._book = book
         self._runners = list(runners)
-        periods = {runner.watch.name: _period(runner, now_us) for runner in runners}
+        rules = {
+            runner.watch.name: runner.watch.rule for runner in runners if isinstance(runner.watch.rule, BudgetRule)
+        }
+        periods = {name: period_of(now_us, rule.period, rule.time_zone) for name, rule in rules.items()}
         self._opens = {name: opened_us for name, (opened_us, _) in periods.items()}
         self._layouts = book.layouts
         self.boundaries: Final[Mapping[Source, SeedBoundary]] = book.begin_seeding()
@@ -158,12 +161,6 @@ class Seeding:
             sums = np.zeros((len(some), len(SUMS)), dtype=np.int64)
             sums[:, SPEND] = pusd[at : at + _ROWS_AT_ONCE]
             budget.apply(Updates(groups[some], spent.minutes_us[some], sums), now_us)
-
-
-def _period(runner: WatchRunner, now_us: int) -> tuple[int, int]:
-    rule = runner.watch.rule
-    assert isinstance(rule, BudgetRule)
-    return period_of(now_us, rule.period, rule.time_zone)
 
 
 def _groups(runner: WatchRunner, names: Sequence[str], dimensions: Sequence[str], members: Sequence[Values]) -> Ints:
