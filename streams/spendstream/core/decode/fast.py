@@ -111,9 +111,10 @@ def _proven(joined: bytes, lines: list[bytes], frame: pl.DataFrame) -> NDArray[n
     # a row never has fewer keys than cells, unless some are hidden: if none are, equal sums mean equal rows
     if clean.all() and (cells, texts, 0) == _counted(joined):
         return clean
-    found = _structure(joined)
     ends = np.cumsum(np.fromiter((len(line) + 1 for line in lines), dtype=np.int64, count=len(lines)))
-    keys, text_values, hidden = (_per_row(at, ends) for at in found)
+    keys, text_values, hidden = (
+        np.bincount(np.searchsorted(ends, at - 1, side="right"), minlength=ends.size) for at in _structure(joined)
+    )
     filled = frame.select(pl.sum_horizontal(pl.all().is_not_null())).to_series().to_numpy()
     filled_text = frame.select(pl.sum_horizontal(pl.lit(0), pl.col(text_cells).is_not_null())).to_series().to_numpy()
     proven: NDArray[np.bool_] = clean & (keys == filled) & (text_values == filled_text) & (hidden == 0)
@@ -168,7 +169,3 @@ def _structure(joined: bytes) -> _Structure:
         texts=keys[value == _QUOTE],
         hidden=np.concatenate((colons[before == _SPACE], keys[value == _SPACE])),
     )
-
-
-def _per_row(at: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.bincount(np.searchsorted(ends, at - 1, side="right"), minlength=ends.size)

@@ -103,7 +103,7 @@ def _validate(file: Path, root: Node, issues: list[Issue]) -> list[tuple[Card, I
 
 
 def _contradictions(found: list[tuple[Card, Issue]]) -> Iterator[Issue]:
-    """Find cards that price the same calls with the same precedence, so that neither takes effect over the other."""
+    """Find cards that price the same calls with the same precedence, so that neither overrides the other."""
     first: dict[object, Issue] = {}
     for card, place in found:
         scope = _scope(card)
