@@ -146,7 +146,7 @@ def test_the_image_runs_without_the_embedded_stack() -> None:
     """The image has neither chDB nor the embedded broker: they belong to an extra."""
     modules = [f"spendstream.cli.{entry.module}" for name, entry in COMMANDS.items() if name not in EMBEDDED]
     ended = subprocess.run(
-        [sys.executable, "-c", IMPORT_EACH, "spendstream.demo.traffic", *modules],
+        [sys.executable, "-c", IMPORT_EACH, "spendstream.demo.publisher", *modules],
         capture_output=True,
         text=True,
         timeout=120,

@@ -9,16 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spendstream.demo.alert_view import incident_lines, incident_table, transition_lines
-from spendstream.demo.alerts import AlertLine, caught, unexplained
+from spendstream.cli.demo import RATE_PER_S, WATCHES, DemoWatches
 from spendstream.demo.generator import Traffic
-from spendstream.demo.incidents import Incident
-from spendstream.demo.live_view import picture
-from spendstream.demo.programme import STAGES, Playing, Programme
+from spendstream.demo.incidents import STAGES, Incident, Player, Timeline
 from spendstream.demo.publisher import Publisher, PublisherStatus, read_status
 from spendstream.demo.scenario import AURORA
-from spendstream.demo.snapshot import Snapshot
-from spendstream.demo.watches import DEMO, DemoWatches
+from spendstream.demo.snapshot import AlertLine, Snapshot, caught, unexplained
+from spendstream.demo.view import incident_lines, incident_table, picture, transition_lines
 from spendstream.settings import Settings
 from spendstream.watches import read_watches
 
@@ -54,7 +51,7 @@ def text_of(renderable: object, width: int = 130, height: int = 44) -> str:
 
 
 def test_every_kind_of_incident_is_played_in_turn_with_calm_between() -> None:
-    played = list(islice(Programme(lasts_s=120, calm_s=30).from_(NOW), 2 * len(STAGES)))
+    played = list(islice(Timeline(lasts_s=120, calm_s=30).from_(NOW), 2 * len(STAGES)))
     assert [each.kind for each in played] == 2 * list(STAGES)
     assert {(after.starts_at - before.ends_at).total_seconds() for before, after in pairwise(played)} == {30}
     assert played[0].starts_at == NOW + timedelta(seconds=20)
@@ -62,24 +59,24 @@ def test_every_kind_of_incident_is_played_in_turn_with_calm_between() -> None:
 
 
 def test_one_kind_alone_is_played_once() -> None:
-    (only,) = Programme(only="cache_off").from_(NOW)
+    (only,) = Timeline(only="cache_off").from_(NOW)
     assert (only.kind, only.feature) == ("cache_off", STAGES["cache_off"])
 
 
 def test_an_incident_begins_once_and_not_before_its_time() -> None:
-    playing = Playing(Programme(first_after_s=20), NOW)
-    assert playing.begin(NOW + timedelta(seconds=19)) == []
-    (begun,) = playing.begin(NOW + timedelta(seconds=20))
-    assert playing.begin(NOW + timedelta(seconds=21)) == []
-    assert playing.begun == [begun]
-    assert Playing(None, NOW).begin(NOW + timedelta(days=1)) == []
+    player = Player(Timeline(first_after_s=20), NOW)
+    assert player.begin(NOW + timedelta(seconds=19)) == []
+    (begun,) = player.begin(NOW + timedelta(seconds=20))
+    assert player.begin(NOW + timedelta(seconds=21)) == []
+    assert player.begun == [begun]
+    assert Player(None, NOW).begin(NOW + timedelta(days=1)) == []
 
 
 def test_an_incident_that_befalls_the_traffic_later_alters_it_from_then_on() -> None:
     calm, troubled = Traffic(5, 500, NOW), Traffic(5, 500, NOW)
     second = timedelta(seconds=1)
     assert calm.slice(NOW + second, 1) == troubled.slice(NOW + second, 1)
-    troubled.befall(Incident("context_blowup", "ticket_summary", NOW + second, 60))
+    troubled.add_incident(Incident("context_blowup", "ticket_summary", NOW + second, 60))
     assert calm.slice(NOW + 2 * second, 1) != troubled.slice(NOW + 2 * second, 1)
 
 
@@ -148,12 +145,20 @@ def test_an_incident_that_nothing_told_of_is_called_so() -> None:
 
 
 def test_watches_that_need_history_are_switched_on_later(tmp_path: Path) -> None:
-    watches = DemoWatches(tmp_path / "watches.yaml")
+    watches = DemoWatches(tmp_path / "watches.yaml", RATE_PER_S)
     early = read_watches(watches.path)
-    assert {watch.rule.kind for watch in early.watches} == {"threshold"}
-    assert len(early.watches) == 2
+    assert {watch.rule.kind for watch in early.watches} == {"threshold", "budget"}
+    assert len(early.watches) == 3
     watches.complete()
-    assert watches.path.read_text() == DEMO.read_text()
+    assert read_watches(watches.path) == read_watches(WATCHES)
+
+
+def test_the_budget_fits_the_rate(tmp_path: Path) -> None:
+    (at_usual,), (at_twice,) = (
+        [each.rule.amount_usd for each in read_watches(path).watches if each.rule.kind == "budget"]
+        for path in (WATCHES, DemoWatches(tmp_path / "watches.yaml", 2 * RATE_PER_S).path)
+    )
+    assert at_twice == 2 * at_usual
 
 
 class _Producer:
@@ -178,7 +183,7 @@ def test_the_past_is_published_in_the_order_of_its_times_and_counted(tmp_path: P
         reached = await publisher.history(start)
         assert datetime.now(UTC) - reached < timedelta(seconds=2)
         assert len(producer.values) == traffic.published >= 29 * 50
-        publisher.tell(PublisherStatus(history_s=None, incidents=(LOOP,), is_done=True))
+        publisher.report(PublisherStatus(history_s=None, incidents=(LOOP,), is_done=True))
         told = read_status(tmp_path / "status.json")
         assert (told.published, told.history_events) == (traffic.published, traffic.expected.events)
         assert told.incidents == (LOOP,)

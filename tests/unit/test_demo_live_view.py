@@ -9,9 +9,8 @@ import pytest
 from rich.console import Console
 from rich.screen import Screen
 
-from spendstream.demo.live_view import line, picture
-from spendstream.demo.picture import save
 from spendstream.demo.snapshot import Line, Snapshot, Spend
+from spendstream.demo.view import line, picture, save
 
 LINES = (
     Line("developer-platform", "code_agent", "claude-sonnet-4-5-20250929", Spend(1_234_567, Decimal("12345.678"))),

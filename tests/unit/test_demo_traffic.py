@@ -15,7 +15,7 @@ from pydantic import ValidationError
 import spendstream.demo
 from spendstream.core.decode import decode
 from spendstream.core.pricing import PriceBook, Unpriced
-from spendstream.demo.conversation import CONTEXT_LIMIT
+from spendstream.demo.calls import CONTEXT_LIMIT
 from spendstream.demo.generator import Publication, Traffic
 from spendstream.demo.incidents import BLOWUP_FACTOR, RUNAWAY_FACTOR, Incident, Kind
 from spendstream.demo.scenario import AURORA, CUSTOMERS, FEATURES, OWN_LLAMA, PUBLICLY_PRICED, Feature, Model

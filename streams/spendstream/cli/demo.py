@@ -1,6 +1,7 @@
 """``spendstream demo``: the whole stack on this machine, with realistic traffic and a live view."""
 
 import asyncio
+import io
 import signal
 import sys
 import tempfile
@@ -10,23 +11,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from ruamel.yaml import YAML
 
 import spendstream.demo
 from spendstream.cli.console import err, out, silence_libraries
 from spendstream.cli.environment import embedded_stack
 from spendstream.clickhouse.client import clickhouse_settings, open_client
-from spendstream.demo.alert_view import incident_lines, incident_table, transition_lines
-from spendstream.demo.incidents import Incident, Kind
-from spendstream.demo.live_view import line, picture, spend_table
-from spendstream.demo.programme import HISTORY_S
+from spendstream.demo.account import Equation, Totals, account, read_counters, read_totals
+from spendstream.demo.incidents import HISTORY_S, Incident, Kind
 from spendstream.demo.publisher import PublisherStatus, read_status
 from spendstream.demo.snapshot import Snapshot, read_snapshot, total
-from spendstream.demo.summary import Equation, Totals, account, read_counters, read_totals
-from spendstream.demo.watches import DemoWatches
+from spendstream.demo.view import incident_lines, incident_table, line, picture, spend_table, transition_lines
 from spendstream.drain import drain
 from spendstream.embedded.process import ManagedProcess
 from spendstream.errors import SpendstreamError
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from spendstream.embedded.stack import EmbeddedStack
 
 RATE_CARD: Final = Path(spendstream.demo.__file__).with_name("rates.yaml")
+WATCHES: Final = RATE_CARD.with_name("watches.yaml")
+RATE_PER_S: Final = 300.0
+"""A rate whose history of 17 minutes, 306,000 records, is metered within half a minute on two cores."""
+
 _VIEW_INTERVAL_S: Final = 1.0
 _LINE_INTERVAL_S: Final = 3.0
 _DRAIN_TIMEOUT_S: Final = 120.0
@@ -44,33 +48,34 @@ _ARRIVED: Final = 0.999
 
 
 class DemoNotDrained(SpendstreamError):
-    """What was published did not arrive in time."""
+    """Not every published record arrived in time."""
 
 
 class PublisherLost(SpendstreamError):
-    """The publishing process ended in another way than it was asked to."""
+    """The publishing process ended although nothing had asked it to."""
 
 
 def demo(
-    seconds: Annotated[float | None, typer.Option(min=1, help="Stop after this; else at Ctrl-C.")] = None,
-    rate: Annotated[float, typer.Option(min=1, help="Records published a second.")] = 1_000,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Stop after this; by default at Ctrl-C.")] = None,
+    rate: Annotated[float, typer.Option(min=1, help="Records published a second.")] = RATE_PER_S,
     plain: Annotated[bool, typer.Option("--plain", help="A line every few seconds instead of the live view.")] = False,
-    state_dir: Annotated[Path | None, typer.Option(help="Keep the data here; else it is removed at the end.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Keep the data here, instead of removing it.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same traffic.")] = 1,
     incidents: Annotated[bool, typer.Option(help="Let things go wrong, one after the other.")] = True,
-    incident: Annotated[Kind | None, typer.Option(help="Let this go wrong alone, once.")] = None,
+    incident: Annotated[Kind | None, typer.Option(help="Let only this go wrong, once.")] = None,
     history: Annotated[
         float | None,
-        typer.Option(min=0, help="Seconds of the past to publish first; by default 1,020 with incidents, else none."),
+        typer.Option(min=0, help="Seconds of the past to load first; by default 1,020 with incidents, else none."),
     ] = None,
 ) -> None:
-    """Start everything, let a small company's services publish their usage, and watch the spend as it happens.
+    """Start the whole stack, publish the usage of a small company's services, and show the spend as it happens.
 
-    Things go wrong by themselves, from a runaway loop to a cache that is off, and the alerts tell of them. Without
-    WATCHES the demo's own hold, which need little history.
+    Seventeen minutes of the past are loaded first, so that alerts know what is usual. Then things go wrong by
+    themselves, from a runaway loop to a cache that is off, and alerts fire. Unless WATCHES is set, the demo has
+    watches of its own, which need little history.
 
-    At the end all is drained, and the account is made up: published = metered + duplicates + dead letters, and the
-    ledger's total = the rollups' total. Exit status 1 where that does not hold.
+    At the end, all that was published is drained and accounted for: published = metered + duplicates + dead letters,
+    and the ledger's total = the rollups' total. The exit status is 1 if that does not hold.
     """
     silence_libraries()
     stop = _stop_on_signal()
@@ -82,7 +87,7 @@ def demo(
         watches = None
         if given.watches is None:
             folder.mkdir(parents=True, exist_ok=True)
-            watches = DemoWatches(folder / "watches.yaml")
+            watches = DemoWatches(folder / "watches.yaml", rate)
             extra["watches"] = str(watches.path)
         stack = at_end.enter_context(embedded_stack(folder, workers=1, tell=err.print, extra=extra))
         client = at_end.enter_context(
@@ -105,10 +110,45 @@ def demo(
             run.watch(stop, seconds, show, interval_s)
         run.publisher.stop()
         err.print("draining …")
-        equations = run.make_up()
+        equations = run.balance()
         _print_summary(run.look(), read_status(status_path).incidents, equations)
     if not all(equation.holds for equation in equations):
         raise typer.Exit(1)
+
+
+@dataclass
+class DemoWatches:
+    """A copy of the demo's watches, in two steps: those that need history are added once the history is there.
+
+    A watch that is new reads all minutes that the detector knows. One that is there from the start would close the
+    minutes of the past as they come, half read, and learn nothing from them.
+    """
+
+    path: Path
+    rate_per_s: float
+    is_complete: bool = False
+
+    def __post_init__(self) -> None:
+        self._write(with_history=False)
+
+    def complete(self) -> None:
+        """Add the rest. The worker looks at its file every 2 s."""
+        self._write(with_history=True)
+        self.is_complete = True
+
+    def _write(self, with_history: bool) -> None:
+        yaml = YAML(typ="safe")
+        whole: dict[str, Any] = yaml.load(WATCHES.read_text())
+        whole["watches"] = [each for each in whole["watches"] if with_history or each["rule"]["kind"] != "anomaly"]
+        for rule in (each["rule"] for each in whole["watches"]):
+            if rule["kind"] == "budget":
+                amount_usd = Decimal(rule["amount_usd"]) * Decimal(self.rate_per_s / RATE_PER_S)
+                rule["amount_usd"] = f"{amount_usd:.2f}"
+        text = io.StringIO()
+        yaml.dump(whole, text)
+        draft = self.path.with_name(f"{self.path.name}.new")
+        draft.write_text(text.getvalue())
+        draft.replace(self.path)
 
 
 @dataclass
@@ -123,14 +163,14 @@ class _Run:
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def watch(self, stop: threading.Event, seconds: float | None, show: "_Show", interval_s: float) -> None:
-        """Show a snapshot at each interval, until stopped or the time is over. Raises what the stack can't mend."""
+        """Show a snapshot at each interval, until stopped or out of time. Raises: BrokerLost; PublisherLost."""
         while True:
             left_s = interval_s if seconds is None else self.began + seconds - time.monotonic()
             if left_s <= 0 or stop.wait(min(interval_s, left_s)):
                 return
             self.stack.watch()
             if not self.publisher.is_running():
-                raise PublisherLost(f"the publisher ended by itself: {self.publisher.log_tail()}")
+                raise PublisherLost(f"the publisher ended by itself; its log ends with: {self.publisher.log_tail()}")
             status, snapshot = read_status(self.status_path), self.look()
             show(snapshot, status.incidents)
             self._complete_watches(status, snapshot)
@@ -138,25 +178,18 @@ class _Run:
             interval_s = max(interval_s, 2 * snapshot.read_s)
 
     def look(self) -> Snapshot:
-        status = read_status(self.status_path)
-        return read_snapshot(
-            self.client,
-            time.monotonic() - self.began,
-            status.published,
-            began_at=self.began_at,
-            history_s=status.history_s or 0.0,
-        )
+        return read_snapshot(self.client, time.monotonic() - self.began, read_status(self.status_path), self.began_at)
 
     def _complete_watches(self, status: PublisherStatus, snapshot: Snapshot) -> None:
-        """Switch on the watches that need history, once it is there."""
+        """Add the watches that need history, once it is there."""
         if self.watches is None or self.watches.is_complete or status.history_s is not None:
             return
         arrived = total(snapshot.since_start).calls - self.before.rollup_calls
         if arrived >= _ARRIVED * status.history_events:
             self.watches.complete()
 
-    def make_up(self) -> list[Equation]:
-        """Wait until all has arrived, and return the account. Raises: DemoNotDrained."""
+    def balance(self) -> list[Equation]:
+        """Wait until every record has arrived, and return the account. Raises: DemoNotDrained; PublisherLost."""
         settings = self.stack.settings
         report = asyncio.run(drain(settings, _DRAIN_TIMEOUT_S))
         if not report.is_drained:
@@ -164,7 +197,7 @@ class _Run:
             raise DemoNotDrained(f"not everything arrived within {_DRAIN_TIMEOUT_S:g} s: {behind or 'no answer'}")
         status = read_status(self.status_path)
         if not status.is_done:
-            raise PublisherLost(f"the publisher did not end in order: {self.publisher.log_tail()}")
+            raise PublisherLost(f"the publisher did not stop cleanly; its log ends with: {self.publisher.log_tail()}")
         return account(status, asyncio.run(read_counters(settings)), self.before, read_totals(self.client))
 
 
@@ -178,7 +211,7 @@ def _publisher(stack: "EmbeddedStack", status_path: Path, options: Sequence[str]
 
 
 def _stop_on_signal() -> threading.Event:
-    """Return what the first signal sets; a second Ctrl-C interrupts."""
+    """Return an event that the first signal sets; a second Ctrl-C interrupts."""
     stop = threading.Event()
 
     def on_signal(number: int, _frame: object) -> None:
@@ -195,7 +228,7 @@ _Show = Callable[[Snapshot, Sequence[Incident]], None]
 
 
 class _Lines:
-    """The plain view: a line a look, and before it what has begun or ended since the last one."""
+    """The plain view: a line per snapshot, preceded by what began or ended since the last one."""
 
     def __init__(self) -> None:
         self._former = Snapshot()
@@ -204,14 +237,14 @@ class _Lines:
     def show(self, snapshot: Snapshot, incidents: Sequence[Incident]) -> None:
         now = snapshot.at or datetime.now(UTC)
         events = incident_lines(self._incidents, incidents, self._former.at or now, now)
-        for words in (*events, *transition_lines(self._former, snapshot), line(snapshot)):
-            out.print(words, soft_wrap=True, markup=False)
+        for text in (*events, *transition_lines(self._former, snapshot), line(snapshot)):
+            out.print(text, soft_wrap=True, markup=False)
         self._former, self._incidents = snapshot, incidents
 
 
 @contextmanager
 def _view(plain: bool) -> Iterator[tuple[_Show, float]]:
-    """Yield what shows a snapshot, and how many seconds lie between two."""
+    """Yield a function that shows a snapshot, and the seconds between two calls."""
     if plain:
         yield _Lines().show, _LINE_INTERVAL_S
         return

@@ -1,13 +1,101 @@
-"""One call of a conversation: its prompt, what the cache saved, what was answered, how long it took, if it failed."""
+"""Conversations and their calls: prompts that grow turn by turn, what the cache saves, what is answered, what fails."""
 
 import random
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final
 
-from spendstream.demo.conversation import Conversation
 from spendstream.demo.incidents import BLOWUP_FACTOR, OUTAGE_FAILURES, Kind
-from spendstream.demo.scenario import Model
+from spendstream.demo.scenario import CUSTOMER_WEIGHTS, CUSTOMERS, ENVIRONMENTS, Feature, Model
+
+OPEN_AT_ONCE: Final = 64
+"""Conversations of one feature that go on side by side."""
+
+CONTEXT_LIMIT: Final = 160_000
+"""History beyond this many tokens is summarised to a tenth."""
+
+
+@dataclass(slots=True)
+class Conversation:
+    """A task in progress. ``history`` and ``prefix`` in tokens: what was said, and what the cache holds of it."""
+
+    feature: Feature
+    model: Model
+    fields: dict[str, Any]
+    turn: int = 0
+    history: int = 0
+    prefix: int = 0
+
+    def remember(self, tokens: int) -> None:
+        """Add what was said; a context that is full is summarised, and its cache is lost."""
+        self.turn += 1
+        self.history += tokens
+        if self.history > CONTEXT_LIMIT:
+            self.history //= 10
+            self.prefix = 0
+
+
+@dataclass
+class Conversations:
+    """The open conversations of a feature."""
+
+    feature: Feature
+    rng: random.Random
+    open: list[Conversation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._models, model_weights = zip(*self.feature.models, strict=True)
+        self._model_weights = list(accumulate(model_weights))
+        # A feature of one turn has nothing to go on with; a job is a task of many calls.
+        self._goes_on = 1 - 1 / (120 if self.feature.style == "job" else self.feature.turns)
+
+    def next(self) -> Conversation:
+        """Go on with an open conversation, or begin one."""
+        if self.open and self.rng.random() < self._goes_on:
+            return self.open[int(self.rng.random() * len(self.open))]
+        begun = self.begin()
+        if len(self.open) < OPEN_AT_ONCE:
+            self.open.append(begun)
+        else:
+            self.open[int(self.rng.random() * OPEN_AT_ONCE)] = begun
+        return begun
+
+    def begin(self) -> Conversation:
+        """Begin a conversation for some customer. It isn't kept open."""
+        (model,) = self.rng.choices(self._models, cum_weights=self._model_weights)
+        return Conversation(self.feature, model, self._fields(model))
+
+    def _fields(self, model: Model) -> dict[str, Any]:
+        """Return what is the same for all calls of a conversation."""
+        rng, feature = self.rng, self.feature
+        (customer,) = rng.choices(CUSTOMERS, cum_weights=_CUSTOMERS_CUM)
+        (environment,) = rng.choices(_ENVIRONMENT_NAMES, cum_weights=_ENVIRONMENTS_CUM)
+        task = f"{feature.name}-{rng.getrandbits(48):012x}"
+        stated = {
+            "task_id": task,
+            "conversation_id": task if feature.style in ("chat", "agent") else None,
+            "operation": None if feature.operation == "chat" else feature.operation,
+            "provider": model.provider,
+            "model_requested": model.requested,
+            "model_served": model.served,
+            "region": model.region,
+            "service_tier": None if feature.tier == "standard" else feature.tier,
+            "service": feature.service,
+            "team": feature.team,
+            "feature": feature.name,
+            "customer": customer,
+            "user": f"{customer}-u{int(rng.random() * 20)}" if feature.style in ("chat", "agent") else None,
+            "environment": environment,
+            "deployment": model.deployment,
+        }
+        return {name: value for name, value in stated.items() if value is not None}
+
+
+_CUSTOMERS_CUM: Final = list(accumulate(CUSTOMER_WEIGHTS))
+_ENVIRONMENT_NAMES: Final = [name for name, _ in ENVIRONMENTS]
+_ENVIRONMENTS_CUM: Final = list(accumulate(weight for _, weight in ENVIRONMENTS))
+
 
 FAILURES: Final = 0.015
 _FAILED: Final = ("rate_limited", "error", "timeout", "cancelled", "filtered")
@@ -174,10 +262,10 @@ def _serve(event: dict[str, Any], model: Model) -> None:
     """Let another model than the requested one answer."""
     event["provider"] = model.provider
     event["model_served"] = model.served
-    for field, value in (("region", model.region), ("deployment", model.deployment)):
-        event.pop(field, None)
+    for name, value in (("region", model.region), ("deployment", model.deployment)):
+        event.pop(name, None)
         if value is not None:
-            event[field] = value
+            event[name] = value
 
 
 def _state_parts(event: dict[str, Any], prompt: Prompt) -> None:

@@ -6,7 +6,7 @@ The same seed and the same slices give the same bytes.
 import heapq
 import random
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -14,11 +14,67 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from spendstream.demo.calls import RETRIED, Caller
-from spendstream.demo.conversation import Conversation, Conversations
+from spendstream.demo.calls import RETRIED, Caller, Conversation, Conversations
 from spendstream.demo.incidents import RUNAWAY_FACTOR, Incident, Kind, active_kinds
-from spendstream.demo.noise import duplicate_delay_ms, lateness_ms, malformed
 from spendstream.demo.scenario import FEATURES
+from spendstream.schemas.usage import MAX_TOKENS
+
+FAR_LATE: Final = 0.03
+"""Share of the late events that are later than any usual allowance: 10 to 25 minutes."""
+
+LONGEST_REPEAT_MS: Final = 15 * 60 * 1_000
+
+
+def lateness_ms(rng: random.Random) -> int:
+    """Return how late a late event is, in ms: 2 s and more, half a minute on average; a few 10 to 25 minutes."""
+    if rng.random() < FAR_LATE:
+        return int(rng.uniform(600_001, 1_500_000))
+    return min(590_000, 2_000 + int(rng.expovariate(1 / 28_000)))
+
+
+def duplicate_delay_ms(rng: random.Random) -> int:
+    """Return when an event is published again, in ms: most at once, some within a minute, a few within 15."""
+    luck = rng.random()
+    if luck < 0.7:
+        return int(luck * 400)
+    if luck < 0.95:
+        return int(rng.uniform(1_000, 60_000))
+    return int(rng.uniform(60_000, LONGEST_REPEAT_MS))
+
+
+def malformed(event: dict[str, Any], rng: random.Random, encode: Callable[[Any], bytes]) -> bytes:
+    """Return an event's record broken in one of the ways that producers break them."""
+    spoil = rng.choice(_SPOILERS)
+    if spoil is None:
+        value = encode(event)
+        return value[: int(len(value) * (0.1 + 0.8 * rng.random()))]
+    broken = event.copy()
+    spoil(broken)
+    return encode(broken)
+
+
+def _without_service(event: dict[str, Any]) -> None:
+    del event["service"]
+
+
+def _without_time(event: dict[str, Any]) -> None:
+    event["occurred_at"] = None
+
+
+def _negative(event: dict[str, Any]) -> None:
+    event["input_tokens"] = -1 - event["input_tokens"]
+
+
+def _text_for_number(event: dict[str, Any]) -> None:
+    event["input_tokens"] = f"{event['input_tokens']} tokens"
+
+
+def _beyond_belief(event: dict[str, Any]) -> None:
+    event["input_tokens"] = MAX_TOKENS + 1
+
+
+_SPOILERS: Final = (None, None, _without_service, _without_time, _negative, _text_for_number, _beyond_belief)
+
 
 DUPLICATES: Final = 0.01
 LATE: Final = 0.02
@@ -72,7 +128,7 @@ class Traffic:
         self._counts: Counter[PublicationKind] = Counter()
         self._encode = msgspec.json.Encoder().encode
 
-    def befall(self, incident: Incident) -> None:
+    def add_incident(self, incident: Incident) -> None:
         """Add an incident; those that ended before the last slice are forgotten."""
         last = _utc(self._through_ms)
         self._incidents = (*(each for each in self._incidents if each.ends_at > last), incident)

@@ -1,13 +1,16 @@
-"""The demo's services: publish realistic traffic, first some minutes of history at once, then in real time.
+"""The demo's services: publish realistic usage, first some minutes of history at once, then in real time.
 
-    python -m spendstream.demo.publisher --rate 2000 --history 1020 --incidents all --status FILE
+    python -m spendstream.demo.publisher --rate 300 --history 1020 --incidents all --status FILE
+    python -m spendstream.demo.publisher --rate 200 --seed random --incidents all --first-after 1020
 
-Where Kafka is comes from the environment. FILE has one JSON object, replaced each second, that counts what Kafka has
-acknowledged, and the incidents that have begun; its `is_done` is true once everything is, after SIGTERM.
+The environment says where Kafka is. FILE holds one JSON object, replaced twice a second: the counts that Kafka has
+acknowledged, and the incidents that have begun. Its ``is_done`` is true after SIGTERM, once every record is
+acknowledged.
 """
 
 import argparse
 import asyncio
+import os
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -15,28 +18,31 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import structlog
 from aiokafka import AIOKafkaProducer
 from pydantic import TypeAdapter
 
 from spendstream.demo.generator import Publication, Traffic
-from spendstream.demo.incidents import Incident
-from spendstream.demo.programme import STAGES, Playing, Programme
+from spendstream.demo.incidents import STAGES, Incident, Player, Timeline
 from spendstream.schemas import topics
 from spendstream.settings import Settings
 
+log = structlog.get_logger(__name__)
+
 _TICK_S: Final = 0.1
 _STATUS_INTERVAL_S: Final = 0.5
-_LONGEST_SLICE_S: Final = 1.0
-_HISTORY_TAKES_S: Final = 480.0
+_LOG_INTERVAL_S: Final = 10.0
+_MAX_SLICE_S: Final = 1.0
+_MAX_HISTORY_TAKES_S: Final = 480.0
 """A machine that has not caught up with the clock by then never may at this rate: a gap is left."""
 
 
 @dataclass(frozen=True)
 class PublisherStatus:
-    """What was published and acknowledged: each event once, its repetitions, and the records that are broken.
+    """What Kafka has acknowledged: each event once, its repetitions, and the malformed records.
 
-    ``history_s``: of the past, what is still to be published; None once the traffic is live. ``history_events``: the
-    events before that. ``incidents``: those that have begun.
+    ``history_s``: seconds of the past that are still to be published; None once the traffic is live. ``loaded_s``:
+    those that are. ``history_events``: the events of the past. ``incidents``: those that have begun.
     """
 
     events: int = 0
@@ -44,6 +50,7 @@ class PublisherStatus:
     malformed: int = 0
     is_done: bool = False
     history_s: float | None = 0.0
+    loaded_s: float = 0.0
     history_events: int = 0
     incidents: tuple[Incident, ...] = ()
 
@@ -57,7 +64,7 @@ _STATUS: Final = TypeAdapter(PublisherStatus)
 
 
 def read_status(path: Path) -> PublisherStatus:
-    """Return what the publisher told last; all zero where it told nothing yet."""
+    """Return the publisher's latest status; all zero before it has written one."""
     try:
         return _STATUS.validate_json(path.read_text())
     except FileNotFoundError:
@@ -66,59 +73,73 @@ def read_status(path: Path) -> PublisherStatus:
 
 @dataclass
 class Publisher:
-    """Publishes a traffic's slices, and tells how far it is. ``stop``: set from outside, ends it in order."""
+    """Publishes slices of traffic and reports progress. Setting ``stop`` ends it in order.
+
+    ``status_path``: None writes no status file; a log line every 10 seconds says how much was published.
+    """
 
     settings: Settings
     traffic: Traffic
-    status_path: Path
+    status_path: Path | None
     stop: asyncio.Event
     producer: AIOKafkaProducer
-    told: float = 0.0
+    reported: float = 0.0
+    loaded_s: float = 0.0
     history_events: int = 0
 
     async def history(self, start: datetime) -> datetime:
         """Publish the traffic since ``start`` as fast as Kafka takes it.
 
-        Returns the time that it has come to: now, but for a slice, or earlier on a machine that is too slow.
+        Returns the time up to which traffic is published: now, less a slice, or earlier on a machine that is too slow.
         """
-        at, until = start, time.monotonic() + _HISTORY_TAKES_S
+        at, until = start, time.monotonic() + _MAX_HISTORY_TAKES_S
         while not self.stop.is_set() and time.monotonic() < until:
             left = datetime.now(UTC) - at
-            if left < timedelta(seconds=_LONGEST_SLICE_S):
+            if left < timedelta(seconds=_MAX_SLICE_S):
                 break
-            at += timedelta(seconds=_LONGEST_SLICE_S)
-            await self._send(self.traffic.slice(at, _LONGEST_SLICE_S))
-            self.tell(PublisherStatus(history_s=left.total_seconds()))
+            at += timedelta(seconds=_MAX_SLICE_S)
+            await self._send(self.traffic.slice(at, _MAX_SLICE_S))
+            self.loaded_s = (at - start).total_seconds()
+            self.report(PublisherStatus(history_s=left.total_seconds()))
         self.history_events = self.traffic.expected.events
         return at
 
-    async def live(self, last: datetime, playing: Playing) -> None:
+    async def live(self, last: datetime, player: Player) -> None:
         """Publish in real time.
 
-        A slice that took too long to make shortens the traffic (a gap), it never makes a burst.
+        A slice that took too long to make shortens the traffic (a gap); it never causes a burst. While the clock
+        stands behind ``last`` because it was set back, nothing is published.
         """
         while not self.stop.is_set():
-            await _pause(self.stop, _TICK_S)
+            await _sleep_unless_stopped(self.stop, _TICK_S)
             now = datetime.now(UTC)
-            for incident in playing.begin(now):
-                self.traffic.befall(incident)
-            seconds = min(_LONGEST_SLICE_S, (now - last) / timedelta(seconds=1))
+            for incident in player.begin(now):
+                self.traffic.add_incident(incident)
+                log.info(
+                    "traffic.incident", kind=incident.kind, feature=incident.feature, ends_at=str(incident.ends_at)
+                )
+            seconds = min(_MAX_SLICE_S, (now - last) / timedelta(seconds=1))
             if seconds > 0:
                 last = now
                 await self._send(self.traffic.slice(now, seconds))
-            self.tell(PublisherStatus(history_s=None, incidents=tuple(playing.begun)))
+            self.report(PublisherStatus(history_s=None, incidents=tuple(player.begun)))
 
-    def tell(self, status: PublisherStatus) -> None:
-        """Write the status, with the counts as they are, unless it was written just now or all is done."""
-        if not status.is_done and time.monotonic() - self.told < _STATUS_INTERVAL_S:
+    def report(self, status: PublisherStatus) -> None:
+        """Write the status with the current counts, unless it was written just now and is not the last."""
+        interval_s = _LOG_INTERVAL_S if self.status_path is None else _STATUS_INTERVAL_S
+        if not status.is_done and time.monotonic() - self.reported < interval_s:
             return
-        self.told = time.monotonic()
+        self.reported = time.monotonic()
+        if self.status_path is None:
+            log.info("traffic.published", records=self.traffic.published)
+            return
         counts = self.traffic.expected
         full = replace(
             status,
             events=counts.events,
             duplicates=counts.duplicates,
             malformed=counts.malformed,
+            loaded_s=self.loaded_s,
             history_events=self.history_events,
         )
         draft = self.status_path.with_name(f"{self.status_path.name}.new")
@@ -134,34 +155,34 @@ class Publisher:
 async def publish(
     settings: Settings,
     rate_per_s: float,
-    seed: int,
-    status_path: Path,
     stop: asyncio.Event,
     *,
+    seed: int = 1,
+    status_path: Path | None = None,
     history_s: float = 0.0,
-    programme: Programme | None = None,
+    timeline: Timeline | None = None,
 ) -> None:
     """Publish until ``stop`` is set and everything is acknowledged.
 
-    The events of the first ``history_s`` occurred before this began. The programme's times count from when the
-    traffic is live.
+    The events of the first ``history_s`` seconds occurred before this began. The timeline's times count from when the
+    traffic is live; without one nothing goes wrong. Raises: aiokafka's KafkaError, where Kafka stays away.
     """
     start = datetime.now(UTC) - timedelta(seconds=history_s)
     traffic = Traffic(seed, rate_per_s, start)
     producer = AIOKafkaProducer(**settings.kafka_client(), acks="all", linger_ms=5, compression_type="lz4")
     await producer.start()
     publisher = Publisher(settings, traffic, status_path, stop, producer)
-    publisher.tell(PublisherStatus(history_s=history_s))
+    publisher.report(PublisherStatus(history_s=history_s))
     try:
         last = await publisher.history(start)
-        playing = Playing(programme, datetime.now(UTC))
-        await publisher.live(last, playing)
+        player = Player(timeline, datetime.now(UTC))
+        await publisher.live(last, player)
     finally:
         await producer.stop()
-    publisher.tell(PublisherStatus(history_s=None, incidents=tuple(playing.begun), is_done=True))
+    publisher.report(PublisherStatus(history_s=None, incidents=tuple(player.begun), is_done=True))
 
 
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
+async def _sleep_unless_stopped(stop: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await stop.wait()
@@ -169,21 +190,8 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
         pass
 
 
-async def _main(options: argparse.Namespace) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    kinds = options.incidents
-    programme = None if kinds == "none" else Programme(only=None if kinds == "all" else kinds)
-    await publish(
-        Settings(),
-        options.rate,
-        options.seed,
-        options.status,
-        stop,
-        history_s=options.history,
-        programme=programme,
-    )
+def _seed(text: str) -> int:
+    return int.from_bytes(os.urandom(4), "big") if text == "random" else int(text)
 
 
 def main() -> None:
@@ -191,12 +199,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m spendstream.demo.publisher", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--rate", type=float, default=2000.0, help="records a second")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same traffic")
-    parser.add_argument("--status", type=Path, required=True, help="file that receives the counts")
+    parser.add_argument("--rate", type=float, default=300.0, help="records a second")
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        default=1,
+        help="a number: the same one makes the same traffic; random: event ids that no meter has seen",
+    )
+    parser.add_argument("--status", type=Path, help="file that receives the counts")
     parser.add_argument("--history", type=float, default=0.0, help="seconds of the past to publish first, at once")
     parser.add_argument("--incidents", choices=("all", "none", *STAGES), default="none", help="what goes wrong")
+    defaults = Timeline()
+    parser.add_argument("--first-after", type=float, default=defaults.first_after_s, help="seconds before the first")
+    parser.add_argument("--lasts", type=float, default=defaults.lasts_s, help="seconds that an incident lasts")
+    parser.add_argument("--calm", type=float, default=defaults.calm_s, help="seconds between two incidents")
     asyncio.run(_main(parser.parse_args()))
+
+
+async def _main(options: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    only = None if options.incidents == "all" else options.incidents
+    timeline = Timeline(options.first_after, options.lasts, options.calm, only)
+    await publish(
+        Settings(),
+        options.rate,
+        stop,
+        seed=options.seed,
+        status_path=options.status,
+        history_s=options.history,
+        timeline=None if options.incidents == "none" else timeline,
+    )
 
 
 if __name__ == "__main__":

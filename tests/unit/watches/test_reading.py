@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from spendstream.cli.demo import WATCHES as DEMO
 from spendstream.cli.watches import to_yaml
 from spendstream.core.detect.measures import is_ratio
-from spendstream.demo.watches import DEMO
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS, DIMENSIONS
 from spendstream.schemas.watch import AnomalyRule, BudgetRule, Watches
 from spendstream.watches import (
@@ -87,8 +87,11 @@ def test_an_unpriced_model_is_one_alert_for_a_week() -> None:
     assert watch.rule.model_dump(include={"above", "min_calls"}) == {"above": 0.0, "min_calls": 1}
 
 
-def test_the_demo_has_the_built_in_watches_with_shorter_durations() -> None:
+def test_the_demo_has_the_built_in_watches_with_shorter_durations_and_a_budget() -> None:
     demo = read_watches(DEMO, DEFAULT_DIMENSIONS).model_dump()
+    budget = demo["watches"][-1]
+    demo["watches"] = demo["watches"][:-1]
+    assert budget["name"] == "research-budget"
     built_in = DEFAULT_WATCHES.model_dump()
     for watch in built_in["watches"]:
         if watch["rule"]["kind"] == "anomaly":
