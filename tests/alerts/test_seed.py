@@ -195,7 +195,7 @@ async def _tps(world: AlertWorld) -> list[TopicPartition]:
 
 
 async def _ends(world: AlertWorld) -> dict[TopicPartition, int]:
-    return await end_offsets(world.kafka.bootstrap, await _tps(world))
+    return await end_offsets({"bootstrap_servers": world.kafka.bootstrap}, await _tps(world))
 
 
 async def _expire(world: AlertWorld, ends: dict[TopicPartition, int]) -> None:

@@ -101,7 +101,11 @@ def rival(name: str, count: int) -> Result | str:
     with tempfile.TemporaryDirectory() as folder, World(Path(folder)) as world:
         asyncio.run(preload(world.kafka.bootstrap, topics.USAGE, PARTITIONS, events(count)))
         extra = [TopicSpec("plain-faust-spend-changelog", PARTITIONS, {"cleanup.policy": "compact"})]
-        asyncio.run(ensure_topics(world.kafka.bootstrap, [*topic_specs(world.settings), *extra], replication=1))
+        asyncio.run(
+            ensure_topics(
+                {"bootstrap_servers": world.kafka.bootstrap}, [*topic_specs(world.settings), *extra], replication=1
+            )
+        )
         say(f"(d) {name}: measuring {count} events")
         command = [sys.executable, "-m", "tests.bench.rivals", name, world.kafka.bootstrap, topics.USAGE, str(count)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -40,7 +40,7 @@ async def send(world: World, records: list[Sent]) -> dict[At, Sent]:
 async def dead_letters_in_kafka(world: World) -> list[DeadLetter]:
     topic = world.settings.topic(topics.DEAD_LETTER)
     partitions = [TopicPartition(topic, number) for number in range(world.settings.kafka_partitions)]
-    expected = sum((await end_offsets(world.kafka.bootstrap, partitions)).values())
+    expected = sum((await end_offsets({"bootstrap_servers": world.kafka.bootstrap}, partitions)).values())
     consumer = AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap, auto_offset_reset="earliest", group_id=None)
     await consumer.start()
     try:

@@ -66,7 +66,9 @@ class World:
         self.kafka.stop()
 
     def make_topics(self) -> None:
-        asyncio.run(ensure_topics(self.kafka.bootstrap, topic_specs(self.settings), replication=1))
+        asyncio.run(
+            ensure_topics({"bootstrap_servers": self.kafka.bootstrap}, topic_specs(self.settings), replication=1)
+        )
 
     def delete_topics(self) -> None:
         """Delete every topic: a broker that has just started does not know any either, for a moment."""

@@ -40,7 +40,7 @@ class World:
         self.bootstrap = bootstrap
 
     async def create(self) -> World:
-        await ensure_topics(self.bootstrap, [TopicSpec(self.topic, PARTITIONS)], replication=1)
+        await ensure_topics({"bootstrap_servers": self.bootstrap}, [TopicSpec(self.topic, PARTITIONS)], replication=1)
         return self
 
     def agent(self, *notifiers: Notifier, **settings: Any) -> NotifyAgent:

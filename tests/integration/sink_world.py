@@ -62,7 +62,7 @@ class World:
         return [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
 
     async def create(self, *, migrate: bool = True) -> None:
-        await ensure_topics(self.bootstrap, [TopicSpec(self.topic, PARTITIONS)], replication=1)
+        await ensure_topics({"bootstrap_servers": self.bootstrap}, [TopicSpec(self.topic, PARTITIONS)], replication=1)
         if migrate:
             self.migrate()
 
@@ -96,7 +96,7 @@ class World:
 
     async def drained(self) -> None:
         """Return once everything published is committed by the sink's group."""
-        ends = await end_offsets(self.bootstrap, self.partitions)
+        ends = await end_offsets({"bootstrap_servers": self.bootstrap}, self.partitions)
         async with asyncio.timeout(DRAIN_TIMEOUT_S):
             while await self.committed() != ends:  # noqa: ASYNC110 - another process knows
                 await asyncio.sleep(0.2)

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError
 
 from spendstream.embedded.broker import EmbeddedBroker
-from spendstream.kafka.consumer import end_offsets
+from spendstream.kafka.consumer import end_offsets, read_to_end
 from spendstream.kafka.ports import LOOPBACK, lasting_port
 from spendstream.kafka.probe import answers_metadata
 from spendstream.kafka.topics import TopicNotCreated, TopicReport, TopicSpec, ensure_topics
@@ -39,7 +39,9 @@ def unique_topic() -> str:
 
 async def make_topic(broker: Broker, name: str, partitions: int = 1, **config: str) -> None:
     settings = {key.replace("_", "."): value for key, value in config.items()}
-    (report,) = await ensure_topics(broker.bootstrap, [TopicSpec(name, partitions, settings)], replication=1)
+    (report,) = await ensure_topics(
+        {"bootstrap_servers": broker.bootstrap}, [TopicSpec(name, partitions, settings)], replication=1
+    )
     assert report.created
 
 
@@ -121,12 +123,28 @@ async def test_an_acknowledged_batch_tells_the_offset_of_its_first_record(broker
 async def test_end_offsets_count_every_record_of_the_last_batch(broker: Broker, unique_topic: str) -> None:
     await make_topic(broker, unique_topic, partitions=2)
     full, empty = TopicPartition(unique_topic, 0), TopicPartition(unique_topic, 1)
-    assert await end_offsets(broker.bootstrap, [full, empty]) == {full: 0, empty: 0}
+    assert await end_offsets({"bootstrap_servers": broker.bootstrap}, [full, empty]) == {full: 0, empty: 0}
     async with producing(broker) as producer:
         for count in (5, 20):
             await send_batch(producer, full, count)
-    assert await end_offsets(broker.bootstrap, [full, empty]) == {full: 25, empty: 0}
-    assert await end_offsets(broker.bootstrap, []) == {}
+    assert await end_offsets({"bootstrap_servers": broker.bootstrap}, [full, empty]) == {full: 25, empty: 0}
+    assert await end_offsets({"bootstrap_servers": broker.bootstrap}, []) == {}
+
+
+async def test_topics_are_read_to_the_last_record_of_the_last_batch(broker: Broker, unique_topic: str) -> None:
+    await make_topic(broker, unique_topic, partitions=3)
+    partitions = [TopicPartition(unique_topic, number) for number in range(3)]
+    async with producing(broker) as producer:
+        for partition, counts in zip(partitions, ((5, 20), (1,), ()), strict=True):
+            for count in counts:
+                await send_batch(producer, partition, count)
+    found: dict[int, list[int]] = {}
+    async with consuming(broker) as consumer:
+        starts = {partitions[0]: 3, partitions[1]: -4, partitions[2]: None}
+        async for at, records in read_to_end(consumer, starts, stalled_after_s=READ_TIMEOUT_S):
+            found.setdefault(at.partition, []).extend(record.offset for record in records)
+        assert [await consumer.position(at) for at in partitions] == [25, 1, 0]
+    assert found == {0: list(range(3, 25)), 1: [0]}
 
 
 async def test_a_seek_into_the_middle_of_a_batch_starts_at_that_record(broker: Broker, unique_topic: str) -> None:
@@ -201,9 +219,9 @@ async def test_ensure_topics_creates_what_is_missing_and_then_nothing(broker: Br
         TopicSpec(f"{unique_topic}-a", 3, {"cleanup.policy": "compact,delete", "retention.ms": "604800000"}),
         TopicSpec(f"{unique_topic}-b", 1),
     ]
-    made = await ensure_topics(broker.bootstrap, specs, replication=1)
+    made = await ensure_topics({"bootstrap_servers": broker.bootstrap}, specs, replication=1)
     assert made == [TopicReport(f"{unique_topic}-a", True), TopicReport(f"{unique_topic}-b", True)]
-    again = await ensure_topics(broker.bootstrap, specs, replication=1)
+    again = await ensure_topics({"bootstrap_servers": broker.bootstrap}, specs, replication=1)
     assert again == [TopicReport(f"{unique_topic}-a", False), TopicReport(f"{unique_topic}-b", False)]
     assert all(report.as_specified for report in again)
 
@@ -213,13 +231,15 @@ async def test_ensure_topics_reports_differences_and_alters_nothing(broker: Brok
     wanted = TopicSpec(unique_topic, 4, {"retention.ms": "90000", "cleanup.policy": "compact, delete"})
     expected = TopicReport(unique_topic, False, ("partitions: 2, specified 4", "retention.ms: 60000, specified 90000"))
     for _ in range(2):
-        assert await ensure_topics(broker.bootstrap, [wanted], replication=1) == [expected]
+        assert await ensure_topics({"bootstrap_servers": broker.bootstrap}, [wanted], replication=1) == [expected]
     assert not expected.as_specified
 
 
 async def test_ensure_topics_called_twice_at_once_creates_each_topic_once(broker: Broker, unique_topic: str) -> None:
     specs = [TopicSpec(f"{unique_topic}-{i}", 1) for i in range(5)]
-    reports = await asyncio.gather(*(ensure_topics(broker.bootstrap, specs, replication=1) for _ in range(2)))
+    reports = await asyncio.gather(
+        *(ensure_topics({"bootstrap_servers": broker.bootstrap}, specs, replication=1) for _ in range(2))
+    )
     assert [sum(report.created for report in pair) for pair in zip(*reports, strict=True)] == [1] * 5
 
 
@@ -233,19 +253,19 @@ async def test_embedded_broker_comes_back_empty_on_the_same_port_after_a_kill(un
         broker.kill()
         assert not broker.is_running()
         assert broker.start().bootstrap == address
-        assert await end_offsets(address, [partition]) == {partition: 0}
+        assert await end_offsets({"bootstrap_servers": address}, [partition]) == {partition: 0}
 
 
 async def test_end_offsets_without_a_broker_say_so() -> None:
     with pytest.raises(KafkaConnectionError):
-        await end_offsets(f"{LOOPBACK}:{lasting_port()}", [TopicPartition("any", 0)])
+        await end_offsets({"bootstrap_servers": f"{LOOPBACK}:{lasting_port()}"}, [TopicPartition("any", 0)])
 
 
 async def test_real_kafka_names_the_setting_it_refuses_and_makes_the_topic_without(
     real_kafka: LocalKafka, unique_topic: str
 ) -> None:
     spec = TopicSpec(unique_topic, 1, {"no.such.setting": "1"})
-    (report,) = await ensure_topics(real_kafka.bootstrap, [spec], replication=1)
+    (report,) = await ensure_topics({"bootstrap_servers": real_kafka.bootstrap}, [spec], replication=1)
     assert report.created
     assert "no.such.setting" in report.configs_refused
     assert not report.as_specified
@@ -253,7 +273,7 @@ async def test_real_kafka_names_the_setting_it_refuses_and_makes_the_topic_witho
 
 async def test_real_kafka_refuses_more_replicas_than_brokers(real_kafka: LocalKafka, unique_topic: str) -> None:
     with pytest.raises(TopicNotCreated, match=unique_topic):
-        await ensure_topics(real_kafka.bootstrap, [TopicSpec(unique_topic, 1)], replication=3)
+        await ensure_topics({"bootstrap_servers": real_kafka.bootstrap}, [TopicSpec(unique_topic, 1)], replication=3)
 
 
 async def test_real_kafka_keeps_what_it_acknowledged_through_a_kill(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def topic(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap)
     monkeypatch.setenv("KAFKA_TOPIC_PREFIX", prefix)
     name = f"{prefix}llm.usage.v1"
-    asyncio.run(ensure_topics(broker.bootstrap, [TopicSpec(name, PARTITIONS)], replication=1))
+    asyncio.run(ensure_topics({"bootstrap_servers": broker.bootstrap}, [TopicSpec(name, PARTITIONS)], replication=1))
     return name
 
 
@@ -63,7 +63,7 @@ def read(bootstrap: str, topic: str) -> list[Any]:
 
     async def consume() -> list[Any]:
         partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-        expected = sum((await end_offsets(bootstrap, partitions)).values())
+        expected = sum((await end_offsets({"bootstrap_servers": bootstrap}, partitions)).values())
         consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
         await consumer.start()
         consumer.assign(partitions)
@@ -123,7 +123,7 @@ def test_keys_choose_the_partition_that_any_other_producer_would(
 def test_a_dry_run_publishes_nothing(topic: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
     assert run(["publish", write(tmp_path / "usage.jsonl", event(1)), "--dry-run"]) == 0
     partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    assert set(asyncio.run(end_offsets(broker.bootstrap, partitions)).values()) == {0}
+    assert set(asyncio.run(end_offsets({"bootstrap_servers": broker.bootstrap}, partitions)).values()) == {0}
 
 
 def test_a_topic_that_is_not_there_is_told_and_not_made(

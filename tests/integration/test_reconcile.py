@@ -109,7 +109,7 @@ class World:
     async def create(self) -> None:
         Migrator(self.client, MigrationSettings(Target(self.settings.clickhouse_database))).up()
         specs = [TopicSpec(self.settings.topic(name), 1) for name in topics.ALL]
-        await ensure_topics(self.settings.kafka_bootstrap_servers, specs, replication=1)
+        await ensure_topics(self.settings.kafka_client(), specs, replication=1)
 
     def insert(self, encoder: RowEncoder, values: Sequence[bytes]) -> None:
         for insert in encoder.encode(records(values)).inserts:

@@ -36,7 +36,7 @@ def settings(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def create_topics(settings: Settings) -> None:
-    asyncio.run(ensure_topics(settings.kafka_bootstrap_servers, topic_specs(settings), replication=1))
+    asyncio.run(ensure_topics(settings.kafka_client(), topic_specs(settings), replication=1))
 
 
 def listed(capsys: pytest.CaptureFixture[str], *options: str) -> list[tuple[str, str]]:

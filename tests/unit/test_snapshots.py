@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,17 @@ class Topic:
     async def write(self, topic: str, records: list[Any]) -> None:
         self.records += records
 
-    async def read(self, consumer: Any, at: TopicPartition, start: int | None = None) -> list[Any]:
-        return self.records
+    async def read(
+        self, consumer: Any, starts: Mapping[TopicPartition, int | None]
+    ) -> AsyncIterator[tuple[TopicPartition, list[Any]]]:
+        for at in starts:
+            yield at, self.records
 
 
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     topic = Topic()
-    monkeypatch.setattr(snapshots, "read_all", topic.read)
+    monkeypatch.setattr(snapshots, "read_to_end", topic.read)
     return topic
 
 

@@ -22,14 +22,14 @@ from spendstream.agents.detect_seed import ReadPosition, Seeder
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.timestamps import US
-from spendstream.kafka.consumer import membership, partitions_of
+from spendstream.kafka.consumer import membership, partitions_of, read_to_end
 from spendstream.kafka.producer import AckedProducer, Record
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.schemas.alert import Alert, Silence
 from spendstream.schemas.watch import Watches
 from spendstream.settings import Settings
-from spendstream.state.snapshots import PARTITION, SnapshotStore, copied, read_all
+from spendstream.state.snapshots import PARTITION, SnapshotStore, copied
 
 log = structlog.get_logger(__name__)
 
@@ -312,12 +312,19 @@ class DetectAgent:
         )
         for partition in partitions[self._settings.topic(topics.ALERT)]:
             at = TopicPartition(self._settings.topic(topics.ALERT), partition)
-            records = await read_all(consumer, at, progress.alerts.get(partition))
-            detector.published([alert for record in records if (alert := read_alert(record)) is not None])
+            detector.published(
+                [
+                    alert
+                    async for _, records in read_to_end(consumer, {at: progress.alerts.get(partition)})
+                    for record in records
+                    if (alert := read_alert(record)) is not None
+                ]
+            )
             progress.alerts[partition] = await consumer.position(at)
         leader = Leader(self._settings, consumer, detector, progress, watches)
-        for record in await read_all(consumer, TopicPartition(self._settings.topic(topics.SILENCE), PARTITION)):
-            if (silence := read_silence(record)) is not None:
+        silences = TopicPartition(self._settings.topic(topics.SILENCE), PARTITION)
+        async for _, records in read_to_end(consumer, {silences: None}):
+            for silence in filter(None, map(read_silence, records)):
                 detector.silences.put(silence)
         await leader.assign(partitions[self._settings.topic(topics.ROLLUP)])
         return leader

@@ -131,10 +131,8 @@ class Seeder:
 
     async def _finish(self, seeding: Seeding, history: History) -> bool:
         """Finish once the detector has read all that history may hold. Raises: NotNow, TimeoutError."""
-        kafka = self._settings.kafka_client()
-        bootstrap = kafka.pop("bootstrap_servers")
         partitions = [TopicPartition(self._topic, partition) for partition in self._read_position().positions]
-        ends = await end_offsets(bootstrap, partitions, security=kafka)
+        ends = await end_offsets(self._settings.kafka_client(), partitions)
         async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
             while True:
                 async with self._between_steps:

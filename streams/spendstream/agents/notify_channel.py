@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, UnknownMemberIdError
 from pydantic import ValidationError
 
-from spendstream.kafka.consumer import high_watermarks, membership, partitions_of
+from spendstream.kafka.consumer import high_watermarks, membership, partitions_of, read_to_end
 from spendstream.notifiers.base import Messenger, NotifierError
 from spendstream.notifiers.delivery import Delivery, NotificationQueue, NotifyMetrics, OffsetTracker, QueuedAlert
 from spendstream.schemas.alert import Alert
@@ -278,25 +278,12 @@ async def read_committed_alerts(
         reader.assign(list(partitions))
         found = await reader.offsets_for_times(dict.fromkeys(partitions, int(since_s * 1000)))
         starts = {partition: at.offset for partition, at in found.items() if at is not None}
-        ends = {partition: committed[partition] for partition, at in starts.items() if at < committed[partition]}
-        if not ends:
-            return []
-        reader.assign(list(ends))
-        for partition in ends:
-            reader.seek(partition, starts[partition])
-        while not all([await _is_at(reader, partition, end) for partition, end in ends.items()]):
-            for partition, some in (await reader.getmany(timeout_ms=_FETCH_WAIT_MS)).items():
-                records.extend(record for record in some if record.offset < ends[partition])
+        starts = {partition: at for partition, at in starts.items() if at < committed[partition]}
+        async for _, some in read_to_end(reader, starts, until=committed):
+            records.extend(some)
         return records
     finally:
         await reader.stop()
-
-
-async def _is_at(reader: Any, partition: TopicPartition, end: int) -> bool:
-    """Whether a reader has reached an offset, or the partition's end: a recreated topic is shorter."""
-    at: int = await reader.position(partition)
-    high = reader.highwater(partition)
-    return at >= end or (high is not None and at >= high)
 
 
 async def _partitions(kafka: Mapping[str, Any], topic: str, stopping: asyncio.Event) -> list[TopicPartition]:

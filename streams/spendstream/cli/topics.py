@@ -30,9 +30,7 @@ def topics(
 
 async def create_topics(settings: Settings, specs: list[TopicSpec]) -> list[TopicReport]:
     """Create missing topics; report on every one."""
-    security = settings.kafka_client()
-    servers = ",".join(security.pop("bootstrap_servers"))
-    return await ensure_topics(servers, specs, replication=settings.kafka_replication, security=security)
+    return await ensure_topics(settings.kafka_client(), specs, replication=settings.kafka_replication)
 
 
 async def check_topics(settings: Settings, specs: list[TopicSpec]) -> list[TopicReport]:

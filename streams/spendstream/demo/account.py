@@ -3,19 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
-
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from typing import Any
 
 from spendstream.core.money import exact_dollars
-from spendstream.core.progress import read_progress
 from spendstream.demo.publisher import PublisherStatus
-from spendstream.kafka.consumer import high_watermarks
-from spendstream.schemas import topics
+from spendstream.reconcile.positions import read_markers
 from spendstream.schemas.progress import Counters
 from spendstream.settings import Settings
-
-_READ_TIMEOUT_MS: Final = 5_000
 
 
 @dataclass(frozen=True)
@@ -48,33 +42,11 @@ def read_totals(client: Any) -> Totals:
 
 
 async def read_counters(settings: Settings) -> Counters:
-    """Return what became of every record, from the last marker that the meter wrote for each partition.
+    """Return what became of every record, from the newest marker of each partition.
 
-    Raises: TimeoutError, when a marker that is there can't be read.
+    Raises: TimeoutError, when the broker does not send what it has.
     """
-    consumer = AIOKafkaConsumer(**settings.kafka_client(), enable_auto_commit=False, fetch_max_wait_ms=50)
-    await consumer.start()
-    try:
-        topic = settings.topic(topics.PROGRESS)
-        numbers = sorted(consumer.partitions_for_topic(topic) or await _partitions(consumer, topic))
-        ends = await high_watermarks(consumer, [TopicPartition(topic, number) for number in numbers])
-        return _sum([await _last_marker(consumer, at, end) for at, end in ends.items() if end])
-    finally:
-        await consumer.stop()
-
-
-async def _partitions(consumer: Any, topic: str) -> set[int]:
-    await consumer.topics()
-    return consumer.partitions_for_topic(topic) or set()
-
-
-async def _last_marker(consumer: Any, at: TopicPartition, end: int) -> Counters:
-    consumer.assign([at])
-    consumer.seek(at, end - 1)
-    for record in (await consumer.getmany(at, timeout_ms=_READ_TIMEOUT_MS)).get(at, []):
-        if record.offset == end - 1:
-            return read_progress(record.value).marker.counters
-    raise TimeoutError(f"{at.topic}[{at.partition}]: the marker at offset {end - 1} could not be read")
+    return _sum(marker.counters for marker in (await read_markers(settings)).values())
 
 
 def _sum(counters: Iterable[Counters]) -> Counters:

@@ -219,9 +219,8 @@ class EmbeddedStack:
 
 def prepare(settings: Settings) -> None:
     """Make the topics and the tables that are missing. Blocks; not from within an event loop."""
-    client = settings.kafka_client()
-    servers = ",".join(client.pop("bootstrap_servers"))
-    asyncio.run(ensure_topics(servers, topic_specs(settings), replication=settings.kafka_replication, security=client))
+    specs, replication = topic_specs(settings), settings.kafka_replication
+    asyncio.run(ensure_topics(settings.kafka_client(), specs, replication=replication))
     with open_client(clickhouse_settings(settings)) as connected:
         Migrator(connected, migration_settings(settings)).up()
 

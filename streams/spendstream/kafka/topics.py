@@ -109,21 +109,15 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     ]
 
 
-async def ensure_topics(
-    bootstrap: str,
-    specs: Sequence[TopicSpec],
-    *,
-    replication: int,
-    security: Mapping[str, Any] | None = None,
-) -> list[TopicReport]:
+async def ensure_topics(kafka: Mapping[str, Any], specs: Sequence[TopicSpec], *, replication: int) -> list[TopicReport]:
     """Create the topics that are missing, compare the others, and report on each, in the order of `specs`.
 
     An existing topic is never altered: more partitions would move keys, and shorter retention would delete.
-    `security`: further arguments for the admin client (`security_protocol`, `sasl_…`, `ssl_context`).
+    ``kafka``: the connection arguments of aiokafka's clients.
 
     Raises: TopicNotCreated; aiokafka's KafkaConnectionError, when no broker answers.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **(security or {}))
+    admin = AIOKafkaAdminClient(**kafka)
     try:
         await admin.start()
         # All names, not these: some brokers create a topic whose metadata is asked for by name.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from spendstream.core.progress import read_progress
 from spendstream.drain import DrainReport, drain
-from spendstream.kafka.consumer import high_watermarks
+from spendstream.kafka.consumer import read_to_end
 from spendstream.schemas import topics
 from spendstream.schemas.progress import Progress
 from spendstream.settings import Settings
@@ -19,8 +19,6 @@ from spendstream.settings import Settings
 _LAST_MARKERS: Final = 16
 """A worker that lost its partition without knowing may write an older marker behind the newest: look at a few."""
 
-_READ_TIMEOUT_MS: Final = 500
-_MARKERS_TIMEOUT_S: Final = 60.0
 _INTERVAL_S: Final = 0.2
 
 
@@ -69,8 +67,7 @@ async def read_positions(settings: Settings, wait_s: float) -> Positions:
     Raises: TopicsMissing; aiokafka's errors, when no broker answers; TimeoutError.
     """
     usage = settings.topic(topics.USAGE)
-    numbers = [each.partition for each in (await _look(settings)).partitions if each.topic == usage]
-    markers = await read_markers(settings, numbers)
+    markers = await read_markers(settings)
     first = await _look(settings)
     targets = {(each.topic, each.partition): each.end for each in first.partitions}
     report, waited_s = first, 0.0
@@ -89,8 +86,8 @@ async def read_positions(settings: Settings, wait_s: float) -> Positions:
     )
 
 
-async def read_markers(settings: Settings, numbers: Sequence[int]) -> dict[int, Progress]:
-    """Return the newest marker of each of these source partitions that was metered, by the partition's number.
+async def read_markers(settings: Settings) -> dict[int, Progress]:
+    """Return the newest marker of each source partition that was metered, by the partition's number.
 
     Raises: aiokafka's errors; TimeoutError, where the broker does not send what it has.
     """
@@ -98,29 +95,18 @@ async def read_markers(settings: Settings, numbers: Sequence[int]) -> dict[int, 
     consumer = AIOKafkaConsumer(
         **settings.kafka_client(), enable_auto_commit=False, fetch_max_wait_ms=100, max_partition_fetch_bytes=16_000_000
     )
-    await consumer.start()
-    try:
-        async with asyncio.timeout(_MARKERS_TIMEOUT_S):
-            # All names first: some brokers create a topic whose metadata is asked for by name.
-            if topic not in await consumer.topics():
-                return {}
-            return await _last_markers(consumer, [TopicPartition(topic, number) for number in numbers])
-    finally:
-        await consumer.stop()
-
-
-async def _last_markers(consumer: Any, partitions: Sequence[TopicPartition]) -> dict[int, Progress]:
-    ends = await high_watermarks(consumer, partitions)
-    begins = await consumer.beginning_offsets(partitions)
     markers: dict[int, list[Progress]] = {}
-    for at in partitions:
-        consumer.seek(at, max(begins[at], ends[at] - _LAST_MARKERS))
-    while any([await consumer.position(at) < ends[at] for at in partitions]):
-        for at, records in (await consumer.getmany(timeout_ms=_READ_TIMEOUT_MS)).items():
+    try:
+        await consumer.start()
+        await consumer.topics()  # all names first: some brokers create a topic whose metadata is asked for by name
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        async for at, records in read_to_end(consumer, dict.fromkeys(partitions, -_LAST_MARKERS)):
             markers.setdefault(at.partition, []).extend(
                 read_progress(record.value).marker for record in records if record.value is not None
             )
-    return {partition: newest(found) for partition, found in markers.items() if found}
+    finally:
+        await consumer.stop()
+    return {partition: newest(found) for partition, found in sorted(markers.items()) if found}
 
 
 def newest(markers: Sequence[Progress]) -> Progress:

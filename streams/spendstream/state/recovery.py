@@ -12,16 +12,19 @@ from spendstream.core.meter import MeterRules, PartitionMeter, new_marker, newes
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import ProgressRecord, read_progress
 from spendstream.core.rollup_record import Rollup, read_rollup
-from spendstream.kafka.consumer import high_watermarks
+from spendstream.errors import SpendstreamError
+from spendstream.kafka.consumer import high_watermarks, read_to_end
 from spendstream.schemas import topics
 from spendstream.schemas.progress import Progress
-from spendstream.state.errors import InterruptedFlush
 
 log = structlog.get_logger(__name__)
 
-_READ_TIMEOUT_MS: Final = 1000
-_MAX_EMPTY_READS: Final = 30
+_FIRST_RECORD_TIMEOUT_MS: Final = 10_000
 _RECOVERY_TIMEOUT_S: Final = 300
+
+
+class InterruptedFlush(SpendstreamError):
+    """A crash left half a flush behind, and the settings that could finish it were changed."""
 
 
 class Recovery:
@@ -105,16 +108,9 @@ class Recovery:
         end = (await high_watermarks(consumer, [source]))[source]
         committed = await consumer.committed(source)
         start = committed if committed is not None and begin <= committed <= end else begin
-        first_ms = max(await self._timestamp_from(consumer, source, start) or 0, 0) if start < end else 0
+        first = await self._first_record(consumer, source, start) if start < end else None
+        first_ms = 0 if first is None else max(int(first.timestamp or 0), 0)
         return new_marker(partition, f"{first_ms:x}-{start:x}", start - 1)
-
-    async def _timestamp_from(self, consumer: AIOKafkaConsumer, source: TopicPartition, offset: int) -> int | None:
-        """Return the Kafka timestamp of the first record at or behind an offset."""
-        consumer.seek(source, offset)
-        fetched = await consumer.getmany(source, timeout_ms=10 * _READ_TIMEOUT_MS, max_records=1)
-        for record in fetched.get(source, []):
-            return int(record.timestamp)
-        return None
 
     async def _live_log(self, consumer: AIOKafkaConsumer, partition: int, records: list[ProgressRecord]) -> str | None:
         """Return the log that the newest marker speaks of, or None where the topic was made anew since."""
@@ -127,45 +123,32 @@ class Recovery:
         end = (await high_watermarks(consumer, [source]))[source]
         anew = newest.through_offset >= end
         if not anew and begin <= newest.through_offset and newest.through_timestamp_ms >= 0:
-            found = await self._timestamp_at(consumer, source, newest.through_offset)
-            anew = found is not None and found != newest.through_timestamp_ms
+            found = await self._first_record(consumer, source, newest.through_offset)
+            if found is not None and found.offset == newest.through_offset:
+                anew = found.timestamp != newest.through_timestamp_ms
         if anew:
             log.warning("meter.topic_made_anew", partition=partition, former_log=marker.source_log, end_offset=end)
             return None
         return newest.source_log
 
-    async def _timestamp_at(self, consumer: AIOKafkaConsumer, source: TopicPartition, offset: int) -> int | None:
+    async def _first_record(self, consumer: AIOKafkaConsumer, source: TopicPartition, offset: int) -> Any:
+        """Return the first record at or behind an offset; None where the broker sends none in time."""
         consumer.assign([source])
         consumer.seek(source, offset)
-        fetched = await consumer.getmany(source, timeout_ms=5 * _READ_TIMEOUT_MS, max_records=1)
-        for record in fetched.get(source, []):
-            if record.offset == offset:
-                return int(record.timestamp)
-        return None
+        fetched = await consumer.getmany(source, timeout_ms=_FIRST_RECORD_TIMEOUT_MS, max_records=1)
+        return next(iter(fetched.get(source, [])), None)
 
     async def _read(
         self, consumer: AIOKafkaConsumer, topic: str, partition: int, start: int
     ) -> list[tuple[int, bytes]]:
-        """Read a partition from an offset to its end, as it stands now: (offset, value), without tombstones.
-
-        ``start``: a negative one counts from the end, as an index does; one that expired begins at the beginning.
-        """
+        """Read a partition to its end, as ``read_to_end`` does: (offset, value), without tombstones."""
         at = TopicPartition(self._topic(topic), partition)
-        end = (await high_watermarks(consumer, [at]))[at]
-        begin = (await consumer.beginning_offsets([at]))[at]
-        position = max(begin, end + start if start < 0 else start)
-        consumer.seek(at, position)
-        values: list[tuple[int, bytes]] = []
-        empty = 0
-        while position < end:
-            fetched = (await consumer.getmany(at, timeout_ms=_READ_TIMEOUT_MS)).get(at, [])
-            values.extend((r.offset, r.value) for r in fetched if r.value is not None)
-            advanced = await consumer.position(at)
-            empty = 0 if advanced > position else empty + 1
-            if empty >= _MAX_EMPTY_READS:
-                raise TimeoutError(f"{at.topic}[{partition}] stands at {position} of {end}: the broker sends nothing")
-            position = advanced
-        return values
+        return [
+            (record.offset, record.value)
+            async for _, records in read_to_end(consumer, {at: start})
+            for record in records
+            if record.value is not None
+        ]
 
     def _refuse_other_dimensions(self, rollup: Rollup, source_log: str, through_offset: int) -> None:
         if rollup.source_log == source_log and rollup.through_offset > through_offset:

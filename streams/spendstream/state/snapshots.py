@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spendstream.core.detect.detector import Sections
-from spendstream.kafka.consumer import high_watermarks
+from spendstream.kafka.consumer import read_to_end
 from spendstream.kafka.producer import AckedProducer, Record
 
 log = structlog.get_logger(__name__)
@@ -30,8 +30,6 @@ PARTITION: Final = 0
 _SLOTS: Final = ("a", "b")
 _MANIFEST: Final = "manifest"
 _SEPARATOR: Final = "|"
-_READ_TIMEOUT_MS: Final = 500
-_READ_WITHIN_S: Final = 120
 
 
 class Manifest(BaseModel):
@@ -113,8 +111,12 @@ class SnapshotStore:
 
         Raises: TimeoutError.
         """
-        records = await read_all(consumer, TopicPartition(self._topic, PARTITION))
-        newest = {record.key: record.value for record in records if record.key is not None and record.value is not None}
+        newest = {
+            record.key: record.value
+            async for _, records in read_to_end(consumer, {TopicPartition(self._topic, PARTITION): None})
+            for record in records
+            if record.key is not None and record.value is not None
+        }
         manifests = sorted(_manifests(newest), key=lambda manifest: manifest.number, reverse=True)
         for manifest in manifests:
             packed = _assembled(newest, manifest)
@@ -123,24 +125,6 @@ class SnapshotStore:
                 return manifest, await asyncio.to_thread(unpack, data)
             log.warning("detect.snapshot_incomplete", number=manifest.number)
         return None
-
-
-async def read_all(consumer: AIOKafkaConsumer, at: TopicPartition, start: int | None = None) -> list[Any]:
-    """Read a partition, from ``start`` or its beginning, to its end as it stands now.
-
-    The consumer's assignment becomes this partition alone. Raises: TimeoutError.
-    """
-    consumer.assign([at])
-    end = (await high_watermarks(consumer, [at]))[at]
-    begin = (await consumer.beginning_offsets([at]))[at]
-    position = max(begin, start if start is not None else begin)
-    consumer.seek(at, position)
-    records: list[Any] = []
-    async with asyncio.timeout(_READ_WITHIN_S):
-        while position < end:
-            records.extend((await consumer.getmany(at, timeout_ms=_READ_TIMEOUT_MS)).get(at, []))
-            position = await consumer.position(at)
-    return records
 
 
 def _key(number: int, part: str) -> bytes:

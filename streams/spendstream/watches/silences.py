@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import ValidationError
 
 from spendstream.errors import SpendstreamError
-from spendstream.kafka.consumer import high_watermarks
+from spendstream.kafka.consumer import read_to_end
 from spendstream.kafka.producer import AckedProducer, Record
 from spendstream.schemas import topics
 from spendstream.schemas.alert import Silence
@@ -85,17 +85,14 @@ async def read_silences(settings: Settings) -> list[Silence]:
 
 
 async def _read(consumer: Any, partition: TopicPartition) -> dict[str, Silence]:
-    end = (await high_watermarks(consumer, [partition]))[partition]
-    consumer.seek(partition, (await consumer.beginning_offsets([partition]))[partition])
     found: dict[str, Silence] = {}
-    while await consumer.position(partition) < end:
-        for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-            for record in records:
-                silence = decode(record.value)
-                if silence is not None:
-                    found[silence.silence_id] = silence
-                elif record.value is None and record.key is not None:
-                    found.pop(record.key.decode("utf-8", "replace"), None)
+    async for _, records in read_to_end(consumer, {partition: None}):
+        for record in records:
+            silence = decode(record.value)
+            if silence is not None:
+                found[silence.silence_id] = silence
+            elif record.value is None and record.key is not None:
+                found.pop(record.key.decode("utf-8", "replace"), None)
     return found
 
 
