@@ -15,8 +15,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
-from spendstream.embedded.process import ManagedProcess
 from spendstream.kafka.ports import LOOPBACK, lasting_port
+
+from spendstream.embedded.process import ManagedProcess
 from tests.kafka.install import InstallFailed, cache_dir
 
 PACKAGE: Final = "prometheus-alertmanager"

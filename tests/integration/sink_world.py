@@ -14,8 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
 from spendstream.clickhouse.client import ClickHouseSettings
-from spendstream.clickhouse.migrate import MigrationSettings, Migrator
-from spendstream.clickhouse.template import Target
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.kafka.consumer import end_offsets
 from spendstream.kafka.topics import TopicSpec, ensure_topics
 from spendstream.sinks.encoders import RowEncoder

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from spendstream.clickhouse.migrate import MigrationSettings, Migrator
-from spendstream.clickhouse.template import Target
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.schemas.alert import Alert, alert_id
 from spendstream.schemas.dead_letter import Reason
 from spendstream.sinks.encoders import AlertEncoder

@@ -18,8 +18,7 @@ from spendstream.backtest import BacktestError
 from spendstream.backtest.history import HistoryFeed
 from spendstream.cli.root import run
 from spendstream.clickhouse.client import ClickHouseSettings, open_client
-from spendstream.clickhouse.migrate import MigrationSettings, Migrator
-from spendstream.clickhouse.template import Target
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.core.money import PUSD
 from spendstream.core.timestamps import epoch_us
 from spendstream.embedded.clickhouse import EmbeddedClickHouse

@@ -16,9 +16,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError
 
 from spendstream.embedded.broker import EmbeddedBroker
+from spendstream.embedded.process import LOOPBACK, answers_metadata, lasting_port
 from spendstream.kafka.consumer import end_offsets, read_to_end
-from spendstream.kafka.ports import LOOPBACK, lasting_port
-from spendstream.kafka.probe import answers_metadata
 from spendstream.kafka.topics import TopicNotCreated, TopicReport, TopicSpec, ensure_topics
 from tests.kafka import install
 from tests.kafka.server import LocalKafka

@@ -14,8 +14,7 @@ from _pytest.mark import ParameterSet
 from clickhouse_connect.driver.client import Client
 
 from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
-from spendstream.clickhouse.migrate import MigrationSettings, Migrator
-from spendstream.clickhouse.template import Target
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.sinks.encoders import AlertEncoder, CallEncoder, DeadLetterEncoder, RowEncoder
 from spendstream.sinks.rollups import RollupEncoder

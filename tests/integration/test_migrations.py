@@ -19,11 +19,13 @@ from spendstream.clickhouse.migrate import (
     MigrationSettings,
     MigrationUnknown,
     Migrator,
+    Retention,
     ShardedCluster,
+    Target,
+    TemplateError,
     load_migrations,
+    render,
 )
-from spendstream.clickhouse.retention import Retention
-from spendstream.clickhouse.template import Target, TemplateError, render
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
 from spendstream.schemas.priced import PRICED_SCHEMA

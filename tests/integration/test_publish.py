@@ -16,8 +16,7 @@ from clickhouse_connect.driver.client import Client
 
 from spendstream.cli.root import run
 from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
-from spendstream.clickhouse.migrate import MigrationSettings, Migrator
-from spendstream.clickhouse.template import Target
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.embedded.broker import EmbeddedBroker
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.kafka.consumer import end_offsets

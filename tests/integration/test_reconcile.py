@@ -14,8 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
 from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
-from spendstream.clickhouse.migrate import MigrationSettings, Migrator
-from spendstream.clickhouse.template import Target
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.core.batch import RecordBatch
 from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import MeterOutput, MeterRules, PartitionMeter, new_marker

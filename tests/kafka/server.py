@@ -10,9 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from spendstream.embedded.process import STOP_TIMEOUT_S, ManagedProcess
-from spendstream.kafka.ports import LOOPBACK, lasting_port
-from spendstream.kafka.probe import answers_metadata
+from spendstream.embedded.process import LOOPBACK, STOP_TIMEOUT_S, ManagedProcess, answers_metadata, lasting_port
 from tests.kafka.install import class_archive, installed_libs, java_executable
 
 MAX_HEAP_MB = 768

@@ -24,8 +24,7 @@ from spendstream.cli.console import echo_json, out, silence_libraries
 from spendstream.cli.failures import explain, one_line
 from spendstream.cli.topics import check_topics
 from spendstream.clickhouse.client import clickhouse_settings, open_client
-from spendstream.clickhouse.layout import migration_settings
-from spendstream.clickhouse.migrate import Migrator
+from spendstream.clickhouse.migrate import Migrator, migration_settings
 from spendstream.core.pricing import PriceBook, RateCardError
 from spendstream.drain import drain
 from spendstream.kafka.topics import SINK_GROUPS, topic_specs

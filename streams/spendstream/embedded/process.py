@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -210,3 +212,69 @@ def _die_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return arm
+
+
+LOOPBACK = "127.0.0.1"
+
+# Below the range from which systems draw the local ports of outgoing connections (Linux: from 32768). While a server
+# inside that range is down, any client, even one trying to reach it, may be given its port, and it can't come back.
+_FIRST_PORT, _LAST_PORT = 20_000, 32_000
+_ATTEMPTS = 100
+
+
+def lasting_port(host: str = LOOPBACK) -> int:
+    """Return a free TCP port that no outgoing connection will take while its server is down.
+
+    Raises: OSError, when 100 random ports between 20,000 and 32,000 are all taken.
+    """
+    for _ in range(_ATTEMPTS):
+        port = random.randint(_FIRST_PORT, _LAST_PORT)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no free port between {_FIRST_PORT} and {_LAST_PORT} on {host}")
+
+
+_METADATA_KEY, _METADATA_VERSION = 3, 1
+_CORRELATION_ID = 1
+_CLIENT_ID = b"readiness"
+# An empty list of topics: brokers only. (Some brokers create a topic that is asked for by name.)
+_METADATA_REQUEST = (
+    struct.pack(">hhih", _METADATA_KEY, _METADATA_VERSION, _CORRELATION_ID, len(_CLIENT_ID))
+    + _CLIENT_ID
+    + struct.pack(">i", 0)
+)
+_TIMEOUT_S = 2.0
+
+
+def answers_metadata(host: str, port: int) -> Callable[[], bool]:
+    """Return a probe: true once the broker at `host:port` answers a metadata request and names a live broker.
+
+    A port that accepts connections is not enough: Kafka listens before it may serve.
+    """
+
+    def probe() -> bool:
+        try:
+            with socket.create_connection((host, port), timeout=_TIMEOUT_S) as connection:
+                connection.sendall(struct.pack(">i", len(_METADATA_REQUEST)) + _METADATA_REQUEST)
+                # Answer: its size, our correlation id, the number of live brokers.
+                answer = _read_exactly(connection, 12)
+        except OSError:
+            return False
+        _, correlation_id, brokers = struct.unpack(">iii", answer)
+        return bool(correlation_id == _CORRELATION_ID and brokers > 0)
+
+    return probe
+
+
+def _read_exactly(connection: socket.socket, size: int) -> bytes:
+    read = b""
+    while len(read) < size:
+        chunk = connection.recv(size - len(read))
+        if not chunk:
+            raise ConnectionResetError("the broker closed the connection before it answered")
+        read += chunk
+    return read

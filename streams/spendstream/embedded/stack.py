@@ -23,13 +23,11 @@ from typing import IO, Any, Final, Self
 from urllib.request import urlopen
 
 from spendstream.clickhouse.client import clickhouse_settings, open_client
-from spendstream.clickhouse.layout import migration_settings
-from spendstream.clickhouse.migrate import Migrator
+from spendstream.clickhouse.migrate import Migrator, migration_settings
 from spendstream.embedded.broker import EmbeddedBroker
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
-from spendstream.embedded.process import ManagedProcess
+from spendstream.embedded.process import LOOPBACK, ManagedProcess, lasting_port
 from spendstream.errors import SpendstreamError
-from spendstream.kafka.ports import LOOPBACK, lasting_port
 from spendstream.kafka.topics import ensure_topics, topic_specs
 from spendstream.settings import Settings
 from spendstream.waiting import Backoff

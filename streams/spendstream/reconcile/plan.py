@@ -1,4 +1,4 @@
-"""Which rollup rows mend a difference. Pure.
+"""Which rollup rows repair a difference. Pure.
 
 A rollup replaces its predecessor of the same key where its ``ver`` is greater; the meter writes ``ver`` =
 ``through_offset``. A repair is safe beside a running meter when its key is *final*:

@@ -1,4 +1,4 @@
-"""Mending rollups from the ledger, hour by hour."""
+"""Repairing rollups from the ledger, hour by hour."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TYPES: Final[dict[str, pa.DataType]] = {
 
 
 @dataclass(frozen=True)
-class Mended:
+class Repaired:
     """``rows`` were written for ``minutes`` cells. ``open_cells`` are not final yet: the meter still writes them."""
 
     rows: int
@@ -48,7 +48,9 @@ class Mended:
     hours: frozenset[datetime] = frozenset()
 
 
-async def mend(client: Any, settings: Settings, cells: Sequence[Cell], markers: Mapping[int, Progress]) -> Mended:
+async def repair_cells(
+    client: Any, settings: Settings, cells: Sequence[Cell], markers: Mapping[int, Progress]
+) -> Repaired:
     """Write the rows that make the rollups of these cells equal to the ledger. See ``plan`` for why it is safe.
 
     ``markers`` were read before ClickHouse was known to hold all that they speak of.
@@ -65,7 +67,7 @@ async def mend(client: Any, settings: Settings, cells: Sequence[Cell], markers: 
     try:
         for hour, differing in sorted(by_hour.items()):
             work = partial(_hour, client, settings, hour, differing, markers)
-            found = await in_thread(work, "mend")
+            found = await in_thread(work, "repair")
             still_open |= found.open_cells
             minutes += found.minutes
             if found.rows:
@@ -75,7 +77,7 @@ async def mend(client: Any, settings: Settings, cells: Sequence[Cell], markers: 
                 hours.add(hour)
     finally:
         await writer.close()
-    return Mended(written, minutes, frozenset(still_open), frozenset(hours))
+    return Repaired(written, minutes, frozenset(still_open), frozenset(hours))
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,14 @@ class _Hour:
 def _hour(
     client: Any, settings: Settings, hour: datetime, cells: Sequence[Cell], markers: Mapping[int, Progress]
 ) -> _Hour:
-    """Return the rows that mend an hour's cells."""
+    """Return the rows that repair an hour's cells."""
     wanted = {(cell.source_log, cell.source_partition, cell.minute) for cell in cells}
     existing = _in_cells(rollup_query(settings.clickhouse_database, hour), client, wanted)
     used = dimensions_in_use(settings.meter_dimensions, existing)
     ledger = _in_cells(ledger_query(settings.clickhouse_database, hour, used), client, wanted)
     rollups_of, ledger_of = _by_window(existing), _by_window(ledger)
-    mending: list[Row] = []
-    mended: set[tuple[str, int, datetime]] = set()
+    repairs: list[Row] = []
+    repaired: set[tuple[str, int, datetime]] = set()
     still_open: set[tuple[str, int, datetime]] = set()
     for window in rollups_of.keys() | ledger_of.keys():
         cell = (window.source_log, window.source_partition, window.minute)
@@ -108,9 +110,9 @@ def _hour(
             continue
         alive = marker if marker is not None and marker.source_log == window.source_log else None
         ver = version([*rollups_of[window], *ledger_of[window]], alive)
-        mending += [{**row, "ver": ver} for row in fixes]
-        mended.add(cell)
-    return _Hour(mending, len(mended), still_open)
+        repairs += [{**row, "ver": ver} for row in fixes]
+        repaired.add(cell)
+    return _Hour(repairs, len(repaired), still_open)
 
 
 def rollup_query(database: str, hour: datetime) -> str:
@@ -138,11 +140,11 @@ def ledger_query(database: str, hour: datetime, used: Sequence[str]) -> str:
     )
 
 
-def rollup_rows(mending: Sequence[Row]) -> pa.Table:
+def rollup_rows(repaired: Sequence[Row]) -> pa.Table:
     """Return rows as columns of ``rollups_1m``, ``ver`` included: a default would be the meter's."""
     return pa.table(
         {
-            name: pa.array([row[name] for row in mending], _TYPES.get(name, pa.int64()))
+            name: pa.array([row[name] for row in repaired], _TYPES.get(name, pa.int64()))
             for name in (*_KEY, *_MEASURES, "ver")
         }
     )

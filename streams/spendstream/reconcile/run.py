@@ -1,43 +1,144 @@
-"""A reconciliation from beginning to end."""
+"""A reconciliation from beginning to end, and its report."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from spendstream.clickhouse.client import clickhouse_settings, open_client
-from spendstream.reconcile.balances import notes, problems, retention_days, stored_counts
+from spendstream.errors import SpendstreamError
 from spendstream.reconcile.compare import (
     Cell,
     HourTotals,
     Range,
+    StoredCounts,
     dead_letter_hours,
     differing_cells,
     ledger_hours,
+    notes,
+    problems,
+    retention_days,
     rollup_hours,
+    stored_counts,
 )
-from spendstream.reconcile.errors import NotRepairable
 from spendstream.reconcile.positions import Positions, read_positions
-from spendstream.reconcile.repair import Mended, mend
-from spendstream.reconcile.report import Hour, Report, Status
+from spendstream.reconcile.repair import Repaired, repair_cells
 from spendstream.schemas import topics
 from spendstream.settings import Settings
 from spendstream.waiting import in_thread
 
+
+class NotRepairable(SpendstreamError):
+    """Nothing was written."""
+
+
+Status = Literal["ok", "repaired", "differs", "open", "expired"]
+"""``open``: differs, and its minutes are not final. ``expired``: retention deleted rows, so nothing can be said."""
+
+
+@dataclass(frozen=True)
+class Hour:
+    """An hour of event time in the ledger and in the rollups; ``dead_letters`` were recorded in it."""
+
+    at: datetime
+    status: Status
+    ledger: HourTotals
+    rollups: HourTotals
+    dead_letters: int
+    differing_minutes: int
+
+    def record(self) -> dict[str, Any]:
+        """Return the hour as JSON values; amounts are decimal text in USD."""
+        return {
+            "hour": self.at.isoformat(),
+            "status": self.status,
+            "ledger": _totals(self.ledger),
+            "rollups": _totals(self.rollups),
+            "dead_letters": self.dead_letters,
+            "differing_minutes": self.differing_minutes,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """``ok``: all is drained, every number meets its counterpart, and no minute differs."""
+
+    hours: tuple[Hour, ...]
+    cells: tuple[Cell, ...]
+    state: Positions
+    stored: Mapping[int, StoredCounts]
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    repaired_rows: int = 0
+    repaired_minutes: int = 0
+
+    @property
+    def is_drained(self) -> bool:
+        return self.state.is_drained
+
+    @property
+    def differing_hours(self) -> tuple[Hour, ...]:
+        return tuple(hour for hour in self.hours if hour.status in ("differs", "open"))
+
+    @property
+    def ok(self) -> bool:
+        return self.is_drained and not self.problems and not self.differing_hours
+
+    def summary(self) -> dict[str, Any]:
+        """Return the last JSON line."""
+        return {
+            "ok": self.ok,
+            "drained": self.is_drained,
+            "hours": len(self.hours),
+            "differing_hours": len(self.differing_hours),
+            "differing_minutes": sum(hour.differing_minutes for hour in self.differing_hours),
+            "repaired_minutes": self.repaired_minutes,
+            "repaired_rows": self.repaired_rows,
+            "records_behind": max(self.state.records_behind, sum(each.behind for each in self.state.partitions)),
+            "partitions": list(self._partitions()),
+            "problems": list(self.problems),
+            "notes": list(self.notes),
+        }
+
+    def _partitions(self) -> Iterator[dict[str, Any]]:
+        for each in self.state.partitions:
+            holds = self.stored.get(each.partition, StoredCounts())
+            yield {
+                "partition": each.partition,
+                "begin_offset": each.begin,
+                "end_offset": each.end,
+                "behind": each.behind,
+                "source_log": None if each.marker is None else each.marker.source_log,
+                **({} if each.marker is None else each.marker.counters.model_dump()),
+                "ledger_calls": holds.ledger_calls,
+                "rollup_calls": holds.rollup_calls,
+                "ledger_dead_letters": holds.dead_letters,
+            }
+
+
+def _totals(totals: HourTotals) -> dict[str, Any]:
+    return {
+        "calls": totals.calls,
+        "unpriced_calls": totals.unpriced_calls,
+        "tokens": totals.tokens,
+        "cost_usd": f"{totals.cost_usd.normalize():f}",
+    }
+
+
 SINKS_WAIT_S: Final = 15.0
-_NOTHING_MENDED: Final = Mended(0, 0, frozenset())
+_NOTHING_REPAIRED: Final = Repaired(0, 0, frozenset())
 _NONE: Final = HourTotals()
 
 
 async def reconcile(settings: Settings, within: Range, *, repair: bool = False) -> Report:
-    """Hold Kafka, ledger, rollups and dead letters against each other; with ``repair``, mend the rollups.
+    """Hold Kafka, ledger, rollups and dead letters against each other; with ``repair``, repair the rollups.
 
     1. The meter's markers are read, and the sinks waited for until ClickHouse holds what the markers speak of.
     2. Ledger and rollups are compared, minute by minute.
-    3. With ``repair``: final minutes that differ are mended from the ledger, and everything is compared again.
+    3. With ``repair``: final minutes that differ are repaired from the ledger, and everything is compared again.
 
     Raises: NotRepairable; TopicsMissing; aiokafka's and clickhouse-connect's errors, when one doesn't answer.
     """
@@ -45,24 +146,24 @@ async def reconcile(settings: Settings, within: Range, *, repair: bool = False) 
     client = await in_thread(lambda: open_client(clickhouse_settings(settings)), "connect")
     try:
         found = await in_thread(lambda: _compare(client, settings, within), "compare")
-        mended = _NOTHING_MENDED
-        if repair and (mendable := found.mendable()):
+        repaired = _NOTHING_REPAIRED
+        if repair and (repairable := found.repairable()):
             _require_safe(state)
-            mended = await mend(client, settings, mendable, state.markers)
+            repaired = await repair_cells(client, settings, repairable, state.markers)
             found = await in_thread(lambda: _compare(client, settings, within), "compare")
         database, usage = settings.clickhouse_database, settings.topic(topics.USAGE)
         stored = await in_thread(lambda: stored_counts(client, database, usage, state), "stored-counts")
     finally:
         await in_thread(client.close, "close")
     return Report(
-        hours=tuple(found.hours(mended)),
+        hours=tuple(found.hours(repaired)),
         cells=tuple(found.cells),
         state=state,
         stored=stored,
         problems=tuple(problems(state, stored, found.retention)),
-        notes=(*notes(state, stored, found.retention), *found.refusals(repair, mended)),
-        repaired_rows=mended.rows,
-        repaired_minutes=mended.minutes,
+        notes=(*notes(state, stored, found.retention), *found.refusals(repair, repaired)),
+        repaired_rows=repaired.rows,
+        repaired_minutes=repaired.minutes,
     )
 
 
@@ -100,17 +201,17 @@ class _Found:
         """Whether the ledger has any call of an hour. Without one its rollups are all there is, and are kept."""
         return hour in self.ledger
 
-    def mendable(self) -> list[Cell]:
+    def repairable(self) -> list[Cell]:
         return [cell for cell in self.cells if self.has_ledger(_hour(cell)) and not self.is_expired(_hour(cell))]
 
-    def hours(self, mended: Mended) -> list[Hour]:
+    def hours(self, repaired: Repaired) -> list[Hour]:
         differing = Counter(_hour(cell) for cell in self.cells)
-        still_open = {minute.replace(minute=0) for _, _, minute in mended.open_cells}
+        still_open = {minute.replace(minute=0) for _, _, minute in repaired.open_cells}
         hours = sorted(self.ledger.keys() | self.rollups.keys() | self.letters.keys())
         return [
             Hour(
                 hour,
-                self._status(hour, differing[hour], hour in still_open, hour in mended.hours),
+                self._status(hour, differing[hour], hour in still_open, hour in repaired.hours),
                 self.ledger.get(hour, _NONE),
                 self.rollups.get(hour, _NONE),
                 self.letters.get(hour, 0),
@@ -119,21 +220,21 @@ class _Found:
             for hour in hours
         ]
 
-    def _status(self, hour: datetime, differing: int, is_open: bool, is_mended: bool) -> Status:
+    def _status(self, hour: datetime, differing: int, is_open: bool, is_repaired: bool) -> Status:
         if differing and self.is_expired(hour):
             return "expired"
         if differing:
             return "open" if is_open else "differs"
-        return "repaired" if is_mended else "ok"
+        return "repaired" if is_repaired else "ok"
 
-    def refusals(self, repair: bool, mended: Mended) -> list[str]:
+    def refusals(self, repair: bool, repaired: Repaired) -> list[str]:
         """Return what a repair left alone, and why."""
         if not repair:
             return []
         said = []
-        if mended.open_cells:
+        if repaired.open_cells:
             said.append(
-                f"{len(mended.open_cells)} minutes are not final, and the meter still writes them: "
+                f"{len(repaired.open_cells)} minutes are not final, and the meter still writes them: "
                 "repair once the watermark has passed them by the allowed lateness"
             )
         bare = {_hour(cell) for cell in self.cells if not self.has_ledger(_hour(cell))}

@@ -1,4 +1,4 @@
-"""Which rows mend a difference, when that is safe, and that it always comes to the ledger's sums."""
+"""Which rows repair a difference, when that is safe, and that the sums become the ledger's."""
 
 from __future__ import annotations
 
