@@ -17,7 +17,7 @@ _COLUMNS: Final = (*_TEXT, "partition", "offset", "recorded_at", "replayed_at", 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which letters: all where a part is None. ``limit``: at most so many, newest first; 0 is no limit."""
+    """Which letters; a part that is None selects all. ``limit``: at most this many, newest first; 0 is no limit."""
 
     topic: str
     reason: str | None = None
@@ -67,7 +67,7 @@ def find(client: Any, database: str, wanted: Filter) -> list[Letter]:
 
 
 def mark_replayed(client: Any, database: str, letters: Sequence[Letter], at: datetime) -> None:
-    """Note that letters were published again at a time: each row is written anew, and replaces the one before."""
+    """Record when letters were published again: each row is written again, and replaces the one before."""
     if not letters:
         return
     rows = [[getattr(letter, name) if name != "replayed_at" else at for name in _COLUMNS] for letter in letters]
@@ -83,8 +83,8 @@ def mark_replayed(client: Any, database: str, letters: Sequence[Letter], at: dat
 async def replay(client: Mapping[str, Any], topic: str, letters: Sequence[Letter]) -> None:
     """Publish the original bytes of letters again, each with its own key. Returns once Kafka has acknowledged all.
 
-    A letter whose fault is in its bytes comes back as a dead letter of its own. One that was counted meanwhile, by
-    another record of its ``event_id`` within the dedupe horizon, counts no second time.
+    A letter whose bytes are at fault comes back as a new dead letter. One that was counted meanwhile, by another record
+    of its ``event_id`` within the dedupe horizon, does not count a second time.
 
     Raises: aiokafka's KafkaConnectionError, where no broker answers.
     """

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 _INTERVAL_S: Final = 0.1
 _LOOK_WITHIN_S: Final = 15.0
-"""A look takes some tenths of a second; one that takes so long is given up, and made again."""
+"""A look takes some tenths of a second; one that takes this long is abandoned and repeated."""
 
 _TOPICS_WITHIN_S: Final = 3.0
 _FETCH_WAIT_MS: Final = 50
@@ -29,7 +29,7 @@ _NO_OFFSET: Final = -1
 
 
 class TopicsMissing(SpendstreamError):
-    """Nothing can be drained: a topic does not exist."""
+    """A topic does not exist, so nothing can be drained."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class DrainReport:
 
     @property
     def behind(self) -> tuple[PartitionState, ...]:
-        """The partitions that still hold something back."""
+        """The partitions that are still behind."""
         return tuple(state for state in self.partitions if state.behind)
 
     @property
@@ -87,7 +87,7 @@ async def drain(
     has_looked = False
     while not (has_looked and watch.is_over()):
         try:
-            # anew each time: what one of the former connections waits for may never come
+            # new connections each time: what an earlier one waits for may never come
             async with _Offsets(settings) as offsets:
                 has_looked = True
                 await watch.look(offsets)
@@ -98,7 +98,7 @@ async def drain(
         except (KafkaError, OSError) as error:
             if not has_looked:
                 raise
-            log.info("drain.asks_again", error=repr(error))
+            log.info("drain.retry", error=repr(error))
         if not watch.is_over():
             await asyncio.sleep(_INTERVAL_S)
     return watch.last
@@ -106,7 +106,7 @@ async def drain(
 
 @dataclass
 class _Watch:
-    """Looks until all is durable or the time is over. ``last``: the state as it was last seen."""
+    """Looks until everything is durable or the time is over. ``last``: the state as it was last seen."""
 
     settings: Settings
     started: float
@@ -115,11 +115,11 @@ class _Watch:
     last: DrainReport = DrainReport((), 0.0, False)
 
     def is_over(self) -> bool:
-        """Whether all is durable, or the time is over."""
+        """Whether everything is durable, or the time is over."""
         return self.last.is_drained or self._left_s() <= 0
 
     async def look(self, offsets: "_Offsets") -> None:
-        """Look again and again; return when it is over, or when the broker does not answer as it should."""
+        """Look repeatedly; return when it is over, or when the broker does not answer as it should."""
         while True:
             within_s = min(max(1.0, self._left_s()), _LOOK_WITHIN_S)
             report = await _look(offsets, self.settings, self.started, within_s)
@@ -140,7 +140,7 @@ async def _look(offsets: "_Offsets", settings: Settings, started: float, timeout
         async with asyncio.timeout(timeout_s):
             states, is_drained = await _states(offsets, settings)
     except (KafkaError, TimeoutError, OSError) as error:
-        log.info("drain.asks_again", error=repr(error))
+        log.info("drain.retry", error=repr(error))
         return None
     return DrainReport(tuple(states), time.monotonic() - started, is_drained)
 
@@ -149,8 +149,8 @@ async def _states(offsets: "_Offsets", settings: Settings) -> tuple[list[Partiti
     """Return where each group is, and whether that is the end.
 
     The order matters. What the meter publishes is acknowledged before it commits its source, so the sinks' ends are
-    read after the meter's commits; and the usage topic's end is read again at the last, because the meter itself
-    publishes there: records without a key go to the partition that theirs belongs to.
+    read after the meter's commits. The usage topic's end is read once more at the end, because the meter itself
+    publishes there: it sends a record without a key to the partition of its key.
     """
     usage = settings.topic(topics.USAGE)
     states = await offsets.states(settings.group("meter"), usage)
@@ -192,7 +192,7 @@ class _Offsets:
         # All names first: some brokers create a topic whose metadata is asked for by name.
         missing = sorted(set(self._names) - set(await self._admin.list_topics()))
         if missing:
-            raise TopicsMissing(f"{', '.join(missing)}: no such topic. Run `spendstream topics`")
+            raise TopicsMissing(f"{', '.join(missing)}: no such topic; run `spendstream topics`")
         for topic in await self._admin.describe_topics(self._names):
             name = topic["topic"]
             numbers = sorted(each["partition"] for each in topic["partitions"])

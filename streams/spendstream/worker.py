@@ -19,9 +19,8 @@ from spendstream.kafka.topics import SINK_GROUPS
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.encoders import AlertEncoder, CallEncoder, DeadLetterEncoder, RowEncoder
+from spendstream.sinks.encoders import AlertEncoder, CallEncoder, DeadLetterEncoder, RollupEncoder, RowEncoder
 from spendstream.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
-from spendstream.sinks.rollups import RollupEncoder
 from spendstream.sinks.writer import ClickHouseWriter
 
 log = structlog.get_logger(__name__)
@@ -129,7 +128,7 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
         alerting = Alerting(settings, metrics)
         parts.extend(alerting.tasks())
         collect_rarely()
-        health.meter_started = app is None  # a worker of sinks alone has no meter to wait for
+        health.meter_started = app is None  # a worker without the meter role has no meter to wait for
         log.info("worker.started", roles=settings.worker_roles, metrics=address)
         if ready is not None:
             ready(address)
@@ -176,7 +175,7 @@ async def _first_end(stopping: asyncio.Event, parts: Sequence["asyncio.Task[Any]
     for part in _failed(done):
         raise part
     if not stopping.is_set():
-        raise RuntimeError(f"{', '.join(task.get_name() for task in done)} ended by itself")
+        raise RuntimeError(f"{', '.join(task.get_name() for task in done)} ended unexpectedly")
 
 
 def _failed(tasks: set["asyncio.Task[Any]"]) -> Iterator[BaseException]:

@@ -26,8 +26,7 @@ from spendstream.core.timestamps import US, epoch_us, from_epoch_us
 from spendstream.kafka.consumer import end_offsets, partitions_of
 from spendstream.schemas import topics
 from spendstream.schemas.watch import BudgetRule, Watch, Watches
-from spendstream.sinks.encoders import Encoded
-from spendstream.sinks.rollups import RollupEncoder
+from spendstream.sinks.encoders import Encoded, RollupEncoder
 from spendstream.state.spend_history import SpendHistory
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import SPEND_ABOVE, AlertWorld, call

@@ -23,7 +23,7 @@ from spendstream.core.money import PUSD
 from spendstream.core.timestamps import epoch_us
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.schemas.measures import COLUMN, COST
-from spendstream.sinks.rollups import RollupEncoder
+from spendstream.sinks.encoders import RollupEncoder
 from tests.unit.backtest import series
 from tests.unit.sinks.make import records, rollup_value
 

@@ -30,8 +30,7 @@ from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
 from spendstream.schemas.priced import PRICED_SCHEMA
 from spendstream.schemas.rollup import DIMENSIONS
-from spendstream.sinks.encoders import CallEncoder
-from spendstream.sinks.rollups import RollupEncoder
+from spendstream.sinks.encoders import CallEncoder, RollupEncoder
 from tests.unit.sinks.make import ipc, priced_calls, records, rollup_value
 
 pytestmark = pytest.mark.clickhouse

@@ -29,8 +29,7 @@ from spendstream.reconcile import Report, reconcile
 from spendstream.reconcile.compare import Range
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.encoders import CallEncoder, RowEncoder
-from spendstream.sinks.rollups import RollupEncoder
+from spendstream.sinks.encoders import CallEncoder, RollupEncoder, RowEncoder
 from tests.unit.sinks.make import records
 
 pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(120)]

@@ -13,8 +13,7 @@ from clickhouse_connect.driver.client import Client
 
 from spendstream.clickhouse.client import INSERT_SETTINGS
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
-from spendstream.sinks.encoders import CallEncoder, DeadLetterEncoder, RowEncoder
-from spendstream.sinks.rollups import RollupEncoder
+from spendstream.sinks.encoders import CallEncoder, DeadLetterEncoder, RollupEncoder, RowEncoder
 from tests.unit.sinks.make import NOON, dead_letter_value, ipc, priced_calls, records, rollup_value
 
 pytestmark = pytest.mark.clickhouse

@@ -26,17 +26,17 @@ from spendstream.transport.batched import FetchedBatch
 log = structlog.get_logger(__name__)
 
 MAX_PENDING_CALLS: Final = 200_000
-"""Calls taken in and not yet durable, per partition: beyond it the agent waits for the flush."""
+"""Calls absorbed and not yet durable, per partition: beyond it the agent waits for the flush."""
 
 MAX_BATCH_RECORDS: Final = 30_000
-"""Fetches are absorbed together up to about so many records."""
+"""Fetches are absorbed together, up to about this many records."""
 
 _SEEK_AGAIN_S: Final = 2.0
 
 
 @dataclass
 class _Lease:
-    """A partition while it is ours: its meter, the batches to absorb, and the events that wait for their flush."""
+    """A partition while this worker owns it: its meter, the batches to absorb, the events that wait for their flush."""
 
     meter: PartitionMeter
     generation: int
@@ -63,14 +63,14 @@ def _absorb_fetches(meter: PartitionMeter, fetches: Sequence[FetchedBatch]) -> i
 
 @dataclass
 class _Gap:
-    """A hole in front of a batch: records that were fetched and dropped on the way, or that are no longer there."""
+    """A hole before a batch: records that were fetched and dropped by a rebalance, or that no longer exist."""
 
     first_offset: int
     sought_at: float
 
 
 class MeterAgent:
-    """Holds the meters of the assigned partitions. CPU threads absorb and encode; the event loop does the I/O."""
+    """Holds the meters of the assigned partitions. Threads absorb and encode; the event loop does the I/O."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class MeterAgent:
     async def _receive(self, event: EventT[Any]) -> None:
         """Put a batch into its partition's inbox, if it joins what came before."""
         if event.message.generation_id != self._app.consumer_generation_id:
-            return  # fetched under an assignment that is over; its partition is read again from what is durable
+            return  # fetched under an assignment that is over; its partition is read again from the marker
         lease = await self._lease(event.message.partition, event.message.generation_id)
         records = _fetched(event)
         if not await self._follows(lease, records.first_offset, event.message.tp):
@@ -120,7 +120,7 @@ class MeterAgent:
             lease.absorber = asyncio.create_task(self._absorb_inbox(lease))
 
     async def _absorb_inbox(self, lease: _Lease) -> None:
-        """Absorb what has come, in as few batches as may be: a batch has a price of its own, whatever it holds."""
+        """Absorb what has arrived, in as few batches as possible: each batch has a fixed cost, whatever it holds."""
         try:
             while lease.inbox:
                 while lease.meter.pending_calls > MAX_PENDING_CALLS:
@@ -143,7 +143,7 @@ class MeterAgent:
         self._metrics.batch_absorbed(records, time.perf_counter() - started)
 
     def assigned(self, partitions: set[TP]) -> None:
-        """Begin to recover the partitions that became ours, all at once."""
+        """Start to recover the partitions that were assigned, all at once."""
         generation = self._app.consumer_generation_id
         self._recoveries = {
             (tp.partition, generation): asyncio.create_task(self._recovery.recover(tp.partition))
@@ -154,7 +154,7 @@ class MeterAgent:
     async def _lease(self, partition: int, generation: int) -> _Lease:
         lease = self._leases.get(partition)
         if lease is None or lease.generation != generation:
-            # another worker may have metered on in between: what is published counts, not what we remember
+            # another worker may have metered in between: what is published counts, not what this one remembers
             begun = self._recoveries.pop((partition, generation), None)
             meter = await (begun or self._recovery.recover(partition))
             lease = self._leases[partition] = _Lease(
@@ -166,21 +166,21 @@ class MeterAgent:
         """Whether a batch joins what came before. If not, fetch again from there: a rebalance may drop batches.
 
         When the same hole comes back after that, the records are gone for good (compacted, expired, or a
-        transaction's own), and the batch follows.
+        transaction's marker), and the batch follows.
         """
         expected, gap = lease.expected_offset, lease.gap
         if first_offset <= expected or (gap is not None and first_offset == gap.first_offset):
             lease.gap = None
             return True
         if gap is None or time.monotonic() - gap.sought_at > _SEEK_AGAIN_S:
-            log.info("meter.reads_again", partition=tp.partition, offset=expected, instead_of=first_offset)
+            log.info("meter.refetch", partition=tp.partition, offset=expected, instead_of=first_offset)
             lease.gap = _Gap(first_offset, time.monotonic())
-            with contextlib.suppress(IllegalStateError):  # the partition was taken from us in this moment
+            with contextlib.suppress(IllegalStateError):  # the partition was revoked at this moment
                 await self._app.consumer.seek(tp, expected)
         return False
 
     def revoked(self, partitions: set[TP]) -> None:
-        """Let go of partitions that are no longer ours; their next owner replays from the last marker."""
+        """Let go of revoked partitions; their next owner replays from the last marker."""
         for tp in partitions:
             self._leases.pop(tp.partition, None)
         for recovery in self._recoveries.values():

@@ -123,7 +123,7 @@ class Retention:
 
 
 def retention_changes(retention: Retention, engines: Mapping[str, str], target: Target) -> Iterator[str]:
-    """Yield the statements that bring tables to the retention that is set; none where all are as they should be.
+    """Yield the statements that set the configured retention; none where nothing differs.
 
     `engines`: the `engine_full` of `system.tables`, by table name.
     """
@@ -161,7 +161,7 @@ ORDER BY number;
 
 
 class MigrationError(SpendstreamError):
-    """Migrations and database don't fit together; the message says which and what to do."""
+    """Migrations and database don't match; the message says which migration, and what to do."""
 
 
 class MigrationChanged(MigrationError):
@@ -169,7 +169,7 @@ class MigrationChanged(MigrationError):
 
 
 class MigrationUnknown(MigrationError):
-    """The database has a migration that this release does not: a newer release was here."""
+    """The database has a migration that this release does not: a newer release applied it."""
 
 
 class ShardedCluster(MigrationError):
@@ -177,7 +177,7 @@ class ShardedCluster(MigrationError):
 
 
 class Client(Protocol):
-    """What is needed of a clickhouse-connect client. It must not name a database that may not exist yet."""
+    """The part of a clickhouse-connect client that is used. It must not name a database that may not exist yet."""
 
     def command(self, cmd: str) -> Any: ...
     def query(self, query: str) -> Any: ...
@@ -207,7 +207,7 @@ class Migration:
 
 @dataclass(frozen=True)
 class MigrationStatus:
-    """One migration and whether it is applied. `problem`: why it can't be worked with, empty where it can."""
+    """One migration and whether it is applied. ``problem``: why it can't be used, empty where it can."""
 
     number: int
     name: str
@@ -248,7 +248,7 @@ class Migrator:
         self._migrations = tuple(migrations if migrations is not None else load_migrations())
 
     def up(self) -> list[Migration]:
-        """Apply what is missing, then bring the tables to the retention that is set. Return what was applied.
+        """Apply what is missing, then set the configured retention. Return what was applied.
 
         Raises: MigrationChanged, MigrationUnknown, ShardedCluster; the client's errors.
         """
@@ -263,7 +263,7 @@ class Migrator:
         return missing
 
     def down(self, to: int) -> list[Migration]:
-        """Undo, newest first, every applied migration with a number greater than `to`; 0 undoes all. With data and all.
+        """Undo, newest first, every applied migration with a number greater than ``to``, with its data; 0 undoes all.
 
         Return what was undone. Raises: MigrationUnknown; the client's errors.
         """
@@ -277,7 +277,7 @@ class Migrator:
         return undone
 
     def status(self) -> list[MigrationStatus]:
-        """Return every migration that the files or the database know, in order. Changes nothing; problems are told."""
+        """Return every migration that the files or the database know, in order. Changes nothing; reports problems."""
         records = self._records() if self._is_prepared() else {}
         known = {migration.number: migration for migration in self._migrations}
         return [
@@ -291,7 +291,7 @@ class Migrator:
         ]
 
     def apply_retention(self) -> list[str]:
-        """Bring the tables to the retention that is set. Return the statements it took, none where all was well."""
+        """Set the configured retention on the tables. Return the statements that it took, if any."""
         rows = self._client.query(
             f"SELECT name, engine_full FROM system.tables WHERE database = '{self._target.database}'"
         ).result_rows
@@ -314,7 +314,7 @@ class Migrator:
         if shards > 1:
             raise ShardedCluster(
                 f"cluster {cluster!r} has {shards} shards; a row and its replacement must meet on one: "
-                "name a cluster of one shard with as many replicas as you like"
+                "name a cluster of one shard with any number of replicas"
             )
 
     def _is_prepared(self) -> bool:

@@ -28,7 +28,7 @@ class EmbeddedBroker:
     """A Kafka-protocol broker that starts in milliseconds and forgets everything when it ends.
 
     `port`: 0 chooses one that stays free while the broker is down; it is the same after each `start()`.
-    `log_path`: receives what the broker says, nothing by default.
+    `log_path`: receives the broker's output, discarded by default.
     """
 
     def __init__(self, port: int = 0, *, log_path: Path | None = None) -> None:

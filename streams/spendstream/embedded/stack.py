@@ -1,7 +1,7 @@
 """The embedded stack: broker, ClickHouse, topics, tables and workers on this machine, in one state folder.
 
     D/clickhouse/       ClickHouse's data: it stays
-    D/logs/             what the broker and the workers say
+    D/logs/             the logs of the broker and the workers
     D/env               the settings that reach the stack, KEY=VALUE lines, written before the stack is ready
     D/lock              held while the stack runs
 
@@ -62,7 +62,7 @@ class EmbeddedStack:
     """The whole stack, started in order and stopped in reverse.
 
     ``state_dir``: made if missing; one stack a folder. ``settings``: further settings by their field names, such as
-    ``rate_cards``; addresses are the stack's own. ``tell``: receives one line for each thing worth knowing.
+    ``rate_cards``; addresses are the stack's own. ``tell``: receives a line for each event worth knowing.
     """
 
     state_dir: Path
@@ -109,14 +109,14 @@ class EmbeddedStack:
             self._lock = None
 
     def watch(self) -> None:
-        """Look after the processes: call it every second or so. A worker or ClickHouse that died is started again.
+        """Supervise the processes: call it every second or so. A worker or ClickHouse that died is restarted.
 
         Raises: BrokerLost.
         """
         if self._broker is not None and not self._broker.is_running():
-            raise BrokerLost(f"the broker ended; what was not metered is lost. See {self.logs / 'broker.log'}")
+            raise BrokerLost(f"the broker ended, and what was not metered is lost: see {self.logs / 'broker.log'}")
         if self._clickhouse is not None and not self._clickhouse.is_running():
-            self.tell("ClickHouse ended; starting it again")
+            self.tell("ClickHouse ended; restarting it")
             self._clickhouse.start()
         for worker in self._workers:
             self._revive(worker)
@@ -209,10 +209,10 @@ class EmbeddedStack:
             )
         elif now >= worker.restart_at:
             worker.restart_at, worker.started_at = None, now
-            # Not awaited: the others need looking after meanwhile.
+            # Not awaited: the others need supervision meanwhile.
             worker.process.ready = None
             worker.process.start()
-            self.tell(f"{worker.name} started again, as process {worker.process.pid}")
+            self.tell(f"{worker.name} restarted, as process {worker.process.pid}")
 
 
 def prepare(settings: Settings) -> None:

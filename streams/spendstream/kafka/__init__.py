@@ -1,1 +1,1 @@
-"""Kafka around the stream: its topics with their settings, and whether a broker answers."""
+"""Kafka around the stream: its topics with their settings, reading one to its end, and acknowledged writes."""

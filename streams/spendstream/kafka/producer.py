@@ -1,6 +1,6 @@
-"""Acknowledged writes to Kafka that outlive a broker: a write is repeated until every record is acknowledged.
+"""Acknowledged writes to Kafka that survive a broker: a write is retried until every record is acknowledged.
 
-Repeating may leave a record twice. Everything the meter writes is absolute or carries its identity, so twice is once.
+A retry may write a record twice. Everything the meter writes is absolute or carries its identity, so twice counts once.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class AckedProducer:
             await producer.stop()
 
     async def write(self, topic: str, records: Sequence[Record]) -> None:
-        """Write records to the partitions they name, or that their keys choose."""
+        """Write records to the partitions they name, or else to those of their keys."""
         if records:
             await self._until_acknowledged(topic, lambda producer: self._send(producer, topic, records))
 
@@ -131,7 +131,7 @@ class AckedProducer:
 
 
 async def _all_acknowledged(futures: Sequence["asyncio.Future[Any]"]) -> list[Any]:
-    """Wait for all, so that no failure is left behind unseen; then raise the first, if any."""
+    """Wait for all, so that no failure goes unnoticed; then raise the first, if any."""
     results = await asyncio.gather(*futures, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

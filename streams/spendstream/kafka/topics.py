@@ -40,12 +40,12 @@ _CONFIGS_REFUSED = (InvalidConfigurationError.errno, InvalidRequestError.errno)
 
 
 class TopicNotCreated(SpendstreamError):
-    """The broker refused to make a topic; the message has its name and the broker's reason."""
+    """The broker refused to create a topic; the message has its name and the broker's reason."""
 
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """A topic as it should be. `config`: Kafka topic settings by name, values as Kafka writes them (`"604800000"`)."""
+    """A topic as specified. ``config``: Kafka topic settings by name, values as Kafka writes them (``"604800000"``)."""
 
     name: str
     partitions: int
@@ -85,9 +85,9 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         topics.PRICED: {"retention.ms": str(7 * _DAY_MS), "max.message.bytes": _LARGE_RECORD},
         # upserts: the last record of a key is enough; a minute is final long before a week
         topics.ROLLUP: {"cleanup.policy": "compact,delete", "retention.ms": str(7 * _DAY_MS)},
-        # a dead letter waits for a person; its original bytes are base64
+        # a dead letter waits for someone to look at it; its original bytes are base64
         topics.DEAD_LETTER: {"retention.ms": str(30 * _DAY_MS), "max.message.bytes": _LARGE_RECORD},
-        # event ids are asked for within the dedupe horizon; the last marker must outlive a long standstill
+        # event ids are needed within the dedupe horizon; the last marker must outlive a long standstill
         topics.PROGRESS: {
             "retention.ms": str(max(7 * _DAY_MS, 2 * horizon_ms)),
             "max.message.bytes": _LARGE_RECORD,
@@ -100,7 +100,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             "max.message.bytes": _LARGE_RECORD,
             "segment.ms": str(_HOUR_MS),
         },
-        # upserts of what people wrote: few, small, and read from the start by every detector
+        # upserts that people write: few, small, and read from the start by every detector
         topics.SILENCE: {"cleanup.policy": "compact"},
     }
     return [
@@ -130,7 +130,7 @@ async def ensure_topics(kafka: Mapping[str, Any], specs: Sequence[TopicSpec], *,
 
 
 async def _create(admin: Any, specs: Sequence[TopicSpec], replication: int) -> dict[str, TopicReport]:
-    """Create topics; those that another client made meanwhile are left out of the answer."""
+    """Create topics; those that another client created meanwhile are left out of the answer."""
     reports: dict[str, TopicReport] = {}
     for spec in specs:
         code, reason = await _try_create(admin, spec, spec.config, replication)

@@ -258,7 +258,7 @@ def notes(state: Positions, found: Mapping[int, StoredCounts], retention: Mappin
     """Yield what is worth knowing and no fault."""
     for each in state.partitions:
         if each.marker is not None and each.marker.through_offset >= each.end:
-            yield f"partition {each.partition}: the usage topic was made anew since it was metered"
+            yield f"partition {each.partition}: the usage topic was recreated since it was metered"
     for table, days in sorted(retention.items()):
         yield f"{table} keeps rows for {days or 'some'} days: older hours can't be held against it"
     for number, holds in sorted(found.items()):

@@ -20,8 +20,7 @@ from spendstream.schemas.priced import USD
 from spendstream.schemas.progress import Progress
 from spendstream.schemas.rollup import DIMENSIONS
 from spendstream.settings import Settings
-from spendstream.sinks.encoders import table_insert
-from spendstream.sinks.rollups import TABLE
+from spendstream.sinks.encoders import ROLLUPS, table_insert
 from spendstream.sinks.writer import ClickHouseWriter
 from spendstream.waiting import in_thread
 
@@ -72,7 +71,7 @@ async def repair_cells(
             minutes += found.minutes
             if found.rows:
                 async with asyncio.timeout(_INSERT_TIMEOUT_S):
-                    await writer.insert(table_insert(TABLE, rollup_rows(found.rows)))
+                    await writer.insert(table_insert(ROLLUPS, rollup_rows(found.rows)))
                 written += len(found.rows)
                 hours.add(hour)
     finally:

@@ -1,12 +1,12 @@
 """The loop from one topic to one table: gather, encode, insert, commit what was inserted.
 
-At least once, made exact by the tables: a record that was not committed is read and inserted again, and its rows
-replace themselves. So a rebalance needs no care: what another member may insert too changes nothing.
+Delivery is at least once, and the tables make it exact: a record that was not committed is read and inserted again, and
+its rows replace themselves. So a rebalance needs no special handling: what another member inserts too changes nothing.
 
-While ClickHouse is away the insert repeats and the loop stands still with at most two batches in memory (one being
-inserted, one gathered) beside the consumer's own buffers. The consumer stays in its group: aiokafka sends heartbeats
-and rejoins in the background, and `max_poll_interval_ms`, which would throw out a member that does not poll, is put out
-of reach. It guards against a stuck thread, but here heartbeats share the loop's thread: they stop when it is stuck.
+While ClickHouse is down, the insert is retried and the loop holds at most two batches in memory (one being inserted,
+one gathered) beside the consumer's own buffers. The consumer stays in its group: aiokafka sends heartbeats and rejoins
+in the background, and `max_poll_interval_ms`, which would expel a member that does not poll, is set to a week. It
+guards against a stuck thread, but here heartbeats share the loop's thread: they stop when it is stuck.
 """
 
 from __future__ import annotations
@@ -73,17 +73,17 @@ class Gaps:
         self._next: dict[TopicPartition, int] = {}
 
     def expect(self, partition: TopicPartition, offset: int) -> None:
-        """Say which offset is next, as the group committed it."""
+        """Set the next offset, as the group committed it."""
         self._next[partition] = offset
 
     def forget(self) -> None:
-        """Expect nothing: the partitions were given to others."""
+        """Expect nothing: the partitions belong to others now."""
         self._next.clear()
 
     def skipped(self, partition: TopicPartition, first: int, last: int) -> int:
-        """Note a run of records and return how many are missing before it.
+        """Record a run of offsets and return how many are missing before it.
 
-        An offset below the expected one is a repetition, or a topic that was made anew: nothing is missing.
+        An offset below the expected one is a repetition, or the topic was recreated: nothing is missing.
         """
         expected = self._next.get(partition, first)
         self._next[partition] = last + 1
@@ -91,7 +91,7 @@ class Gaps:
 
 
 class KafkaSink:
-    """One sink. `run()` returns after `stop()`, or raises what must not be passed over."""
+    """One sink. `run()` returns after `stop()`, or raises what must not be ignored."""
 
     def __init__(
         self,
@@ -131,13 +131,13 @@ class KafkaSink:
             self._stopped.set()
 
     async def stop(self) -> None:
-        """Finish the insert under way, or leave it after `stop_timeout_s` seconds, and return when `run()` is done."""
+        """Finish the current insert, or abandon it after `stop_timeout_s` seconds, and return when `run()` is done."""
         self._stopping.set()
         await self._stopped.wait()
 
     async def _start(self) -> Any:
         """Return a started consumer; None when stopped before a broker answered."""
-        is_told = False
+        is_logged = False
         while not self._stopping.is_set():
             consumer = self._consumer()
             try:
@@ -146,9 +146,9 @@ class KafkaSink:
                 return consumer
             except KafkaError as error:
                 await consumer.stop()
-                if not is_told:
-                    log.warning("kafka unavailable, trying until it is back", topic=self._topic, error=str(error))
-                is_told = True
+                if not is_logged:
+                    log.warning("sink.kafka_unavailable", topic=self._topic, error=str(error))
+                is_logged = True
                 await sleep_unless_stopped(_RETRY_S, self._stopping)
         return None
 
@@ -182,7 +182,7 @@ class KafkaSink:
                 await asyncio.wait({delivery})
 
     async def _await_delivery(self, consumer: Any, delivery: asyncio.Task[None]) -> None:
-        """Return when delivered or stopping, keeping the lag up to date: an outage shows in it. Raises what failed."""
+        """Return when delivered or stopping. Meanwhile report the lag, which shows an outage. Raises what failed."""
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             while not delivery.done() and not stopping.done():
@@ -222,7 +222,7 @@ class KafkaSink:
             )
             return polled
         except KafkaError as error:
-            log.warning("kafka read failed, trying again", topic=self._topic, error=str(error))
+            log.warning("sink.read_failed", topic=self._topic, error=str(error))
             await sleep_unless_stopped(_RETRY_S, self._stopping)
             return {}
 
@@ -233,13 +233,13 @@ class KafkaSink:
         if encoded.undecodable:
             for one in encoded.undecodable:
                 at = {"topic": one.record.topic, "partition": one.record.partition, "offset": one.record.offset}
-                log.error("undecodable record, kept as a dead letter", **at, error=one.message)
+                log.error("sink.record_undecodable", **at, error=one.message)
                 self._metrics.undecodable(one.record.topic, one.reason.value)
             await self._writer.insert(undecodable_insert(encoded.undecodable))
         await self._commit(consumer, batch.ends)
 
     async def _commit(self, consumer: Any, ends: Mapping[TopicPartition, int]) -> None:
-        """Commit what was delivered, and what a former commit owes: nothing more may come that would carry it."""
+        """Commit what was delivered, and what an earlier commit failed to: no later batch may come to commit it."""
         owed = {**self._owed, **ends}
         mine = {partition: end for partition, end in owed.items() if partition in consumer.assignment()}
         self._owed = mine
@@ -247,9 +247,9 @@ class KafkaSink:
             if mine:
                 await consumer.commit(mine)
         except (KafkaError, IllegalStateError) as error:
-            # Lost partitions or an absent broker: whoever reads these records again inserts them again.
+            # The partitions were lost or the broker is down: whoever reads these records again inserts them again.
             words = " ".join(str(error).split())
-            log.info("commit failed, records may be inserted again", topic=self._topic, error=words)
+            log.info("sink.commit_failed", topic=self._topic, error=words)
             return
         self._owed = {}
         for partition, end in mine.items():
@@ -264,13 +264,13 @@ class KafkaSink:
                 high = max(end, consumer.highwater(partition) or 0)
                 self._metrics.lag(partition.topic, partition.partition, max(0, high - (committed or 0)))
         except (KafkaError, IllegalStateError, ValueError):
-            pass  # a broker that is away, or a rebalance: the next report will do
+            pass  # the broker is down, or a rebalance runs: the next report will do
 
     def _note_gap(self, partition: TopicPartition, records: Sequence[Any]) -> None:
         lost = self._gaps.skipped(partition, records[0].offset, records[-1].offset)
         if lost and not self._encoder.is_compacted:
             at = {"topic": partition.topic, "partition": partition.partition, "before_offset": records[0].offset}
-            log.error("records were deleted by retention before they were inserted", **at, records=lost)
+            log.error("sink.records_lost", **at, records=lost)
             self._metrics.records_lost(partition.topic, partition.partition, lost)
 
     async def _assigned(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
@@ -290,7 +290,7 @@ class KafkaSink:
 
 
 class _Listener(ConsumerRebalanceListener):
-    """Learns where each partition is to begin. What is in hand stays in hand: see the module."""
+    """Learns where each partition starts. A batch in hand is kept: see the module."""
 
     def __init__(self, sink: KafkaSink, consumer: Any) -> None:
         self._sink = sink

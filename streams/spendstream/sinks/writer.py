@@ -3,9 +3,9 @@
 How a write can fail:
 
 SinkError
-├── Unavailable       not now: ClickHouse is away, full or too busy. Retried for ever; nothing is lost meanwhile.
-└── InsertRejected    never, as it stands: the rows and the table don't fit. Raised; nothing is dropped or committed.
-    └── NotMigrated   the database or a table is missing: run `spendstream migrate`
+├── Unavailable       not now: ClickHouse is down, full or too busy. Retried for ever; nothing is lost meanwhile.
+└── InsertRejected    never: the rows don't fit the table. Raised; nothing is dropped or committed.
+    └── NotMigrated   the database or the table is missing: run `spendstream migrate`
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ PASSING: Final = frozenset(
         1001,  # STD_EXCEPTION: a full disk, a failed allocation
     }
 )
-"""ClickHouse's error codes that pass by themselves or by an operator's hand, with the same rows."""
+"""ClickHouse's error codes that go away, on their own or once an operator acts; the same rows then succeed."""
 
 _STATUS: Final = re.compile(r"HTTP status (\d{3})")
 _PASSING_STATUS: Final = (408, 425, 429)
@@ -89,7 +89,7 @@ class SinkMetrics(Protocol):
         """Kafka deleted records before they were inserted: the outage was longer than the topic's retention."""
 
     def lag(self, topic: str, partition: int, records: int) -> None:
-        """So many records are published and not yet inserted."""
+        """``records`` are published and not yet inserted."""
 
 
 class NoMetrics:
@@ -107,13 +107,13 @@ class SinkError(SpendstreamError):
 
 
 class Unavailable(SinkError):
-    """ClickHouse can't take rows at present. The same rows will do later."""
+    """ClickHouse can't take rows at present. The same rows will succeed later."""
 
 
 class InsertRejected(SinkError):
     """ClickHouse refuses these rows: the message has the table and the server's words.
 
-    The records stay uncommitted in Kafka, so nothing is lost; the sink goes on once rows and table fit.
+    The records stay uncommitted in Kafka, so nothing is lost. The sink continues once rows and table fit.
     """
 
 
@@ -138,9 +138,9 @@ class ClickHouseWriter:
             self._insert_settings["insert_quorum"] = "auto"
 
     async def insert(self, insert: Insert) -> None:
-        """Return once ClickHouse has acknowledged the rows. While it is unavailable, try again for as long as it takes.
+        """Return once ClickHouse has acknowledged the rows. While it is unavailable, retry for as long as it takes.
 
-        An attempt whose answer was lost may have been written: it is repeated, and the table replaces equal keys.
+        An attempt whose answer was lost may have been written. It is repeated, and the table replaces equal keys.
 
         Raises: InsertRejected, when ClickHouse refuses the rows; NotMigrated, when the table is not there.
         """
@@ -156,7 +156,7 @@ class ClickHouseWriter:
                 await asyncio.sleep(self._backoff.pause_s(attempt))
             except InsertRejected as error:
                 self._metrics.insert_failed(insert.table, "rejected")
-                log.error("insert rejected", table=insert.table, rows=insert.rows, error=str(error))
+                log.error("sink.insert_rejected", table=insert.table, rows=insert.rows, error=str(error))
                 raise
             else:
                 self._metrics.inserted(insert.table, insert.rows, time.monotonic() - started)
@@ -185,13 +185,13 @@ class ClickHouseWriter:
     def _note_away(self, table: str, error: SinkError) -> None:
         if self._away_since is None:
             self._away_since = time.monotonic()
-            log.warning("clickhouse unavailable, trying until it is back", table=table, error=str(error))
+            log.warning("sink.clickhouse_unavailable", table=table, error=str(error))
 
     def _note_back(self, table: str, attempts: int) -> None:
         if self._away_since is not None:
             away_s = round(time.monotonic() - self._away_since, 3)
             self._away_since = None
-            log.info("clickhouse is back", table=table, away_s=away_s, attempts=attempts)
+            log.info("sink.clickhouse_back", table=table, away_s=away_s, attempts=attempts)
 
 
 def sink_error(error: ClickHouseError, table: str) -> SinkError:
@@ -203,10 +203,12 @@ def sink_error(error: ClickHouseError, table: str) -> SinkError:
     words = " ".join(str(error).split())
     if (code := error_code(error)) is not None:
         if code in NO_SUCH_TABLE:
-            return NotMigrated(f"{table} is not there; run `spendstream migrate`. ClickHouse says: {words}")
-        return Unavailable(words) if code in PASSING else InsertRejected(f"{table}: ClickHouse refuses: {words}")
+            return NotMigrated(f"{table} does not exist: run `spendstream migrate`. ClickHouse says: {words}")
+        return (
+            Unavailable(words) if code in PASSING else InsertRejected(f"{table}: ClickHouse refuses the rows: {words}")
+        )
     if status := _STATUS.search(words):
         number = int(status.group(1))
         if number < 500 and number not in _PASSING_STATUS:
-            return InsertRejected(f"{table}: refused on the way to ClickHouse: {words}")
+            return InsertRejected(f"{table}: a proxy before ClickHouse refuses the rows: {words}")
     return Unavailable(words)

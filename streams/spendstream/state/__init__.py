@@ -1,1 +1,1 @@
-"""The meter's state in Kafka: written by a flush, read back by a recovery."""
+"""State in Kafka: the meter's, written by a flush and read back by a recovery, and the detector's snapshots."""

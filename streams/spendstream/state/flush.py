@@ -1,4 +1,4 @@
-"""Flush: make durable what a meter has taken in, in the order that makes a crash at any point harmless."""
+"""Flush: make a meter's output durable, in the order that makes a crash at any point harmless."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ from spendstream.schemas.dead_letter import DeadLetter
 
 PRICED_MAX_ROWS = 20_000
 PRICED_MAX_BYTES = 900_000
-"""Below Kafka's default of 1 MB a record, so that a topic made by hand takes it."""
+"""Below Kafka's default of 1 MB a record, so that a topic created by hand accepts it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class _Encoded:
 
 @dataclass(frozen=True)
 class Flusher:
-    """Writes what meters take. ``topic`` gives a topic's full name; ``executor`` does the encoding."""
+    """Writes the output of meters. ``topic`` gives a topic's full name; ``executor`` runs the encoding."""
 
     producer: AckedProducer
     topic: Callable[[str], str]
@@ -40,9 +40,9 @@ class Flusher:
     async def flush(
         self, meter: PartitionMeter, output: MeterOutput, at_rest: asyncio.Lock, commit: Callable[[], Awaitable[None]]
     ) -> None:
-        """Make one partition's take durable. ``at_rest`` is held by whoever changes the meter.
+        """Make the output of one partition's meter durable. Whoever changes the meter holds ``at_rest``.
 
-        1. The priced calls, dead letters and rerouted records are acknowledged: the ledger can't lag the rollups.
+        1. The priced calls, dead letters and rerouted records are acknowledged: the ledger can't trail the rollups.
         2. The rollups are acknowledged. A crash from here on replays records, and each aggregate skips what it holds.
         3. The marker is acknowledged: what is at or below it is counted, and its event ids are known.
         4. The source offset is committed: Kafka need not deliver it again.

@@ -24,11 +24,11 @@ _RECOVERY_TIMEOUT_S: Final = 300
 
 
 class InterruptedFlush(SpendstreamError):
-    """A crash left half a flush behind, and the settings that could finish it were changed."""
+    """A crash left half a flush, and the settings that could finish it have changed."""
 
 
 class Recovery:
-    """Rebuilds meters. Reads with a consumer of its own, outside any group."""
+    """Rebuilds meters. Each recovery reads with a consumer of its own."""
 
     def __init__(
         self, client: dict[str, Any], group: str, topic: Callable[[str], str], rules: MeterRules, book: PriceBook
@@ -40,9 +40,9 @@ class Recovery:
         self._book = book
 
     async def recover(self, partition: int) -> PartitionMeter:
-        """Return the meter that goes on where the partition's last marker stands.
+        """Return the meter that continues at the partition's last marker.
 
-        Without a marker it begins where the group has committed, else at the beginning of the log.
+        Without a marker it starts where the group has committed, else at the beginning of the log.
 
         Raises: InterruptedFlush, when a crash left rollups of other dimensions behind the marker; TimeoutError.
         """
@@ -89,7 +89,7 @@ class Recovery:
         return meter
 
     async def _progress(self, consumer: AIOKafkaConsumer, partition: int) -> list[tuple[int, ProgressRecord]]:
-        """Read the markers back as far as ids within the dedupe horizon lie; the last marker says how far."""
+        """Read the markers whose ids lie within the dedupe horizon; the last marker says where they begin."""
         last = await self._read(consumer, topics.PROGRESS, partition, -1)
         if not last:
             return []
@@ -101,7 +101,7 @@ class Recovery:
         ]
 
     async def _first_marker(self, consumer: AIOKafkaConsumer, partition: int) -> Progress:
-        """Name a log that was never metered after its first record: every worker that asks names it alike."""
+        """Name a log that was never metered after its first record, so that every worker gives it the same name."""
         source = TopicPartition(self._topic(topics.USAGE), partition)
         consumer.assign([source])
         begin = (await consumer.beginning_offsets([source]))[source]
@@ -113,7 +113,7 @@ class Recovery:
         return new_marker(partition, f"{first_ms:x}-{start:x}", start - 1)
 
     async def _live_log(self, consumer: AIOKafkaConsumer, partition: int, records: list[ProgressRecord]) -> str | None:
-        """Return the log that the newest marker speaks of, or None where the topic was made anew since."""
+        """Return the log that the newest marker speaks of, or None where the topic was recreated since."""
         if not records:
             return None
         marker = records[-1].marker
@@ -121,13 +121,13 @@ class Recovery:
         source = TopicPartition(self._topic(topics.USAGE), partition)
         begin = (await consumer.beginning_offsets([source]))[source]
         end = (await high_watermarks(consumer, [source]))[source]
-        anew = newest.through_offset >= end
-        if not anew and begin <= newest.through_offset and newest.through_timestamp_ms >= 0:
+        recreated = newest.through_offset >= end
+        if not recreated and begin <= newest.through_offset and newest.through_timestamp_ms >= 0:
             found = await self._first_record(consumer, source, newest.through_offset)
             if found is not None and found.offset == newest.through_offset:
-                anew = found.timestamp != newest.through_timestamp_ms
-        if anew:
-            log.warning("meter.topic_made_anew", partition=partition, former_log=marker.source_log, end_offset=end)
+                recreated = found.timestamp != newest.through_timestamp_ms
+        if recreated:
+            log.warning("meter.topic_recreated", partition=partition, former_log=marker.source_log, end_offset=end)
             return None
         return newest.source_log
 

@@ -19,14 +19,14 @@ from spendstream.core.batch import RecordBatch
 from spendstream.transport.fetch_columns import fetch_columns
 
 MAX_WAITING_RECORDS: Final = 100_000
-"""Records handed out and not yet absorbed: beyond it the consumer fetches no more."""
+"""Records delivered and not yet absorbed: beyond this the consumer stops fetching."""
 
 _MAX_WAIT_S: Final = 1.0
 _WAIT_STEP_S: Final = 0.005
 
 
 class Backlog:
-    """Counts the records that were handed out and not yet absorbed. For several threads."""
+    """Counts the records that were delivered and not yet absorbed. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class FetchedBatch:
         return self._size
 
     def take(self) -> Sequence[RecordBatch]:
-        """Hand the records over, to be absorbed now: they wait no longer, and the batch keeps none of them."""
+        """Return the records, to be absorbed now: they no longer wait, and the batch keeps none of them."""
         batches, self._batches = self._batches, ()
         if batches:
             self._backlog.add(-self._size)
@@ -88,7 +88,7 @@ class BatchedConsumer(Consumer):
         self._backlog = Backlog()
 
     async def _until_absorbed(self) -> None:
-        """Hold back while too much waits. Bounded: what a rebalance dropped is never absorbed, only forgotten."""
+        """Pause while too many records are waiting. Bounded: what a rebalance dropped is never absorbed, only freed."""
         deadline = time.monotonic() + _MAX_WAIT_S
         while time.monotonic() < deadline and not self.should_stop:
             if self._backlog.records < MAX_WAITING_RECORDS:
@@ -113,7 +113,7 @@ class BatchedConsumer(Consumer):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self.batched_topics:
-                # Faust drops what it has "read" before; whether a batch is new is for the agent to say
+                # Faust drops what it has "read" before; the agent decides whether a batch is new
                 self._read_offset[tp] = None
                 yield tp, self._batch_message(tp, fetched)
             else:
@@ -156,7 +156,7 @@ class BatchedConsumer(Consumer):
 
 
 class BatchSchema(faust.Schema[Any, Any]):
-    """Hands a batch's records on as they are: there is nothing to deserialise."""
+    """Passes a batch's records on as they are: there is nothing to deserialise."""
 
     def loads_key(self, app: Any, message: Any, **_: Any) -> None:
         return None

@@ -1,10 +1,10 @@
 """Fetched records as columns, one ``RecordBatch`` for each batch on the wire, without a Python step a record.
 
-aiokafka hands every parsed record through two generators and wraps it into a ``ConsumerRecord`` of eleven fields, which
+aiokafka passes every parsed record through two generators and wraps it in a ``ConsumerRecord`` of eleven fields, which
 costs more than parsing it. A batched topic needs four of them (offset, timestamp, key, value), as columns.
-There is no door for this in aiokafka, so its partition reader is replaced, for the named topics of one consumer
-alone; every other consumer of the process reads as before. Checksums, aborted transactions and control records stay
-aiokafka's business.
+aiokafka has no hook for this, so its partition reader is replaced, for the named topics of one consumer alone; every
+other consumer of the process reads as before. Checksums, aborted transactions and control records are still handled by
+aiokafka.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ColumnTopics(frozenset[str]):
 
 @dataclass(frozen=True)
 class WireBatch:
-    """The records of one batch on the wire. ``offset``: its last record's, by which the reader goes on."""
+    """The records of one batch on the wire. ``offset``: its last record's, after which the reader continues."""
 
     records: Sequence[Any]
 

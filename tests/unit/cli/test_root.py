@@ -77,11 +77,11 @@ def test_an_invalid_setting_is_named_with_its_valid_values(
 def test_logs_are_not_mixed_into_a_commands_output(capsys: pytest.CaptureFixture[str]) -> None:
     root.run(["--help"])
     output = capsys.readouterr().out
-    structlog.get_logger("spendstream.drain").warning("drain.asks_again")
+    structlog.get_logger("spendstream.drain").warning("drain.retry")
     logged = capsys.readouterr()
     assert output.strip()
     assert logged.out == ""
-    assert "drain.asks_again" in logged.err
+    assert "drain.retry" in logged.err
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,7 @@ from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column
 from spendstream.schemas.dead_letter import Reason
 from spendstream.schemas.rollup import DIMENSIONS, CostRollup
 from spendstream.schemas.usage import EARLIEST, LATEST
-from spendstream.sinks.encoders import Encoded
-from spendstream.sinks.rollups import RollupEncoder
+from spendstream.sinks.encoders import Encoded, RollupEncoder
 from tests.unit.sinks.make import NOON, make_rollup, read_body, records, rollup_value
 
 pico_dollars = st.integers(0, 10**30)
