@@ -15,9 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
-from spendstream.kafka.ports import LOOPBACK, lasting_port
-
-from spendstream.embedded.process import ManagedProcess
+from spendstream.embedded.process import LOOPBACK, ManagedProcess, lasting_port
 from tests.kafka.install import InstallFailed, cache_dir
 
 PACKAGE: Final = "prometheus-alertmanager"
