@@ -1,4 +1,4 @@
-"""History in ClickHouse, backtested: the same as a CSV of the same series, and with reasons."""
+"""A backtest over history in ClickHouse: as over a CSV of the same series, but with reasons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from spendstream.backtest import BacktestError
-from spendstream.backtest.history import HistoryFeed
+from spendstream.backtest.history import HistorySeries
 from spendstream.cli.root import run
 from spendstream.clickhouse.client import ClickHouseSettings, open_client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
@@ -50,9 +50,9 @@ class History:
         for insert in RollupEncoder().encode(records(values)).inserts:
             client.raw_insert(f"{self.name}.{insert.table}", insert.columns, insert.body, fmt="ArrowStream")
 
-    def feed(self, dimensions: tuple[str, ...] = ("team", "feature"), minutes: int = MINUTES) -> HistoryFeed:
+    def series(self, dimensions: tuple[str, ...] = ("team", "feature"), minutes: int = MINUTES) -> HistorySeries:
         start_us = epoch_us(series.BEGAN)
-        return HistoryFeed(self.client, self.name, dimensions, start_us, start_us + minutes * 60_000_000)
+        return HistorySeries(self.client, self.name, dimensions, start_us, start_us + minutes * 60_000_000)
 
     def csv(self, path: Path) -> Path:
         lines = [f"{series.BEGAN + timedelta(minutes=at)},{feature},{n},{usd}" for at, feature, n, usd in self.rows]
@@ -95,8 +95,8 @@ def backtest(
 
 
 def test_history_holds_every_pico_dollar_and_call(history: History) -> None:
-    steps = list(history.feed().steps())
-    sums = sum(part.sums.sum(axis=0) for step in steps for part in step.parts)
+    steps = list(history.series().steps())
+    sums = sum(increment.sums.sum(axis=0) for step in steps for increment in step.increments)
     assert len(steps) == MINUTES
     assert int(sums[COLUMN[COST]]) == int(sum(usd for *_, usd in history.rows) * PUSD)
     assert int(sums[COLUMN["calls"]]) == sum(calls for _, _, calls, _ in history.rows)
@@ -104,14 +104,14 @@ def test_history_holds_every_pico_dollar_and_call(history: History) -> None:
 
 
 def test_dimensions_that_are_not_asked_for_are_summed_over(history: History) -> None:
-    (part,) = next(history.feed(dimensions=()).steps()).parts
-    assert part.members == [()]
-    assert int(part.sums[0, COLUMN["calls"]]) == sum(calls for at, _, calls, _ in history.rows if at == 0)
+    (increment,) = next(history.series(dimensions=()).steps()).increments
+    assert increment.members == [()]
+    assert int(increment.sums[0, COLUMN["calls"]]) == sum(calls for at, _, calls, _ in history.rows if at == 0)
 
 
 def test_a_span_without_any_spend_is_an_error(history: History) -> None:
     with pytest.raises(BacktestError, match="nothing was metered"):
-        HistoryFeed(history.client, history.name, ("feature",), 0, 3_600_000_000)
+        HistorySeries(history.client, history.name, ("feature",), 0, 3_600_000_000)
 
 
 def test_history_fires_the_same_as_a_csv_of_the_same_series(backtest: Any, history: History, tmp_path: Path) -> None:

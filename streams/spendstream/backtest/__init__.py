@@ -1,17 +1,12 @@
-"""What would have fired: the live detector's code over a CSV series or over history, minute by minute.
+"""Alerts that watches would have sent: the live detector's code over a CSV or over history, minute by minute.
 
-feed.py      a series as steps of totals, whatever it came from
-rows.py      the rows of a CSV
-series.py    rows to steps: how long a step is, and what a row stands for
-history.py   the rollups of ClickHouse as steps
-lanes.py     detectors on a simulated clock
-run.py       a feed through its lanes
-record.py    what a picture needs, of a few groups
+series.py    a series as steps of totals; the rows of a CSV as one
+history.py   the rollups in ClickHouse as one
+run.py       watches over a series, on a simulated clock
 picture.py   series, band and alerts as a PNG
 """
 
-from spendstream.backtest.errors import BacktestError
-from spendstream.backtest.feed import Feed, Part, Step
 from spendstream.backtest.run import Backtest, Summary
+from spendstream.backtest.series import BacktestError, Increment, Series, Step
 
-__all__ = ["Backtest", "BacktestError", "Feed", "Part", "Step", "Summary"]
+__all__ = ["Backtest", "BacktestError", "Increment", "Series", "Step", "Summary"]

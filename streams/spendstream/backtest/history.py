@@ -1,4 +1,4 @@
-"""The rollups of ClickHouse as steps of a minute, read an hour at a time."""
+"""The rollups in ClickHouse as a series with steps of one minute, read an hour at a time."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from spendstream.backtest.errors import BacktestError
-from spendstream.backtest.feed import MINUTE_S, Part, Step
+from spendstream.backtest.series import MINUTE_S, BacktestError, Increment, Step
 from spendstream.core.detect.finding import Values
 from spendstream.core.money import PUSD
 from spendstream.core.timestamps import MINUTE_US, US, from_epoch_us
@@ -18,15 +17,15 @@ from spendstream.schemas.watch import Measure
 CHUNK_US: Final = 60 * MINUTE_US
 
 _SUMS: Final = [measure for measure in MEASURES if measure.kind == "sum"]
-# accurateCast: what is beyond 64 bits is refused, not wrapped.
+# accurateCast raises beyond 64 bits, where other casts wrap.
 _PUSD: Final = f"accurateCast(sum(r.{{field}}) * toDecimal128({PUSD}, 0), 'Int64')"
 
 
-class HistoryFeed:
-    """What was metered from ``start_us`` to ``end_us``, whole minutes. See ``spendstream.backtest.feed.Feed``.
+class HistorySeries:
+    """What was metered from ``start_us`` to ``end_us``, in whole minutes. See ``spendstream.backtest.series.Series``.
 
-    ``client``: of clickhouse-connect. ``dimensions``: what is kept apart; the others are summed over.
-    Raises: BacktestError, where nothing was metered; clickhouse-connect's errors.
+    ``client``: of clickhouse-connect. ``dimensions``: all others are summed over.
+    Raises: BacktestError, if nothing was metered; clickhouse-connect's errors.
     """
 
     has_reasons = True
@@ -42,7 +41,7 @@ class HistoryFeed:
         self._has_any()
 
     def steps(self) -> Iterator[Step]:
-        """Yield the minutes in which something was metered. Holds the totals of one hour."""
+        """Yield the minutes in which something was metered. Keeps one hour in memory."""
         for open_us in range(self.start_us, self.end_us, CHUNK_US):
             yield from self._hour(open_us, min(open_us + CHUNK_US, self.end_us))
 
@@ -55,7 +54,7 @@ class HistoryFeed:
         for minute_us in np.unique(minutes).tolist():
             mine = np.flatnonzero(minutes == minute_us)
             named: list[Values] = [members[at] for at in mine.tolist()]
-            yield Step(minute_us, (Part(MINUTE_S, named, sums[mine]),))
+            yield Step(minute_us, (Increment(MINUTE_S, named, sums[mine]),))
 
     def _select(self, open_us: int, close_us: int) -> str:
         keys = [f"toString(r.{name}) AS {name}" for name in self.dimensions]

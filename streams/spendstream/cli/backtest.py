@@ -1,4 +1,4 @@
-"""`spendstream backtest`: what the watches would have told, over a CSV series or over history."""
+"""`spendstream backtest`: the alerts that watches would have sent, over a CSV or over history."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from spendstream.backtest import Backtest, BacktestError, Feed, Summary
-from spendstream.backtest.series import Meaning
+from spendstream.backtest import Backtest, BacktestError, Series, Summary
+from spendstream.backtest.series import RowKind
 from spendstream.cli.console import echo_json, err, out, refuse, table
 from spendstream.cli.intake_options import INVALID_EXIT, RowErrors, TimeFormatOption
 from spendstream.core.detect.describe import amount
@@ -34,7 +34,7 @@ class Quantity(StrEnum):
     TOKENS = "tokens"
 
 
-class RowMeaning(StrEnum):
+class Rows(StrEnum):
     """What a row of the CSV stands for."""
 
     CALLS = "calls"
@@ -45,44 +45,46 @@ _CSV: Final = "A CSV series"
 _HISTORY: Final = "History in ClickHouse"
 
 WatchesOption = Annotated[Path | None, typer.Option("--watches", help="A watches file. Default: the built-in watches.")]
-WatchOption = Annotated[list[str] | None, typer.Option("--watch", metavar="NAME", help="This watch alone; repeat it.")]
-CsvOption = Annotated[Path | None, typer.Option("--csv", help="A table with a header line.", rich_help_panel=_CSV)]
-TimeOption = Annotated[str | None, typer.Option("--time", metavar="COLUMN", rich_help_panel=_CSV)]
+WatchOption = Annotated[list[str] | None, typer.Option("--watch", metavar="NAME", help="Only this watch; repeatable.")]
+CsvOption = Annotated[Path | None, typer.Option("--csv", help="A CSV file with a header line.", rich_help_panel=_CSV)]
+TimeOption = Annotated[
+    str | None, typer.Option("--time", metavar="COLUMN", help="The time of a row.", rich_help_panel=_CSV)
+]
 ValueOption = Annotated[
-    str | None, typer.Option("--value", metavar="COLUMN", help="USD, or see --measure.", rich_help_panel=_CSV)
+    str | None,
+    typer.Option("--value", metavar="COLUMN", help="The amount in USD; see --measure.", rich_help_panel=_CSV),
 ]
 GroupOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--group", metavar="[DIMENSION=]COLUMN", help="A column that group_by and scope see.", rich_help_panel=_CSV
+        "--group",
+        metavar="[DIMENSION=]COLUMN",
+        help="A dimension for group_by and scope; repeatable.",
+        rich_help_panel=_CSV,
     ),
 ]
 CallsOption = Annotated[
-    str | None, typer.Option("--calls", metavar="COLUMN", help="How many calls a total is of.", rich_help_panel=_CSV)
+    str | None, typer.Option("--calls", metavar="COLUMN", help="The number of calls in a total.", rich_help_panel=_CSV)
 ]
-MeasureOption = Annotated[Quantity, typer.Option("--measure", help="What the values count.", rich_help_panel=_CSV)]
+MeasureOption = Annotated[Quantity, typer.Option("--measure", help="What the amounts are.", rich_help_panel=_CSV)]
 RowsOption = Annotated[
-    RowMeaning | None,
-    typer.Option("--rows", help="Each row is a call, or a step's total. Default: found out.", rich_help_panel=_CSV),
+    Rows | None,
+    typer.Option("--rows", help="What a row is. Default: detected.", rich_help_panel=_CSV),
 ]
 StepOption = Annotated[
     str | None,
-    typer.Option(
-        "--step", metavar="DURATION", help="From one total to the next. Default: found out.", rich_help_panel=_CSV
-    ),
+    typer.Option("--step", metavar="DURATION", help="Time between totals. Default: detected.", rich_help_panel=_CSV),
 ]
-TzOption = Annotated[str, typer.Option("--tz", metavar="ZONE", help="Of times that are written without one.")]
+TzOption = Annotated[str, typer.Option("--tz", metavar="ZONE", help="The time zone of times that have none.")]
 FromOption = Annotated[
-    str | None, typer.Option("--from", metavar="TIME", help="As 2026-01-31T12:00Z.", rich_help_panel=_HISTORY)
+    str | None, typer.Option("--from", metavar="TIME", help="Start, e.g. 2026-01-31T12:00Z.", rich_help_panel=_HISTORY)
 ]
-ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Exclusive.", rich_help_panel=_HISTORY)]
-DelimiterOption = Annotated[str, typer.Option("--delimiter", help="Of the CSV.", rich_help_panel=_CSV)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Every transition as a JSON object in a line.")]
-PlotOption = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE.png", help="A picture of series, band and alerts.")
-]
+ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End, exclusive.", rich_help_panel=_HISTORY)]
+DelimiterOption = Annotated[str, typer.Option("--delimiter", help="The CSV's delimiter.", rich_help_panel=_CSV)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print every transition as JSON, one object a line.")]
+PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw series, band and alerts.")]
 ProgressOption = Annotated[
-    bool | None, typer.Option("--progress/--no-progress", help="Default: where stderr is a terminal.")
+    bool | None, typer.Option("--progress/--no-progress", help="Default: only if stderr is a terminal.")
 ]
 
 
@@ -106,65 +108,66 @@ def backtest(
     plot: PlotOption = None,
     progress: ProgressOption = None,
 ) -> None:
-    """What your watches would have told: the detector's own code, over a CSV series or over history.
+    """Alerts your watches would have sent, over a CSV or over history, found by the detector's own code.
 
-    A step of a CSV that is coarser than a minute passes as a minute for anomaly rules; budgets and thresholds stay in
-    real time. Exit status: 0 done; 1 rows could not be read, or the input can't be used; 2 wrong usage.
+    If the CSV has steps of more than a minute, anomaly rules treat a step as a minute; budgets and thresholds stay in
+    real time. Exit status: 0 done; 1 some rows could not be read, or the input is invalid; 2 wrong usage.
     """
     errors = RowErrors()
     zone = _zone(tz)
     with ExitStack() as opened:
         if csv is not None:
             if time is None or value is None or since is not None or until is not None:
-                refuse("--csv wants --time and --value, and neither --from nor --to")
+                refuse("--csv needs --time and --value, and excludes --from and --to")
             groups = _groups(group or [])
             chosen = _chosen(_load(watches, None, tuple(groups)), watch)
-            feed = _csv_feed(csv, time, value, groups, calls, measure, rows, step, time_format, zone, delimiter, errors)
+            series = _csv_series(
+                csv, time, value, groups, calls, measure, rows, step, time_format, zone, delimiter, errors
+            )
             origin = csv.name
         else:
             if since is None or until is None:
-                refuse("give a series, --csv FILE --time COLUMN --value COLUMN, or a span of history, --from and --to")
-            feed, chosen = _history(opened, watches, watch, _moment(since, zone), _moment(until, zone))
+                refuse("give --csv FILE --time COLUMN --value COLUMN, or a span of history with --from and --to")
+            series, chosen = _history(opened, watches, watch, _moment(since, zone), _moment(until, zone))
             origin = "history"
         errors.close()
-        run = Backtest(feed, chosen)
-        _remark(run)
+        run = Backtest(series, chosen)
+        _print_limits(run)
         _run(run, origin, as_json=as_json, plot=plot, progress=progress)
     if errors.count:
-        err.print(f"{errors.count:,} rows could not be read and are left out")
+        err.print(f"skipped {errors.count:,} rows that could not be read")
         raise typer.Exit(INVALID_EXIT)
 
 
-def _csv_feed(
+def _csv_series(
     path: Path,
     time: str,
     value: str,
     groups: dict[str, str],
     calls: str | None,
     measure: Quantity,
-    rows: RowMeaning | None,
+    rows: Rows | None,
     step: str | None,
     time_format: str,
     zone: Any,
     delimiter: str,
     errors: RowErrors,
-) -> Feed:
-    from spendstream.backtest.rows import Columns, read_rows
-    from spendstream.backtest.series import SeriesFeed
+) -> Series:
+    from spendstream.backtest.series import Columns, CsvSeries, read_rows
 
     if len(delimiter) != 1:
-        refuse(f"A delimiter is one character, not {delimiter!r}")
+        refuse(f"--delimiter {delimiter!r}: expected one character")
     columns = Columns(time, value, groups, calls, measure.value, time_format, zone, delimiter)
-    meaning: Meaning | None = None if rows is None else rows.value
+    row_kind: RowKind | None = None if rows is None else rows.value
     step_s = None if step is None else _duration(step)
     read = read_rows(path, columns, errors)
-    return SeriesFeed(read, tuple(groups), quantity=measure.value, step_s=step_s, meaning=meaning)
+    return CsvSeries(read, tuple(groups), quantity=measure.value, step_s=step_s, row_kind=row_kind)
 
 
 def _history(
     opened: ExitStack, path: Path | None, names: list[str] | None, start_us: int, end_us: int
-) -> tuple[Feed, Watches]:
-    from spendstream.backtest.history import HistoryFeed
+) -> tuple[Series, Watches]:
+    from spendstream.backtest.history import HistorySeries
     from spendstream.cli.environment import load_settings
     from spendstream.clickhouse.client import clickhouse_settings, open_client
 
@@ -172,7 +175,7 @@ def _history(
     dimensions = settings.meter_dimensions
     chosen = _chosen(_load(path, dimensions, dimensions), names)
     client = opened.enter_context(open_client(clickhouse_settings(settings)))
-    return HistoryFeed(client, settings.clickhouse_database, dimensions, start_us, end_us), chosen
+    return HistorySeries(client, settings.clickhouse_database, dimensions, start_us, end_us), chosen
 
 
 def _load(path: Path | None, checked: tuple[str, ...] | None, dimensions: tuple[str, ...]) -> Watches:
@@ -185,7 +188,7 @@ def _chosen(watches: Watches, names: list[str] | None) -> Watches:
     known = [watch.name for watch in watches.watches]
     for name in names:
         if name not in known:
-            raise BacktestError(f"no watch is called {name}; there are {', '.join(known)}")
+            raise BacktestError(f"no watch {name}: expected one of {', '.join(known)}")
     return watches.model_copy(update={"watches": tuple(w for w in watches.watches if w.name in names)})
 
 
@@ -196,7 +199,8 @@ def _groups(pairs: list[str]) -> dict[str, str]:
         dimension, _, column = pair.rpartition("=")
         dimension = dimension or column
         if dimension not in DIMENSIONS:
-            refuse(f"{dimension} is no dimension: name one, as --group feature={column}; {', '.join(DIMENSIONS)}")
+            known = ", ".join(DIMENSIONS)
+            refuse(f"--group {pair}: {dimension} is not a dimension; write e.g. feature={column}, with one of {known}")
         groups[dimension] = column
     return groups
 
@@ -207,14 +211,14 @@ def _zone(name: str) -> Any:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        refuse(f"{name} is no time zone: write a name such as Europe/Berlin")
+        refuse(f"--tz {name}: unknown time zone; expected e.g. Europe/Berlin")
 
 
 def _moment(text: str, zone: Any) -> int:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        refuse(f"{text} is no time such as 2026-01-31T12:00Z")
+        refuse(f"{text} is not a valid time; expected e.g. 2026-01-31T12:00Z")
     return epoch_us(at if at.tzinfo is not None else at.replace(tzinfo=zone))
 
 
@@ -225,62 +229,63 @@ def _duration(text: str) -> int:
         refuse(f"--step {text}: {error}")
 
 
-def _remark(run: Backtest) -> None:
-    """Say on stderr what the result must be read with."""
+def _print_limits(run: Backtest) -> None:
+    """Print on stderr what limits the result."""
     for watch in run.skipped:
-        err.print(f"not judged: {watch.name}, the series doesn't tell its measure", markup=False, soft_wrap=True)
+        err.print(f"{watch.name}: skipped, the series does not have its measure", markup=False, soft_wrap=True)
     for watch in run.watches.watches:
-        missing = [name for name in {**dict.fromkeys(watch.group_by), **watch.scope} if name not in run.feed.dimensions]
+        missing = [
+            name for name in {**dict.fromkeys(watch.group_by), **watch.scope} if name not in run.series.dimensions
+        ]
         if missing:
             err.print(
-                f"{watch.name}: the series has no {', '.join(missing)}; empty in every row",
+                f"{watch.name}: the series has no {', '.join(missing)}; taken as empty in every row",
                 markup=False,
                 soft_wrap=True,
             )
     anomalies = any(isinstance(watch.rule, AnomalyRule) for watch in run.watches.watches)
-    if run.feed.step_us != MINUTE_US and anomalies:
-        step = explain_duration(run.feed.step_us // US)
+    if run.series.step_us != MINUTE_US and anomalies:
+        step = explain_duration(run.series.step_us // US)
         err.print(
-            f"steps of {step}: anomaly rules take one for a minute, in durations too; values are per minute",
+            f"steps of {step}: anomaly rules treat a step as a minute, also in durations; values are per minute",
             soft_wrap=True,
         )
 
 
 def _run(run: Backtest, origin: str, *, as_json: bool, plot: Path | None, progress: bool | None) -> None:
-    from spendstream.backtest.record import Sizes
+    from spendstream.backtest.picture import GroupTotals
 
-    sizes = Sizes(run.watches, run.feed.dimensions)
+    totals = GroupTotals(run.watches, run.series.dimensions)
     kept: list[Alert] = []
-    with _progress(run.feed, progress, "judging") as on_progress:
-        for alert in run.run([sizes] if plot is not None else [], on_progress):
+    with _progress(run.series, progress, "judging") as on_progress:
+        for alert in run.run([totals] if plot is not None else [], on_progress):
             if as_json:
                 echo_json(record(alert))
             if alert.transition != "updated":
                 kept.append(alert)
     if not as_json:
-        _show(kept)
-    (err if as_json else out).print(_words(run.summary), markup=False, soft_wrap=True)
+        _print_alerts(kept)
+    (err if as_json else out).print(_render(run.summary), markup=False, soft_wrap=True)
     if plot is not None:
-        _plot(run, sizes.largest, kept, plot, origin, progress)
+        _plot(run, totals.largest, kept, plot, origin, progress)
 
 
 def _plot(run: Backtest, largest: Any, kept: list[Alert], path: Path, origin: str, progress: bool | None) -> None:
-    """Draw the chosen groups: a second run records them, so that memory doesn't grow with all the others."""
-    from spendstream.backtest.picture import MOST_PANELS, draw
-    from spendstream.backtest.record import Recorder
+    """Draw the largest groups. A second run records them, so that memory does not grow with the other groups."""
+    from spendstream.backtest.picture import MAX_PANELS, ChartRecorder, draw
 
-    recorder = Recorder(largest(kept, MOST_PANELS), run.watches, run.feed.dimensions)
-    with _progress(run.feed, progress, "drawing") as on_progress:
+    recorder = ChartRecorder(largest(kept, MAX_PANELS), run.watches, run.series.dimensions)
+    with _progress(run.series, progress, "drawing") as on_progress:
         for _ in run.run([recorder], on_progress, explains=False):
             pass
-    first, last = from_epoch_us(run.feed.start_us), from_epoch_us(run.feed.end_us)
+    first, last = from_epoch_us(run.series.start_us), from_epoch_us(run.series.end_us)
     shown = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
     draw(path, list(recorder.charts.values()), kept, f"Backtest of {origin}, {shown}")
-    err.print(f"drawn: {path}", markup=False, soft_wrap=True)
+    err.print(f"saved {path}", markup=False, soft_wrap=True)
 
 
 def record(alert: Alert) -> dict[str, Any]:
-    """Return a transition as ``--json`` prints it. Figures are in ``unit``."""
+    """Return a transition as ``--json`` prints it. Amounts are in ``unit``."""
     return {
         "timestamp": alert.at,
         "watch": alert.watch,
@@ -302,8 +307,8 @@ def record(alert: Alert) -> dict[str, Any]:
     }
 
 
-def _show(alerts: list[Alert]) -> None:
-    """Print the alerts that fired, and their ends."""
+def _print_alerts(alerts: list[Alert]) -> None:
+    """Print the alerts that fired, and when they were resolved."""
     fired = {alert.alert_id for alert in alerts if alert.transition == "firing"}
     columns = ("time (UTC)", "state", "watch", "facet", "observed", "expected", "score", "what", "why")
     rows = [
@@ -325,7 +330,7 @@ def _show(alerts: list[Alert]) -> None:
         out.print(table(columns, rows))
 
 
-def _words(summary: Summary) -> str:
+def _render(summary: Summary) -> str:
     watches = ", ".join(
         f"{name} {summary.alerts[name]} in {groups:,} groups" for name, groups in sorted(summary.groups.items())
     )
@@ -343,8 +348,8 @@ def _finite(value: float | None) -> float | None:
 
 
 @contextmanager
-def _progress(feed: Feed, wanted: bool | None, verb: str) -> Iterator[Callable[[int], None]]:
-    """Show how far it is, on stderr."""
+def _progress(series: Series, wanted: bool | None, verb: str) -> Iterator[Callable[[int], None]]:
+    """Show progress on stderr."""
     if not (sys.stderr.isatty() if wanted is None else wanted):
         yield lambda _: None
         return
@@ -352,5 +357,5 @@ def _progress(feed: Feed, wanted: bool | None, verb: str) -> Iterator[Callable[[
 
     columns: list[Any] = [TextColumn(verb), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("", total=feed.end_us - feed.start_us)
-        yield lambda at_us: bar.update(task, completed=at_us - feed.start_us)
+        task = bar.add_task("", total=series.end_us - series.start_us)
+        yield lambda at_us: bar.update(task, completed=at_us - series.start_us)

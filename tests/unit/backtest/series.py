@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spendstream.backtest.rows import Columns, Quantity, Rows, read_rows
+from spendstream.backtest.series import Columns, Quantity, Rows, read_rows
 from spendstream.intake import RowError
 
 BEGAN = datetime(2026, 3, 2, tzinfo=UTC)

@@ -35,8 +35,8 @@ def test_json_is_an_object_a_line_for_every_transition(
 ) -> None:
     path = series.write(tmp_path / "f.csv", series.with_incident(series.calm(120), 80, 90))
     assert backtest(watches, path, "--json") == 0
-    told = capfd.readouterr()
-    alerts = lines(told.out)
+    printed = capfd.readouterr()
+    alerts = lines(printed.out)
     assert all(alert.keys() >= FIELDS for alert in alerts)
     kinds = [alert["transition"] for alert in alerts if alert["facet"] == "up"]
     assert kinds[0] == "firing"
@@ -49,7 +49,7 @@ def test_json_is_an_object_a_line_for_every_transition(
         {"feature": "chat"},
     )
     assert first["observed"] > first["limit"] > first["expected"]
-    assert "1 alerts in 120 minutes" in told.err
+    assert "1 alerts in 120 minutes" in printed.err
 
 
 def test_the_table_shows_what_fired_and_a_summary(
@@ -57,28 +57,30 @@ def test_the_table_shows_what_fired_and_a_summary(
 ) -> None:
     path = series.write(tmp_path / "f.csv", series.with_incident(series.calm(120), 80, 90))
     assert backtest(watches, path) == 0
-    told = capfd.readouterr().out
-    assert "2026-03-02 01:21:00  firing" in told
-    assert "resolved" in told
-    assert told.splitlines()[-1] == "1 alerts in 120 minutes: spend 1 in 1 groups"
+    printed = capfd.readouterr().out
+    assert "2026-03-02 01:21:00  firing" in printed
+    assert "resolved" in printed
+    assert printed.splitlines()[-1] == "1 alerts in 120 minutes: spend 1 in 1 groups"
 
 
-def test_a_calm_series_has_a_summary_alone(watches: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_steady_series_prints_only_a_summary(
+    watches: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert backtest(watches, series.write(tmp_path / "f.csv", series.calm(60))) == 0
     assert capfd.readouterr().out == "0 alerts in 60 minutes: spend 0 in 1 groups\n"
 
 
-def test_bad_rows_are_told_counted_and_exit_with_1(
+def test_bad_rows_are_reported_and_counted_and_exit_with_1(
     watches: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = series.write(tmp_path / "f.csv", series.calm(10))
     with path.open("a") as out:
         out.write("2026-03-02T00:10Z,chat,lots\n")
     assert backtest(watches, path) == 1
-    told = capfd.readouterr()
-    assert "10 minutes" in told.out
-    assert "line 12" in told.err
-    assert "1 rows could not be read" in told.err
+    printed = capfd.readouterr()
+    assert "10 minutes" in printed.out
+    assert "line 12" in printed.err
+    assert "skipped 1 rows that could not be read" in printed.err
 
 
 def test_an_unknown_column_lists_the_columns(watches: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -107,15 +109,17 @@ def test_wrong_usage_exits_with_2(
     assert capfd.readouterr().err
 
 
-def test_one_watch_of_many_is_run_alone_and_an_unknown_one_is_an_error(
+def test_one_watch_can_be_run_by_itself_and_an_unknown_one_is_an_error(
     watches: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = series.write(tmp_path / "f.csv", series.calm(5))
     assert backtest(watches, path, "--watch", "nosuch") == 1
-    assert "there are spend" in capfd.readouterr().err
+    assert "expected one of spend" in capfd.readouterr().err
     assert backtest(watches, path, "--watch", "spend") == 0
 
 
-def test_the_step_of_a_coarser_series_is_told(watches: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_step_of_a_coarser_series_is_printed(
+    watches: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert backtest(watches, series.write(tmp_path / "f.csv", series.calm(20), step=5)) == 0
     assert "steps of 5m" in capfd.readouterr().err

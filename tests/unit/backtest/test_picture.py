@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 
 from spendstream.backtest import Backtest, BacktestError
-from spendstream.backtest.picture import draw
-from spendstream.backtest.record import Chart, Recorder, Sizes
-from spendstream.backtest.series import SeriesFeed
-from spendstream.backtest.spans import LABEL_ROWS, Span, labels, spans, united
+from spendstream.backtest.picture import (
+    LABEL_ROWS,
+    Chart,
+    ChartRecorder,
+    GroupTotals,
+    Span,
+    draw,
+    merge_spans,
+    place_labels,
+    spans,
+)
+from spendstream.backtest.series import CsvSeries
 from spendstream.core.timestamps import MINUTE_US, epoch_us
 from spendstream.schemas.watch import Watches
 from tests.unit.backtest import series
@@ -32,16 +40,16 @@ WATCHES = Watches.model_validate(
 def run(tmp_path: Path) -> Backtest:
     path = series.write(tmp_path / "f.csv", series.with_incident(series.calm(120), 80, 90))
     series.write(path, series.calm(120, seed=2, usd=3.0), feature="search", append=True)
-    return Backtest(SeriesFeed(series.read(path), ("feature",)), WATCHES)
+    return Backtest(CsvSeries(series.read(path), ("feature",)), WATCHES)
 
 
 def test_the_groups_that_alerted_are_drawn_with_their_series_and_band(run: Backtest, tmp_path: Path) -> None:
-    sizes = Sizes(run.watches, ("feature",))
-    alerts = list(run.run([sizes]))
-    wanted = sizes.largest(alerts, 6)
+    totals = GroupTotals(run.watches, ("feature",))
+    alerts = list(run.run([totals]))
+    wanted = totals.largest(alerts, 6)
     assert ("spend", ("chat",)) in wanted
     assert ("spend", ("search",)) not in wanted
-    recorder = Recorder(wanted, run.watches, ("feature",))
+    recorder = ChartRecorder(wanted, run.watches, ("feature",))
     list(run.run([recorder]))
     chart = recorder.charts["spend", ("chat",)]
     assert chart.observed().tolist() == pytest.approx(series.with_incident(series.calm(120), 80, 90), abs=1e-6)
@@ -51,10 +59,10 @@ def test_the_groups_that_alerted_are_drawn_with_their_series_and_band(run: Backt
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_where_nothing_alerted_the_largest_groups_are_drawn(tmp_path: Path) -> None:
-    sizes = Sizes(WATCHES, ("feature",))
-    sizes.totals |= {("spend", ("a",)): 1.0, ("spend", ("b",)): 3.0, ("spend", ("c",)): 2.0}
-    assert sizes.largest([], 2) == [("spend", ("b",)), ("spend", ("c",))]
+def test_without_alerts_the_largest_groups_are_drawn(tmp_path: Path) -> None:
+    totals = GroupTotals(WATCHES, ("feature",))
+    totals.totals |= {("spend", ("a",)): 1.0, ("spend", ("b",)): 3.0, ("spend", ("c",)): 2.0}
+    assert totals.largest([], 2) == [("spend", ("b",)), ("spend", ("c",))]
 
 
 def test_a_span_is_from_the_first_evidence_to_the_end(run: Backtest) -> None:
@@ -70,9 +78,9 @@ def test_an_alert_without_an_end_lasts_to_the_end_of_the_picture(run: Backtest) 
     assert [span.end_us for span in spans(fired, BEGAN_US)] == [BEGAN_US]
 
 
-def test_labels_of_one_row_do_not_overlap_and_what_finds_no_room_is_counted() -> None:
+def test_labels_in_a_row_do_not_overlap_and_those_without_room_are_counted() -> None:
     found = [Span(at, at + 1, "up 3.2x") for at in (0, 1, 2, 3, 500, 999)]
-    placed, rows, unnamed = labels(found, 0, 1000)
+    placed, rows, unnamed = place_labels(found, 0, 1000)
     assert (rows, unnamed) == (LABEL_ROWS, 1)
     assert [label.row for label in placed] == [0, 1, 2, 0, 0]
     assert all(label.at <= 1 - 0.0062 * len(label.text) for label in placed)
@@ -80,20 +88,20 @@ def test_labels_of_one_row_do_not_overlap_and_what_finds_no_room_is_counted() ->
 
 def test_spans_at_the_same_time_are_shaded_once() -> None:
     found = [Span(0, 10, "a"), Span(5, 7, "b"), Span(20, 21, "c")]
-    assert united(found, 1) == [(0, 10), (20, 21)]
-    assert united(found, 15) == [(0, 35)]
+    assert merge_spans(found, 1) == [(0, 10), (20, 21)]
+    assert merge_spans(found, 15) == [(0, 35)]
 
 
-def test_a_ratio_without_anything_below_the_line_is_no_point() -> None:
+def test_a_ratio_with_a_denominator_of_0_is_not_drawn() -> None:
     rule = {"kind": "threshold", "measure": "failure_share", "above": 0.3}
     (watch,) = Watches.model_validate({"watches": [{"name": "w", "rule": rule}]}).watches
-    chart = Chart(watch, {}, MINUTE_US, [0, 1, 2], above=[1, 0, 3], below=[2, 0, 4])
+    chart = Chart(watch, {}, MINUTE_US, [0, 1, 2], numerators=[1, 0, 3], denominators=[2, 0, 4])
     assert np.array_equal(chart.observed(), [0.5, np.nan, 0.75], equal_nan=True)
     assert chart.windowed(3)[2] == pytest.approx(4 / 6)
 
 
-def test_a_file_that_is_no_picture_is_an_error_in_words(run: Backtest, tmp_path: Path) -> None:
-    recorder = Recorder([("high", ())], run.watches, ("feature",))
+def test_an_unknown_image_format_is_an_error(run: Backtest, tmp_path: Path) -> None:
+    recorder = ChartRecorder([("high", ())], run.watches, ("feature",))
     list(run.run([recorder]))
     with pytest.raises(BacktestError, match="nosuch"):
         draw(tmp_path / "out.nosuch", list(recorder.charts.values()), [], "A test")

@@ -1,4 +1,4 @@
-"""Two hours of real production calls, at $3 and $15 per million tokens: the built-in watches raise no nonsense."""
+"""Two hours of real production calls, at $3 and $15 per million tokens: the built-in watches raise no false alert."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from spendstream.backtest import Backtest
-from spendstream.backtest.rows import Columns, read_rows
-from spendstream.backtest.series import SeriesFeed
+from spendstream.backtest.series import Columns, CsvSeries, read_rows
 from spendstream.core.money import pusd_from_text
 from spendstream.watches import default_watches
 
@@ -31,7 +30,7 @@ def test_a_real_hour_of_calls_fires_nothing(trace: str, usd: str, tmp_path: Path
     rows = read_rows(priced, Columns("at", "usd", {}), errors.append)
     assert int(rows.values.sum()) == pusd_from_text(usd)
     assert not errors
-    feed = SeriesFeed(rows, ())
-    assert feed.meaning == "calls"
-    run = Backtest(feed, default_watches(()))
+    series = CsvSeries(rows, ())
+    assert series.row_kind == "calls"
+    run = Backtest(series, default_watches(()))
     assert not [alert for alert in run.run() if alert.state == "firing"]

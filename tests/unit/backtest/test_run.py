@@ -1,4 +1,4 @@
-"""A feed through the detector: what fires, when, and in whose time."""
+"""A series through the detector: what fires, and when, in real time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from spendstream.backtest import Backtest, BacktestError
-from spendstream.backtest.lanes import Pace
-from spendstream.backtest.series import SeriesFeed
+from spendstream.backtest.run import SimulatedClock
+from spendstream.backtest.series import CsvSeries
 from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.watch import Watches
@@ -19,16 +19,16 @@ ANOMALY = {"name": "spend", "group_by": ["feature"], "rule": {"kind": "anomaly",
 
 
 def backtest(path: Path, *watches: dict[str, object]) -> Backtest:
-    feed = SeriesFeed(series.read(path), ("feature",))
-    return Backtest(feed, Watches.model_validate({"watches": list(watches or (ANOMALY,))}))
+    csv = CsvSeries(series.read(path), ("feature",))
+    return Backtest(csv, Watches.model_validate({"watches": list(watches or (ANOMALY,))}))
 
 
 def moments(alerts: list[Alert], transition: str) -> list[float]:
-    """When, in minutes from the series' begin."""
+    """When, in minutes from the start of the series."""
     return [(alert.at - series.BEGAN) / timedelta(minutes=1) for alert in alerts if alert.transition == transition]
 
 
-def test_a_calm_series_fires_nothing(tmp_path: Path) -> None:
+def test_a_steady_series_fires_nothing(tmp_path: Path) -> None:
     run = backtest(series.write(tmp_path / "f", series.calm(200)))
     assert not [alert for alert in run.run() if alert.state == "firing"]
     assert run.summary.minutes == 200
@@ -52,7 +52,7 @@ def test_an_incident_fires_in_its_first_minute_and_ends_after_its_last(tmp_path:
     assert run.summary.still_firing == 0
 
 
-def test_without_calls_and_tokens_no_reason_is_made_up(tmp_path: Path) -> None:
+def test_without_calls_and_tokens_no_reason_is_invented(tmp_path: Path) -> None:
     run = backtest(series.write(tmp_path / "f", series.with_incident(series.calm(100), 70, 100)))
     alerts = list(run.run())
     assert any(alert.state == "firing" for alert in alerts)
@@ -60,7 +60,7 @@ def test_without_calls_and_tokens_no_reason_is_made_up(tmp_path: Path) -> None:
     assert run.summary.still_firing == 1
 
 
-def test_a_coarser_series_fires_in_the_world_s_time(tmp_path: Path) -> None:
+def test_a_coarser_series_fires_in_real_time(tmp_path: Path) -> None:
     values = series.with_incident(series.calm(200, usd=10.0), 120, 130)
     run = backtest(series.write(tmp_path / "f", values, step=5))
     alerts = list(run.run())
@@ -92,7 +92,7 @@ def test_a_gap_is_minutes_without_spend(tmp_path: Path) -> None:
     assert facets & {"down", "no_data"}
 
 
-def test_watches_of_what_the_series_does_not_tell_are_named(tmp_path: Path) -> None:
+def test_watches_of_measures_that_the_series_lacks_are_skipped_and_named(tmp_path: Path) -> None:
     failures = {"name": "failures", "rule": {"kind": "threshold", "measure": "failure_share", "above": 0.1}}
     path = series.write(tmp_path / "f", [1.0] * 5)
     assert [watch.name for watch in backtest(path, ANOMALY, failures).skipped] == ["failures"]
@@ -100,7 +100,7 @@ def test_watches_of_what_the_series_does_not_tell_are_named(tmp_path: Path) -> N
         backtest(path, failures)
 
 
-def test_a_span_of_many_years_is_taken_for_a_mistake(tmp_path: Path) -> None:
+def test_a_span_of_many_years_is_refused_as_a_mistake(tmp_path: Path) -> None:
     path = series.write(tmp_path / "f", [1.0] * 5)
     with path.open("a") as out:
         out.write("1970-01-01T00:00Z,chat,1\n")
@@ -108,8 +108,8 @@ def test_a_span_of_many_years_is_taken_for_a_mistake(tmp_path: Path) -> None:
         backtest(path)
 
 
-def test_a_lane_s_time_is_the_world_s_at_each_step_s_open_and_seconds_stay_seconds() -> None:
-    pace = Pace(start_us=0, step_us=5 * MINUTE_US)
-    assert pace.inside(15 * MINUTE_US) == 3 * MINUTE_US
-    assert pace.outside(3 * MINUTE_US) == 15 * MINUTE_US
-    assert pace.outside(3 * MINUTE_US + 16 * US) == 15 * MINUTE_US + 16 * US
+def test_simulated_time_is_real_time_at_each_steps_open_and_seconds_stay_seconds() -> None:
+    clock = SimulatedClock(start_us=0, step_us=5 * MINUTE_US)
+    assert clock.simulated(15 * MINUTE_US) == 3 * MINUTE_US
+    assert clock.real(3 * MINUTE_US) == 15 * MINUTE_US
+    assert clock.real(3 * MINUTE_US + 16 * US) == 15 * MINUTE_US + 16 * US
