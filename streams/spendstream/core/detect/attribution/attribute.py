@@ -7,21 +7,17 @@ from typing import Final
 
 from spendstream.core.detect.attribution.cells import SPEND, Cube, Floats, lay_out, to_pusd
 from spendstream.core.detect.attribution.decompose import FACTORS, decompose
-from spendstream.core.detect.attribution.explain import Explainer, figure, percent
+from spendstream.core.detect.attribution.explain import Explainer, facts
 from spendstream.core.money import PUSD, dollars
 from spendstream.schemas.alert import Attribution, Contributor, Factor, Part
-from spendstream.schemas.measures import COLUMN
 
 _NEGLIGIBLE: Final = Decimal("1e-6")
 """Of the spend: a part below this share is the rounding of what was learned."""
 
-TOP: Final = 3
-LEAST_SHARE: Final = 0.05
-
-_FAILURES: Final = 0.05
-_RETRIES: Final = 0.1
-_UNPRICED: Final = 1.0
-"""A minute. Below these, and where they were much the same before, nothing is said."""
+MAX_CONTRIBUTORS: Final = 3
+"""Of each dimension."""
+MIN_SHARE: Final = 0.05
+"""Of the change: who has less is no contributor."""
 
 
 def attribute(
@@ -44,8 +40,16 @@ def attribute(
     if expected_usd_per_minute is not None:
         wanted = to_pusd(max(Decimal(expected_usd_per_minute), Decimal(0)))
         if before_usd <= 0 < wanted:
-            return _without_history(now_usd, wanted, observed, expected, dimensions, group_by)
-        expected = _scaled(expected, float(wanted / before_usd) if before_usd > 0 else 0.0)
+            # nothing priced is known of what the expected spend is made of: there can only be more or less of it
+            change = now_usd - wanted
+            words = f"{dollars(now_usd)} a minute where {dollars(wanted)} is usual; of what, isn't known yet"
+            return Attribution(
+                observed_usd_per_minute=now_usd,
+                expected_usd_per_minute=wanted,
+                parts=(Part(factor="volume", change_usd_per_minute=change, words=words),) if change else (),
+                contributors=tuple(contributors(expected, observed, dimensions, group_by)),
+            )
+        expected = replace(expected, sums=expected.sums * (float(wanted / before_usd) if before_usd > 0 else 0.0))
         before_usd = wanted
     cells = lay_out(expected, observed, dimensions)
     found = decompose(cells)
@@ -60,31 +64,7 @@ def attribute(
         expected_usd_per_minute=before_usd,
         parts=tuple(parts),
         contributors=tuple(contributors(expected, observed, dimensions, group_by)),
-        facts=tuple(facts(cells.before.sum(axis=0), cells.now.sum(axis=0))),
-    )
-
-
-def _scaled(cube: Cube, by: float) -> Cube:
-    return replace(cube, sums=cube.sums * by)
-
-
-def _without_history(
-    now_usd: Decimal,
-    wanted: Decimal,
-    observed: Cube,
-    expected: Cube,
-    dimensions: Sequence[str],
-    group_by: Sequence[str],
-) -> Attribution:
-    """Nothing priced is known of what the expected spend was made of: it can only be more or less of it."""
-    change = now_usd - wanted
-    words = f"{dollars(now_usd)} a minute where {dollars(wanted)} is usual; of what, isn't known yet"
-    part = Part(factor="volume", change_usd_per_minute=change, words=words)
-    return Attribution(
-        observed_usd_per_minute=now_usd,
-        expected_usd_per_minute=wanted,
-        parts=(part,) if change else (),
-        contributors=tuple(contributors(expected, observed, dimensions, group_by)),
+        facts=tuple(facts(cells)),
     )
 
 
@@ -119,7 +99,7 @@ def contributors(before: Cube, now: Cube, dimensions: Sequence[str], group_by: S
             continue
         was, is_ = (_by_value(cube, at, spend) for cube, spend in zip((before, now), spends, strict=True))
         by_value = {value: (was.get(value, 0.0), is_.get(value, 0.0)) for value in (*was, *is_)}
-        ranked = sorted(by_value.items(), key=lambda item: (-abs(item[1][1] - item[1][0]), item[0]))[:TOP]
+        ranked = sorted(by_value.items(), key=lambda item: (-abs(item[1][1] - item[1][0]), item[0]))[:MAX_CONTRIBUTORS]
         found += [
             Contributor(
                 dimension=dimension,
@@ -129,7 +109,7 @@ def contributors(before: Cube, now: Cube, dimensions: Sequence[str], group_by: S
                 share=round((was_is[1] - was_is[0]) / change, 6),
             )
             for value, was_is in ranked
-            if abs(was_is[1] - was_is[0]) >= LEAST_SHARE * abs(change)
+            if abs(was_is[1] - was_is[0]) >= MIN_SHARE * abs(change)
         ]
     return found
 
@@ -140,29 +120,3 @@ def _by_value(cube: Cube, at: int, spend: Floats) -> dict[str, float]:
         value = member[at]
         found[value] = found.get(value, 0.0) + usd
     return found
-
-
-def facts(before: Floats, now: Floats) -> list[str]:
-    """Return what else has grown: failures, retries, calls without a price. Arguments: a minute's sums, in all."""
-    said = []
-    failing = _shares("failed_calls", before, now)
-    if _has_grown(*failing, _FAILURES):
-        said.append(f"{percent(failing[1])} of calls fail instead of {percent(failing[0])}")
-    retried = _shares("retries", before, now)
-    if _has_grown(*retried, _RETRIES):
-        said.append(f"{percent(retried[1])} of calls are retries instead of {percent(retried[0])}")
-    unpriced = [float(side[COLUMN["unpriced_calls"]]) for side in (before, now)]
-    if _has_grown(unpriced[0], unpriced[1], _UNPRICED):
-        said.append(f"{figure(unpriced[1])} calls a minute without a price instead of {figure(unpriced[0])}")
-    return said
-
-
-def _has_grown(before: float, now: float, least: float) -> bool:
-    return now >= least and now >= 1.5 * before
-
-
-def _shares(measure: str, before: Floats, now: Floats) -> tuple[float, float]:
-    """Return the measure's share of the calls, before and now."""
-    calls = COLUMN["calls"]
-    was, is_ = (float(side[COLUMN[measure]] / side[calls]) if side[calls] > 0 else 0.0 for side in (before, now))
-    return was, is_

@@ -40,7 +40,7 @@ class Cube:
 
     def __post_init__(self) -> None:
         if self.minutes <= 0:
-            raise ValueError(f"a cube spans more than {self.minutes} minutes")
+            raise ValueError(f"a cube of {self.minutes} minutes: it must span more than 0")
         if len(self.members) != len(self.sums):
             raise ValueError(f"{len(self.members)} combinations, but {len(self.sums)} rows of sums")
 
@@ -77,7 +77,6 @@ class Cells:
     strata: list[Values]
     stratum_dimensions: tuple[str, ...]
     has_model: bool
-    has_tier: bool
 
     @property
     def stratum_of_cell(self) -> Numbers:
@@ -130,5 +129,4 @@ def lay_out(before: Cube, now: Cube, dimensions: Sequence[str]) -> Cells:
         strata=list(strata),
         stratum_dimensions=tuple(names[at] for at in stratum_at),
         has_model="model" in names,
-        has_tier=tier_at >= 0,
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from spendstream.core.detect.attribution.cells import SPEND, Cells, Floats, Numbers
 from spendstream.schemas.alert import Factor
-from spendstream.schemas.buckets import cost_column, tokens_field
+from spendstream.schemas.buckets import tokens_field
 from spendstream.schemas.measures import COLUMN
 
 FACTORS: Final[tuple[Factor, ...]] = (
@@ -101,20 +101,20 @@ def decompose(cells: Cells) -> Decomposition:
     calls = [side[:, COLUMN["calls"]] for side in (cells.before, cells.now)]
     kinds, sides = _sides(cells, calls)
     by_cell = np.repeat(np.arange(count), _SIDES)
-    per_call = _combined(by_cell, count, _per_call(cells, calls), sides.changed, "tokens_per_call")
+    per_call = _combined(by_cell, count, _per_call(cells, calls), sides, "tokens_per_call")
     of_model = [_summed(cells.model_of, len(cells.models), each) for each in calls]
     of_stratum = [_summed(cells.stratum_of, len(cells.strata), each) for each in of_model]
     tiers = _combined(
         cells.model_of,
         len(cells.models),
-        [_share(own, whole[cells.model_of]) for own, whole in zip(calls, of_model, strict=True)],
+        [_quotient(own, whole[cells.model_of]) for own, whole in zip(calls, of_model, strict=True)],
         per_call.changed,
         "tier",
     )
     models = _combined(
         cells.stratum_of,
         len(cells.strata),
-        [_share(own, whole[cells.stratum_of]) for own, whole in zip(of_model, of_stratum, strict=True)],
+        [_quotient(own, whole[cells.stratum_of]) for own, whole in zip(of_model, of_stratum, strict=True)],
         tiers.changed,
         "model_mix",
     )
@@ -145,11 +145,11 @@ def _per_call(cells: Cells, calls: list[Floats]) -> list[Floats]:
         amounts[:, SEARCHES] = sums[:, COLUMN["web_searches"]]
         amounts[:, GPU] = sums[:, COLUMN["gpu_us"]]
         amounts[:, REQUESTS] = called
-        found.append(_share(amounts, called[:, None]).ravel())
+        found.append(_quotient(amounts, called[:, None]).ravel())
     return found
 
 
-def _sides(cells: Cells, calls: list[Floats]) -> tuple[list[Floats], Level]:
+def _sides(cells: Cells, calls: list[Floats]) -> tuple[list[Floats], Changed]:
     """Return what a unit of each side costs, cells × sides, flat; and the parts of the kinds' shares."""
     count = len(cells.tiers)
     both = (cells.before, cells.now)
@@ -163,7 +163,7 @@ def _sides(cells: Cells, calls: list[Floats]) -> tuple[list[Floats], Level]:
         level = _combined(
             np.tile(np.arange(count), len(own)),
             count,
-            [_share(amount, amount.sum(axis=0)).ravel() for amount in amounts],
+            [_quotient(amount, amount.sum(axis=0)).ravel() for amount in amounts],
             Changed(*(np.concatenate(each) for each in zip(*rates, strict=True))),
             "bucket_mix",
         )
@@ -171,27 +171,26 @@ def _sides(cells: Cells, calls: list[Floats]) -> tuple[list[Floats], Level]:
         before[:, side], now[:, side], parts[:, side] = level.changed
     for side, bucket, quantity in ((SEARCHES, "web_search", "web_searches"), (GPU, "gpu", "gpu_us")):
         for into, sums in zip((before, now), both, strict=True):
-            into[:, side] = _share(sums[:, COLUMN[_pusd(bucket)]], sums[:, COLUMN[quantity]])
+            into[:, side] = _quotient(sums[:, COLUMN[f"cost_{bucket}_pusd"]], sums[:, COLUMN[quantity]])
     for into, sums, called in zip((before, now), both, calls, strict=True):
-        into[:, REQUESTS] = _share(_paid_by_the_call(sums), called)
+        into[:, REQUESTS] = _quotient(_paid_by_the_call(sums), called)
     for side in (SEARCHES, GPU, REQUESTS):
         parts[:, side, AT["price"]] = now[:, side] - before[:, side]
-    changed = Changed(before.ravel(), now.ravel(), parts.reshape(-1, len(FACTORS)))
-    return kinds, Level(changed, np.zeros(0), np.zeros(0))
+    return kinds, Changed(before.ravel(), now.ravel(), parts.reshape(-1, len(FACTORS)))
 
 
 def _kind_rate(kind: Kind, both: tuple[Floats, Floats], calls: list[Floats]) -> Changed:
     before, now = (_tokens(sums, kind) for sums in both)
-    costs = tuple(sums[:, [COLUMN[_pusd(bucket)] for bucket in kind.buckets]] for sums in both)
-    per_call = [_share(tokens.sum(axis=1), called) for tokens, called in zip((before, now), calls, strict=True)]
-    return usd_per_token(kind, (before, now), (costs[0], costs[1]), _share(per_call[1], per_call[0]))
+    costs = tuple(sums[:, [COLUMN[f"cost_{bucket}_pusd"] for bucket in kind.buckets]] for sums in both)
+    per_call = [_quotient(tokens.sum(axis=1), called) for tokens, called in zip((before, now), calls, strict=True)]
+    return usd_per_token(kind, (before, now), (costs[0], costs[1]), _quotient(per_call[1], per_call[0]))
 
 
 def _paid_by_the_call(sums: Floats) -> Floats:
     """Return what no token, search or GPU time accounts for: fees per call, and costs of buckets without a quantity."""
     accounted = np.zeros(len(sums))
-    quantities = [(_pusd(bucket), tokens_field(bucket)) for kind in KINDS for bucket in kind.buckets]
-    for cost, quantity in (*quantities, (_pusd("web_search"), "web_searches"), (_pusd("gpu"), "gpu_us")):
+    quantities = [(f"cost_{bucket}_pusd", tokens_field(bucket)) for kind in KINDS for bucket in kind.buckets]
+    for cost, quantity in (*quantities, ("cost_web_search_pusd", "web_searches"), ("cost_gpu_pusd", "gpu_us")):
         accounted += np.where(sums[:, COLUMN[quantity]] > 0, sums[:, COLUMN[cost]], 0.0)
     left = sums[:, SPEND] - accounted
     paid: Floats = np.where(left > _NEGLIGIBLE * sums[:, SPEND], left, 0.0)
@@ -234,19 +233,15 @@ def _summed(parent_of: Numbers, parents: int, values: Floats) -> Floats:
     return summed
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
-    wide = np.broadcast_to(whole, part.shape)
-    share: Floats = np.divide(part, wide, out=np.zeros_like(part), where=wide > 0)
-    return share
+def _quotient(above: Floats, below: Floats) -> Floats:
+    """Return above / below, 0 where there is nothing to divide by. ``below`` is broadcast."""
+    quotient: Floats = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    return quotient
 
 
 def _tokens(sums: Floats, kind: Kind) -> Floats:
     tokens: Floats = sums[:, [COLUMN[tokens_field(bucket)] for bucket in kind.buckets]]
     return tokens
-
-
-def _pusd(bucket: str) -> str:
-    return cost_column(bucket).removesuffix("_usd") + "_pusd"
 
 
 def usd_per_token(kind: Kind, tokens: tuple[Floats, Floats], costs: tuple[Floats, Floats], longer: Floats) -> Changed:
@@ -258,8 +253,8 @@ def usd_per_token(kind: Kind, tokens: tuple[Floats, Floats], costs: tuple[Floats
     parts sum to the change. Of a cached kind, the split that a mere change of length explains goes to the length.
     """
     totals = [each.sum(axis=1, keepdims=True) for each in tokens]
-    shares = [_divided(each, total) for each, total in zip(tokens, totals, strict=True)]
-    known = [_divided(cost, token) for cost, token in zip(costs, tokens, strict=True)]
+    shares = [_quotient(each, total) for each, total in zip(tokens, totals, strict=True)]
+    known = [_quotient(cost, token) for cost, token in zip(costs, tokens, strict=True)]
     # A bucket without tokens on one side has no price there: assume that it changed as the others did. Where they were
     # free, it was free; where they became free, it did; how much dearer than nothing a price has become is unknown.
     risen = _price_index(tokens, known)
@@ -310,9 +305,3 @@ def _lengthened(before: Floats, now: Floats, longer: Floats) -> Floats:
     whole = cached.sum(axis=1, keepdims=True)
     cached = cached / np.maximum(whole, 1.0)
     return np.concatenate((1.0 - cached.sum(axis=1, keepdims=True), cached), axis=1)
-
-
-def _divided(above: Floats, below: Floats) -> Floats:
-    """Return the quotient, 0 where there is nothing to divide by."""
-    quotient: Floats = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-    return quotient

@@ -20,7 +20,7 @@ from spendstream.core.detect.attribution.decompose import (
     Decomposition,
 )
 from spendstream.schemas.alert import Factor
-from spendstream.schemas.buckets import INPUT_BUCKETS, OUTPUT_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
+from spendstream.schemas.buckets import INPUT_BUCKETS, OUTPUT_BUCKETS, TOKEN_BUCKETS, tokens_field
 from spendstream.schemas.measures import COLUMN
 
 _CALLS: Final = ("calls",)
@@ -32,10 +32,7 @@ _WRITTEN: Final = ("cache_write_5m_tokens", "cache_write_1h_tokens", "cache_writ
 
 _FEES: Final = (("web_search", "web_searches"), ("gpu", "gpu_us"), ("request", "calls"))
 _QUANTITIES: Final = [COLUMN[name] for name in (*map(tokens_field, TOKEN_BUCKETS), *(name for _, name in _FEES))]
-_COSTS: Final = [
-    COLUMN[cost_column(bucket).removesuffix("_usd") + "_pusd"]
-    for bucket in (*TOKEN_BUCKETS, *(bucket for bucket, _ in _FEES))
-]
+_COSTS: Final = [COLUMN[f"cost_{bucket}_pusd"] for bucket in (*TOKEN_BUCKETS, *(bucket for bucket, _ in _FEES))]
 
 _MAIN_SHARE: Final = 0.75
 """Of a part: a single value that holds as much is named."""
@@ -214,6 +211,13 @@ _OTHERWISE: Final[dict[Factor, str]] = {
 }
 """What to say of a part where no sums show more."""
 
+_FACTS: Final = (
+    ("failed_calls", _CALLS, 0.05, percent, "{now} of calls fail instead of {before}"),
+    ("retries", _CALLS, 0.1, percent, "{now} of calls are retries instead of {before}"),
+    ("unpriced_calls", (), 1.0, figure, "{now} calls a minute without a price instead of {before}"),
+)
+"""Measure, by what it is divided, the least that is said, how it is shown, and what to say."""
+
 Sentence = Callable[[Focus, bool], str | None]
 """Says what happened, for a focus and whether the part raises the spend; None where the sums don't show it."""
 
@@ -278,6 +282,17 @@ class Explainer:
                 parts = [*found.kinds, within_text, within_text]
                 for at in sorted(range(len(parts)), key=lambda at: float(parts[at].sum()), reverse=rises):
                     yield parts[at], (_BUCKET_MIX[at].fill,)
+
+
+def facts(cells: Cells) -> list[str]:
+    """Return what else has grown by half or more: failures, retries, calls without a price."""
+    everything = _focus(cells, np.ones(len(cells.tiers), dtype=np.bool_), "")
+    said = []
+    for measure, below, least, shown, text in _FACTS:
+        before, now = everything.per((measure,), below)
+        if now >= least and now >= 1.5 * before:
+            said.append(text.format(now=shown(now), before=shown(before)))
+    return said
 
 
 def _spread(parts: Floats, group_of: Numbers) -> Floats:
