@@ -35,8 +35,8 @@ def usual(profiles: Profiles, row: int) -> float:
     return float(profiles.expected(a(row)).sums[0, CALLS])
 
 
-def learn(profiles: Profiles, minute: int, calls: dict[int, int], held: NDArray[np.int64] = NONE) -> None:
-    profiles.learn(minute * MINUTE_US, a(*calls), sums(*calls.values()), held)
+def learn(profiles: Profiles, minute: int, calls: dict[int, int], frozen: NDArray[np.int64] = NONE) -> None:
+    profiles.learn(minute * MINUTE_US, a(*calls), sums(*calls.values()), frozen)
 
 
 def test_a_steady_rate_is_what_is_usual_from_the_first_minute_on() -> None:
@@ -77,13 +77,13 @@ def test_a_combination_seen_late_was_zero_before() -> None:
     assert 0 < usual(profiles, new) < 2
 
 
-def test_a_held_minute_teaches_nothing_and_nothing_fades_in_it() -> None:
+def test_a_frozen_combination_learns_nothing_and_does_not_fade() -> None:
     profiles = Profiles(("service",))
     rows = [profiles.combination((name,)) for name in ("busy", "quiet", "other")]
     for minute in range(START, START + 30):
         learn(profiles, minute, dict.fromkeys(rows, 10))
     for minute in range(START + 30, START + 90):
-        learn(profiles, minute, {rows[0]: 900, rows[2]: 10}, held=a(rows[0], rows[1]))
+        learn(profiles, minute, {rows[0]: 900, rows[2]: 10}, frozen=a(rows[0], rows[1]))
     for row in rows:
         assert usual(profiles, row) == pytest.approx(10, rel=1e-4)
     learn(profiles, START + 90, {rows[2]: 10})
@@ -108,7 +108,7 @@ def test_a_row_may_stand_twice_in_a_minute() -> None:
     assert usual(profiles, row) == pytest.approx(7)
 
 
-def test_what_faded_is_forgotten_and_its_number_given_out_again() -> None:
+def test_what_faded_is_forgotten_and_its_number_is_reused() -> None:
     profiles = Profiles(("service",))
     rows = [profiles.combination((name,)) for name in ("gone", "there", "open")]
     learn(profiles, START, {rows[0]: 1, rows[1]: 1})
@@ -131,7 +131,7 @@ def test_beyond_the_maximum_the_least_spending_go_first() -> None:
     assert profiles.forget(keep=NONE).tolist() == [rows[1]]
 
 
-def test_a_restored_snapshot_goes_on_as_if_nothing_had_been() -> None:
+def test_a_restored_snapshot_continues_as_if_nothing_had_happened() -> None:
     profiles = Profiles(("service", "team"))
     names = [("api", ""), ("", "été"), ("a\x1fb", "c"), ("x", "y")]
     rows = [profiles.combination(name) for name in names]
@@ -158,7 +158,7 @@ def test_an_empty_snapshot_is_restored() -> None:
     assert profiles.combination(("api",)) == 0
 
 
-def test_a_snapshot_of_other_dimensions_is_left_aside() -> None:
+def test_a_snapshot_of_other_dimensions_is_ignored() -> None:
     profiles = Profiles(("service",))
     learn(profiles, START, {profiles.combination(("api",)): 3})
     other = Profiles(("team",))
@@ -193,13 +193,13 @@ def test_the_means_are_those_of_a_plain_sum_over_all_minutes(
         profiles.combination((f"s{row}",))
     seen: dict[int, list[int]] = {row: [] for row in range(4)}
     minute = START - 1
-    for skipped, calls, held in minutes:
+    for skipped, calls, frozen in minutes:
         gap = skipped if minute >= START else 0
         minute += gap + 1
-        learn(profiles, minute, calls, a(*held))
+        learn(profiles, minute, calls, a(*frozen))
         for row in range(4):
             seen[row] += [0] * gap
-            if row not in held:
+            if row not in frozen:
                 seen[row].append(calls.get(row, 0))
     for row, history in seen.items():
         weights = 0.5 ** (np.arange(len(history))[::-1] / HALF_LIFE_MINUTES)

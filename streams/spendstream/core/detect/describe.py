@@ -20,17 +20,17 @@ def title(watch: Watch, group: dict[str, str], finding: Finding) -> str:
     """Return what a finding says, in one line."""
     subject = who(group)
     if finding.level is Level.NORMAL and finding.budget is not None:
-        return f"{subject}: over; {_budget(finding)}"
+        return f"{subject}: no longer firing; {_budget(finding)}"
     if finding.level is Level.NORMAL:
         return f"{subject}: {_topic(watch)} is back to {amount(finding.observed, finding.unit)}"
     if finding.budget is not None:
         return f"{subject}: {_budget(finding)}"
     if finding.facet == "no_data":
-        return f"{subject}: no calls any more; expected {amount(finding.expected or 0.0, finding.unit)}"
+        return f"{subject}: no more calls; expected {amount(finding.expected or 0.0, finding.unit)}"
     words = f"{subject}: {_topic(watch)} at {amount(finding.observed, finding.unit)}"
     if finding.expected is not None:
         return f"{words}, expected {amount(finding.expected, finding.unit)}"
-    return words + (f", bound {amount(finding.limit, finding.unit)}" if finding.limit is not None else "")
+    return words + (f", limit {amount(finding.limit, finding.unit)}" if finding.limit is not None else "")
 
 
 def amount(value: float, unit: str) -> str:

@@ -1,4 +1,4 @@
-"""Why an alert's spend changed, and what it comes to if it goes on: from the newest minutes and the profiles."""
+"""Why an alert's spend changed, and what it adds up to if it goes on: from the newest minutes and the profiles."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,12 +14,12 @@ from spendstream.core.timestamps import MINUTE_US, from_epoch_us
 from spendstream.schemas.alert import Projection, usd
 from spendstream.schemas.watch import AnomalyRule
 
-SHORTEST_PACE: Final = 1 / 6
-"""The part of the running minute that has to have passed before it stands for a whole one."""
+MIN_RUNNING: Final = 1 / 6
+"""Of a minute: a running minute counts as at least this much, so that its first calls don't look like a flood."""
 
 
 class Reasons:
-    """Looks up an alert's reasons. ``book`` names the combinations that ``recent`` and ``profiles`` speak of."""
+    """Finds an alert's reasons. ``book`` names the combinations that ``recent`` and ``profiles`` number."""
 
     def __init__(self, book: RollupBook, recent: RecentMinutes, profiles: Profiles) -> None:
         self._book = book
@@ -27,7 +27,7 @@ class Reasons:
         self._profiles = profiles
 
     def of(self, case: Case, wanted: NDArray[np.bool_], now_us: int) -> Why:
-        """Return the reasons of a case. ``wanted``: a flag for each combination, whether it is of the group."""
+        """Return the reasons of a case. ``wanted``: for each combination, whether it belongs to the group."""
         finding = case.finding
         if finding.facet == "no_data" or not wanted.any():
             return Why()
@@ -46,9 +46,9 @@ class Reasons:
         return Why(attribution, self._projection(case, now_us))
 
     def _observed(self, minutes: list[int], wanted: NDArray[np.bool_], now_us: int) -> Cube:
-        """Return what went on. The running minute counts by its pace, once enough of it has passed to have one."""
+        """Return the calls of the minutes. The running minute counts by the part that has passed, at least a sixth."""
         members, sums = self._recent.of(minutes, wanted)
-        running = min(max((now_us - minutes[-1]) / MINUTE_US, SHORTEST_PACE), 1.0)
+        running = min(max((now_us - minutes[-1]) / MINUTE_US, MIN_RUNNING), 1.0)
         spanned = len(minutes) - 1 + running
         return Cube([self._book.combinations[m] for m in members.tolist()], sums, spanned)
 
@@ -61,7 +61,7 @@ class Reasons:
         return case.finding.expected if is_spend else None
 
     def _projection(self, case: Case, now_us: int) -> Projection | None:
-        """Return what the excess comes to, if every minute until then is as dear as this one."""
+        """Return what the excess adds up to if every minute until then costs as much as this one."""
         finding = case.finding
         if finding.unit != "USD/min" or finding.expected is None or finding.observed <= finding.expected:
             return None

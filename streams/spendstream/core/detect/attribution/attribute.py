@@ -12,12 +12,12 @@ from spendstream.core.money import PUSD, dollars
 from spendstream.schemas.alert import Attribution, Contributor, Factor, Part
 
 _NEGLIGIBLE: Final = Decimal("1e-6")
-"""Of the spend: a part below this share is the rounding of what was learned."""
+"""Of the spend: a smaller part is rounding in what was learned."""
 
 MAX_CONTRIBUTORS: Final = 3
 """Of each dimension."""
 MIN_SHARE: Final = 0.05
-"""Of the change: who has less is no contributor."""
+"""Of the change: values with less are no contributors."""
 
 
 def attribute(
@@ -40,9 +40,11 @@ def attribute(
     if expected_usd_per_minute is not None:
         wanted = to_pusd(max(Decimal(expected_usd_per_minute), Decimal(0)))
         if before_usd <= 0 < wanted:
-            # nothing priced is known of what the expected spend is made of: there can only be more or less of it
+            # no priced calls were learned, so the expected spend has no make-up: there is only more or less of it
             change = now_usd - wanted
-            words = f"{dollars(now_usd)} a minute where {dollars(wanted)} is usual; of what, isn't known yet"
+            words = (
+                f"{dollars(now_usd)} a minute where {dollars(wanted)} is usual; what that consists of isn't known yet"
+            )
             return Attribution(
                 observed_usd_per_minute=now_usd,
                 expected_usd_per_minute=wanted,
@@ -69,9 +71,9 @@ def attribute(
 
 
 def _ranked(parts: Floats, change: Decimal, spend: Decimal) -> list[tuple[Factor, Decimal]]:
-    """Return the factors that matter as USD a minute: what moved the spend its way first, what held against it last.
+    """Return the factors that matter, in USD a minute: first what moved the spend most, last what offset it.
 
-    What rounding left, and parts too small to be more than that, go into the first.
+    Rounding, and parts no larger than that, go into the first.
     """
     sign = 1 if change >= 0 else -1
     usd = {factor: to_pusd(Decimal(part) / PUSD) for factor, part in zip(FACTORS, parts.tolist(), strict=True)}

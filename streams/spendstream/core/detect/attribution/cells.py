@@ -1,7 +1,8 @@
 """What a group's calls came to, before and now, laid out alike: strata of like work, models within, tiers within those.
 
-A stratum is what the calls are for: the dimensions that neither choose the price nor name a caller. Calls move between
-features without any of them becoming dearer; that is more of one work and less of another, and no other mix of models.
+A stratum is what the calls are for: the dimensions that neither choose the price nor name a caller. When calls
+move between features, none of them becomes dearer: there is more of one kind of work and less of another, and the mix
+of models is the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,15 +24,15 @@ SPEND = COLUMN[COST]
 
 PRICED_BY: Final = ("provider", "model", "service_tier", "region")
 CALLERS: Final = ("customer", "user")
-"""Too many, with too few calls each, for a mix of their own; they are named as contributors."""
+"""There are too many, with too few calls each, for strata of their own; they appear as contributors."""
 
 
 @dataclass(frozen=True)
 class Cube:
     """What a group's calls came to. A combination of dimensions may stand in several rows.
 
-    ``members``: n tuples of dimension values. ``sums``: n × len(SUMS), integers or floats. ``minutes``: how long the
-    time was over which they were summed.
+    ``members``: n tuples of dimension values. ``sums``: n × len(SUMS), integers or floats. ``minutes``: the time
+    over which they were summed.
     """
 
     members: Sequence[Values]
@@ -65,7 +66,7 @@ class Cells:
     """Cells of (stratum, model, service tier) with both sides' rates per minute.
 
     ``before`` and ``now``: cells × len(SUMS). ``model_of`` (cells) numbers the models, each within one stratum;
-    ``stratum_of`` (models) the strata. Names stand by number.
+    ``stratum_of`` (models) the strata. Names are indexed by number.
     """
 
     before: Floats
@@ -107,7 +108,7 @@ def lay_out(before: Cube, now: Cube, dimensions: Sequence[str]) -> Cells:
         return cells.setdefault((model, member[tier_at] if tier_at >= 0 else ""), len(cells))
 
     def located(cube: Cube) -> Iterator[int]:
-        # most members differ by their callers alone
+        # most members differ only by caller
         for member in cube.members:
             key = tuple([member[at] for at in cell_at])
             number = known.get(key)

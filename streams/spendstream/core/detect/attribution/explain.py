@@ -1,4 +1,4 @@
-"""Each part of a change in a sentence. The numbers are plain sums of the calls, so that anybody can look them up."""
+"""Each part of a change in a sentence. The numbers are plain sums of the calls, so anyone can look them up."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -201,12 +201,12 @@ _BUCKET_MIX: Final = (
 )
 
 _OTHERWISE: Final[dict[Factor, str]] = {
-    "volume": "more calls of the {dearer} kind",
-    "model_mix": "another mix of models, {dearer} by the call",
-    "tier": "another mix of service tiers, {dearer} by the call",
-    "tokens_per_call": "{more} used by the call, weighed by its price",
-    "bucket_mix": "another mix of token kinds, {dearer} by the token",
-    "cache": "the cache saves {less}, for prompts of that length",
+    "volume": "a shift to {dearer} calls",
+    "model_mix": "a different mix of models, {dearer} per call",
+    "tier": "a different mix of service tiers, {dearer} per call",
+    "tokens_per_call": "{more} usage per call, weighted by price",
+    "bucket_mix": "a different mix of token kinds, {dearer} per token",
+    "cache": "the cache saves {less} at this prompt length",
     "price": "price change: {dearer} for the same tokens",
 }
 """What to say of a part where no sums show more."""
@@ -370,9 +370,9 @@ def _tier_mix(cells: Cells, focus: Focus, by_cell: Floats, rises: bool) -> str |
 def _telling_choice(
     cells: Cells, names: NDArray[np.str_], focus: Focus, by_cell: Floats, rises: bool
 ) -> _Choice | None:
-    """Return the model or tier that says most: the one that took over, else the one that was left.
+    """Return the most telling model or tier: the one that took over, else the one that lost its calls.
 
-    ``names``: by cell. None where the focus' shares don't show it.
+    ``names``: by cell. None where the shares within the focus don't show it.
     """
     calls, unpriced = COLUMN["calls"], COLUMN["unpriced_calls"]
     choices = []
@@ -435,6 +435,6 @@ def _same_tokens(cells: Cells, chosen: NDArray[np.bool_]) -> tuple[float, bool] 
     if was.sum() <= 0:
         return None
     times = float(is_.sum() / was.sum())
-    # weighed by cost: what costs next to nothing may be odd
+    # weighted by cost: odd prices of what costs next to nothing don't count
     uneven = np.abs(is_ - times * was).sum() / (times * was.sum()) if times > 0 else 0.0
     return times, bool(uneven < _EVEN)

@@ -15,7 +15,7 @@ from spendstream.schemas.measures import BUCKET_COSTS, COLUMN, COST, SUMS
 HALF_LIFE_MINUTES: Final = 60.0
 MAX_COMBINATIONS: Final = 200_000
 FADED_CALLS: Final = 1e-3
-"""Calls a minute below which a combination is forgotten: one call, some six hours ago."""
+"""Calls a minute below which a combination is forgotten: a single call about six hours ago."""
 
 LEARNED: Final = (
     *("calls", "failed_calls", "retries", "unpriced_calls", "web_searches", "gpu_us"),
@@ -36,8 +36,8 @@ class Profiles:
     """Decaying means per minute, half-life an hour, of all combinations of the rollups' dimensions.
 
     A minute in which a combination has no calls counts as zero, lazily: closing a minute touches only the rows that
-    had calls. A combination seen late had been zero since the first minute learned. Numbers stay until ``forget``
-    gives them back, and may be given out anew after that.
+    had calls. A combination first seen later counts as zero since the first minute learned. ``forget`` gives
+    numbers back; they are then reused.
 
     A row takes 34 float32 sums, a float32 weight and an int64 time: 148 bytes, and about 400 more for its names.
     """
@@ -69,39 +69,37 @@ class Profiles:
             raise KeyError(row)
         return found
 
-    def learn(self, minute_us: int, rows: Rows, sums: NDArray[np.int64], held: Rows) -> None:
+    def learn(self, minute_us: int, rows: Rows, sums: NDArray[np.int64], frozen: Rows) -> None:
         """Close a minute: row i of ``sums`` (n × len(SUMS)) is what combination ``rows[i]`` came to in it.
 
-        ``held``: combinations for which the minute is left out, with or without calls: theirs don't fade either. A
-        minute before the last one learned is a correction: it is added as if it had come in its time.
+        ``frozen``: combinations that skip this minute, with or without calls; they don't fade either. A minute before
+        the last one learned is a correction: it is added as if it had arrived in time.
         """
         minute = minute_us // MINUTE_US
         if self._first is None:
             self._first = minute
-        held = np.unique(held)
+        frozen = np.unique(frozen)
         if minute > self._last:
-            self._advance(held, minute - 1)
-            # time stood still for those whose state is of the minute before
-            self._through[held] = np.maximum(self._through[held], minute)
-        taught = ~np.isin(rows, held)
+            self._advance(frozen, minute - 1)
+            # time stands still for those whose state is of the minute before
+            self._through[frozen] = np.maximum(self._through[frozen], minute)
+        samples = ~np.isin(rows, frozen)
         self._last = max(self._last, minute)
-        self._add(minute, rows[taught], sums[taught][:, _COLUMNS])
+        self._add(minute, rows[samples], sums[samples][:, _COLUMNS])
 
-    def expected(self, rows: Rows, minute_us: int | None = None) -> Cube:
+    def expected(self, rows: Rows) -> Cube:
         """Return what is usual for combinations, in a cube of one minute. Changes nothing.
 
-        ``minute_us``: for when it is asked; a minute that was not learned yet is no minute without calls, so it
-        decides nothing.
+        Minutes that were not learned yet don't count as minutes without calls.
         """
-        del minute_us
         sums = np.zeros((len(rows), len(SUMS)))
         sums[:, _COLUMNS] = self._means(rows)
         return Cube([self.values(row) for row in rows.tolist()], sums)
 
     def forget(self, keep: Rows) -> Rows:
-        """Drop what has faded to nothing, then, beyond the maximum, what spends least; return the numbers given back.
+        """Drop what has faded to nothing, then the smallest spenders beyond the maximum; return the freed numbers.
 
-        ``keep``: combinations of minutes that are yet to be learned. Looks at all rows: for once in some minutes.
+        ``keep``: combinations of minutes yet to be learned. Scans all rows: call it every few minutes.
         """
         rows = np.fromiter(self._numbers.values(), dtype=np.int64, count=len(self._numbers))
         rows = rows[~np.isin(rows, keep)]
@@ -135,7 +133,7 @@ class Profiles:
         }
 
     def restore(self, arrays: Arrays) -> None:
-        """Take over a snapshot, numbers included, when fresh. One of other dimensions or measures is left aside."""
+        """Restore a snapshot, numbers included, into a new object. One of other dimensions or measures is ignored."""
         named = np.asarray(arrays["dimensions"], dtype=np.uint8).tobytes().decode()
         sums = np.asarray(arrays["sums"], dtype=np.float32)
         if named != "\x1f".join(self.dimensions) or sums.shape[1:] != (len(LEARNED),):
@@ -174,7 +172,7 @@ class Profiles:
         self._sums[row] = 0
         self._weights[row] = 0
         self._through[row] = self._last
-        if self._first is not None:  # it was zero in all the minutes since the first
+        if self._first is not None:  # it was zero in every minute since the first
             self._weights[row] = _FULL_WEIGHT * (1 - _DECAY ** (self._last - self._first + 1))
         return row
 
@@ -194,9 +192,9 @@ class Profiles:
         self._sums[unique] += (added * (_DECAY**behind)[:, None]).astype(np.float32)
 
     def _advance(self, rows: Rows, minute: int) -> None:
-        """Let rows fade until a minute that is counted as zero, unless they are there already."""
+        """Let rows fade up to a minute that counts as zero, unless they are already there."""
         assert self._first is not None
-        # a number opened before anything was learned knows of no minute
+        # a number opened before anything was learned has no minute
         elapsed = minute - np.maximum(self._through[rows], self._first - 1)
         behind = elapsed > 0
         rows, fading = rows[behind], _DECAY ** elapsed[behind].astype(np.float64)
