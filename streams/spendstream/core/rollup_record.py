@@ -11,17 +11,18 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from spendstream.core.money import usd_text
 from spendstream.core.timestamps import epoch_us, from_epoch_us
 from spendstream.schemas.dead_letter import Reason
-from spendstream.schemas.measures import COLUMN, MEASURES, RollupMeasure, Unit
+from spendstream.schemas.measures import COLUMN, MEASURES, SUMS, RollupMeasure
 from spendstream.schemas.priced import USD
 from spendstream.schemas.rollup import DIMENSIONS, ON_TIME
 
@@ -48,6 +49,10 @@ class NotARollup(ValueError):
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
+if TYPE_CHECKING:
+    _Dimensions = dict[str, str]
+else:
+    _Dimensions = dict[Literal[DIMENSIONS], str]
 
 
 class Rollup(msgspec.Struct, kw_only=True, gc=False):
@@ -55,16 +60,29 @@ class Rollup(msgspec.Struct, kw_only=True, gc=False):
 
     source_log: str
     source_partition: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-    minute: _Time
+    minute: str
     correction_block: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] = ON_TIME
-    dimensions: dict[str, str]
+    dimensions: _Dimensions
     first_offset: _Count
     through_offset: _Count
 
     @property
+    def minute_us(self) -> int:
+        """When the window opened, in µs since 1970."""
+        return _minute_us(self.minute)
+
+    @property
     def key(self) -> AggregateKey:
         """The aggregate's key; dimensions in the order of the record."""
-        return AggregateKey(epoch_us(self.minute), self.correction_block, tuple(self.dimensions.values()))
+        return AggregateKey(self.minute_us, self.correction_block, tuple(self.dimensions.values()))
+
+
+@lru_cache(maxsize=4096)
+def _minute_us(text: str) -> int:
+    at = msgspec.convert(text, _Time)
+    if at.second or at.microsecond:
+        raise msgspec.ValidationError("Expected a whole minute - at `$.minute`")
+    return epoch_us(at)
 
 
 def _fields(measures: Iterable[RollupMeasure]) -> list[tuple[str, Any, Any]]:
@@ -93,24 +111,23 @@ _RECORD: Final = msgspec.defstruct(
 )
 _decode: Final[Callable[[bytes], Rollup]] = msgspec.json.Decoder(_RECORD).decode  # type: ignore[assignment]
 _encode: Final = msgspec.json.Encoder().encode
-_DIMENSIONS: Final = frozenset(DIMENSIONS)
-_MICROSECOND: Final = pa.timestamp("us", tz="UTC")
 
 
 class _Part:
     """The measures that are read alike: their columns in the matrix, and their values of one rollup."""
 
-    def __init__(self, *units: Unit) -> None:
-        self.measures = [measure for measure in MEASURES if measure.unit in units]
+    def __init__(self, measures: Iterable[RollupMeasure]) -> None:
+        self.measures = tuple(measures)
         self.columns = [COLUMN[measure.name] for measure in self.measures]
         self.of: Callable[[Rollup], tuple[Any, ...]] = attrgetter(
             *(f"{m.group}.{m.bucket}" if m.group else m.field for m in self.measures)
         )
 
 
-_INTEGERS: Final = _Part("count", "ms", "µs", "offset")
-_MONEY: Final = _Part("USD")
-_TIMES: Final = _Part("time")
+_COUNTS: Final = _Part(m for m in MEASURES if m.unit != "USD" and m.kind == "sum")
+_EXTREMES: Final = _Part(m for m in MEASURES if m.unit != "time" and m.kind != "sum")
+_MONEY: Final = _Part(m for m in MEASURES if m.unit == "USD")
+_TIMES: Final = _Part(m for m in MEASURES if m.unit == "time")
 
 
 @lru_cache(maxsize=4096)
@@ -156,34 +173,38 @@ def read_rollup(value: bytes) -> Rollup:
     """Read a record's value, except for its amounts, which are read many at a time. Raises: NotARollup."""
     try:
         rollup = _decode(value)
+        _minute_us(rollup.minute)
+        return rollup
     except msgspec.ValidationError as error:
         raise NotARollup(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotARollup(str(error), Reason.NOT_JSON) from error
-    if not rollup.dimensions.keys() <= _DIMENSIONS:
-        raise NotARollup(f"unknown dimension {min(rollup.dimensions.keys() - _DIMENSIONS)!r} - at `$.dimensions`")
-    if rollup.minute.second or rollup.minute.microsecond:
-        raise NotARollup("Expected a whole minute - at `$.minute`")
-    return rollup
 
 
-def totals_of(rollups: Sequence[Rollup]) -> NDArray[np.int64]:
-    """Return the measures of rollups: n × len(MEASURES), in the order of ``COLUMN``; money in pico-dollars.
+def sums_of(rollups: Sequence[Rollup]) -> NDArray[np.int64]:
+    """Return the additive measures of rollups: n × len(SUMS), in the order of ``SUMS``; money in pico-dollars.
 
     Raises: NotARollup, where an amount is no decimal, is finer than 1e-12 USD, or doesn't fit 64 bits.
     """
+    sums = np.zeros((len(rollups), len(SUMS)), dtype=np.int64)
+    if rollups:
+        sums[:, _COUNTS.columns] = _integers(_COUNTS, rollups)
+        amounts, rows = _amounts(rollups)
+        # a decimal of scale 12 is the integer of pico-dollars: a low word of 64 bits, then a high one
+        low, high = np.frombuffer(amounts.buffers()[1], dtype=np.int64).reshape(-1, 2).T
+        if (high != low >> 63).any():
+            raise NotARollup("an amount doesn't fit 64 bits of pico-dollars")
+        sums[:, _MONEY.columns] = low[rows]
+    return sums
+
+
+def totals_of(rollups: Sequence[Rollup]) -> NDArray[np.int64]:
+    """Return all measures of rollups: n × len(MEASURES), in the order of ``COLUMN``. Raises: as ``sums_of``."""
     totals = np.zeros((len(rollups), len(MEASURES)), dtype=np.int64)
-    if not rollups:
-        return totals
-    integers = np.fromiter(chain.from_iterable(map(_INTEGERS.of, rollups)), dtype=np.int64)
-    totals[:, _INTEGERS.columns] = integers.reshape(len(rollups), -1)
-    for column, times in zip(_TIMES.columns, zip(*map(_TIMES.of, rollups), strict=True), strict=True):
-        totals[:, column] = pa.array(times, _MICROSECOND).cast(pa.int64()).to_numpy()
-    # a decimal of scale 12 is the integer of pico-dollars: a low word of 64 bits, then a high one
-    words = np.frombuffer(_amounts(rollups).buffers()[1], dtype=np.int64).reshape(len(_MONEY.columns), -1, 2)
-    if (words[:, :, 1] != words[:, :, 0] >> 63).any():
-        raise NotARollup("an amount doesn't fit 64 bits of pico-dollars")
-    totals[:, _MONEY.columns] = words[:, :, 0].T
+    if rollups:
+        totals[:, : len(SUMS)] = sums_of(rollups)
+        totals[:, _EXTREMES.columns] = _integers(_EXTREMES, rollups)
+        totals[:, _TIMES.columns] = [tuple(map(epoch_us, times)) for times in map(_TIMES.of, rollups)]
     return totals
 
 
@@ -192,19 +213,22 @@ def rollup_table(rollups: Sequence[Rollup]) -> pa.Table:
 
     Raises: NotARollup, where an amount is no decimal, is finer than 1e-12 USD, or doesn't fit ``decimal128(38, 12)``.
     """
+    microsecond = pa.timestamp("us", tz="UTC")
     columns: dict[str, pa.Array] = {
-        "minute": pa.array([r.minute for r in rollups], _MICROSECOND).cast(pa.timestamp("s", tz="UTC")),
+        "minute": pa.array([r.minute_us // 1_000_000 for r in rollups], pa.int64()).cast(pa.timestamp("s", tz="UTC")),
         "source_log": _names([r.source_log for r in rollups]),
         "source_partition": pa.array([r.source_partition for r in rollups], pa.int32()),
         "correction_block": pa.array([r.correction_block for r in rollups], pa.int64()),
         **{name: _names([r.dimensions.get(name, "") for r in rollups]) for name in DIMENSIONS},
     }
-    for part, kind in ((_INTEGERS, pa.int64()), (_TIMES, _MICROSECOND)):
-        for measure, values in zip(part.measures, zip(*map(part.of, rollups), strict=True), strict=True):
-            columns[measure.field] = pa.array(values, kind)
-    amounts = _amounts(rollups)
-    for number, measure in enumerate(_MONEY.measures):
-        columns[measure.field] = amounts.slice(number * len(rollups), len(rollups))
+    for part in (_COUNTS, _EXTREMES):
+        for measure, values in zip(part.measures, _integers(part, rollups).T, strict=True):
+            columns[measure.field] = pa.array(values)
+    for measure, times in zip(_TIMES.measures, zip(*map(_TIMES.of, rollups), strict=True), strict=True):
+        columns[measure.field] = pa.array(times, microsecond)
+    amounts, rows = _amounts(rollups)
+    for measure, places in zip(_MONEY.measures, rows.T, strict=True):
+        columns[measure.field] = pc.take(amounts, pa.array(places))
     return pa.table(columns)
 
 
@@ -219,11 +243,26 @@ def refused(rollups: Sequence[Rollup], read: Callable[[Sequence[Rollup]], Any]) 
     return errors
 
 
-def _amounts(rollups: Sequence[Rollup]) -> pa.Array:
-    """Return the amounts of rollups, measure by measure."""
-    texts = chain.from_iterable(zip(*map(_MONEY.of, rollups), strict=True))
+def _integers(part: _Part, rollups: Sequence[Rollup]) -> NDArray[np.int64]:
+    values = np.fromiter(chain.from_iterable(map(part.of, rollups)), dtype=np.int64)
+    return values.reshape(len(rollups), len(part.columns))
+
+
+class _Places(dict[str, int]):
+    """Numbers different texts in the order in which they are first asked for."""
+
+    def __missing__(self, text: str) -> int:
+        place = self[text] = len(self)
+        return place
+
+
+def _amounts(rollups: Sequence[Rollup]) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Return the different amounts of rollups, and the place of each rollup's among them: n × len(_MONEY.columns)."""
+    places = _Places()
+    texts = chain.from_iterable(map(_MONEY.of, rollups))
+    rows = np.fromiter(map(places.__getitem__, texts), dtype=np.int64).reshape(len(rollups), len(_MONEY.columns))
     try:
-        return pa.array(list(texts), pa.string()).cast(USD)
+        return pc.cast(pa.array(list(places), pa.string()), USD), rows
     except (pa.ArrowException, ValueError) as error:
         raise NotARollup(str(error)) from error
 

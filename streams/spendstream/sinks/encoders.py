@@ -466,7 +466,7 @@ def latest(rollups: Iterable[Rollup]) -> list[Rollup]:
         key = (
             rollup.source_log,
             rollup.source_partition,
-            rollup.minute,
+            rollup.minute_us,
             rollup.correction_block,
             *(rollup.dimensions.get(name, "") for name in DIMENSIONS),
         )

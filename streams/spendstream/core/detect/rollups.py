@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.detect.finding import Arrays
-from spendstream.core.rollup_record import NotARollup, Rollup, read_rollup, refused, totals_of
-from spendstream.core.timestamps import MINUTE_US, epoch_us
+from spendstream.core.rollup_record import NotARollup, Rollup, read_rollup, refused, sums_of
+from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.measures import SUMS
 from spendstream.schemas.rollup import ON_TIME
 
@@ -112,15 +112,15 @@ class RollupBook:
             except NotARollup as error:
                 self._note_unreadable(record, error)
         try:
-            totals = totals_of([rollup for _, rollup in read])
+            totals = sums_of([rollup for _, rollup in read])
         except NotARollup:
-            errors = refused([rollup for _, rollup in read], totals_of)
+            errors = refused([rollup for _, rollup in read], sums_of)
             for number, reason in errors.items():
                 self._note_unreadable(read[number][0], reason)
             read = [pair for number, pair in enumerate(read) if number not in errors]
-            totals = totals_of([rollup for _, rollup in read])
+            totals = sums_of([rollup for _, rollup in read])
         self._advance([record for record, _ in read])
-        return self._replace(read, totals[:, : len(SUMS)])
+        return self._replace(read, totals)
 
     def combination(self, values: tuple[str, ...]) -> int:
         """Return the number of a combination of dimension values; a new number where it wasn't known."""
@@ -282,7 +282,7 @@ class RollupBook:
         if slot is None:
             slot = self._new_slot(key)
             self._layouts.setdefault(tuple(rollup.dimensions))
-            self._minutes[slot] = epoch_us(rollup.minute)
+            self._minutes[slot] = rollup.minute_us
             self._blocks[slot] = rollup.correction_block
             self._source_of[slot] = self._source(rollup.source_log, rollup.source_partition)
             self._members[slot] = self._member(rollup.dimensions)
