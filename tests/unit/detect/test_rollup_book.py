@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
 
@@ -174,3 +175,34 @@ def test_a_dimension_that_is_no_longer_metered_is_summed_over_after_a_restart() 
     narrow.restore(known.snapshot())
     assert narrow.combinations == [("a",)]
     assert narrow.known_since(0).sums[:, COLUMN[COST]].tolist() == pytest.approx([5, 7])
+
+
+def test_a_snapshot_taken_before_a_measure_was_added_is_restored_with_zeros_for_it() -> None:
+    log, known = RollupLog(), book()
+    log.call(0, members(0), 5, retries=2)
+    known.absorb(log.flush(0))
+    snapshot = known.snapshot()
+    older = [name for name in SUMS if name != "web_searches"][::-1]
+    snapshot |= {"measures": np.array(older), "sums": snapshot["sums"][:, [COLUMN[name] for name in older]]}
+    restored = book()
+    restored.restore(snapshot)
+    (sums,) = restored.known_since(0).sums
+    assert (sums[COLUMN[COST]], sums[COLUMN["retries"]], sums[COLUMN["web_searches"]]) == (5, 2, 0)
+    log.call(0, members(0), 7, web_searches=3)
+    (added,) = restored.absorb(log.flush(250)).sums
+    assert (added[COLUMN[COST]], added[COLUMN["retries"]], added[COLUMN["web_searches"]]) == (7, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("cost_usd", "free"), ("cost_usd", "9223372.036854775808"), ("cost_usd", "1e-13")]
+)
+def test_an_amount_that_cannot_be_counted_is_named_and_its_neighbours_count(field: str, value: str) -> None:
+    log, known = RollupLog(), book()
+    for group, pusd in enumerate((5, 6, 7)):
+        log.call(0, members(group), pusd)
+    first, second, third = log.flush(0)
+    odd = second._replace(value=json.dumps(json.loads(second.value) | {field: value}).encode())
+    changes = known.absorb([first, odd, third])
+    assert changes.sums[:, COLUMN[COST]].tolist() == [5, 7]
+    assert [repr(second.key) in str(error) for error in known.unreadable] == [True]
+    assert known.absorb([second]).sums[:, COLUMN[COST]].tolist() == [6]

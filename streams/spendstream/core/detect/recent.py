@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendstream.core.detect.finding import CLOSE_AFTER_US, Arrays
+from spendstream.core.detect.measures import by_measure_of_today
 from spendstream.core.detect.rollups import Changes
 from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.measures import SUMS
@@ -99,6 +100,7 @@ class RecentMinutes:
         """Return all of the state."""
         return {
             "closed_through": np.array([self._closed_through], dtype=np.int64),
+            "measures": np.array(SUMS, dtype=np.str_),
             **_columns("", self._minutes),
             **_columns("late_", self._late),
         }
@@ -108,10 +110,11 @@ class RecentMinutes:
         self._closed_through = int(arrays["closed_through"][0])
         for prefix, minutes in (("", self._minutes), ("late_", self._late)):
             opens = arrays[f"{prefix}minutes"].astype(np.int64)
+            sums = by_measure_of_today(arrays[f"{prefix}sums"], arrays["measures"].tolist())
             for minute_us in np.unique(opens).tolist():
                 mine = opens == minute_us
                 members = numbers[arrays[f"{prefix}members"][mine].astype(np.int64)]
-                minutes.setdefault(minute_us, _Minute()).add(members, arrays[f"{prefix}sums"][mine].astype(np.int64))
+                minutes.setdefault(minute_us, _Minute()).add(members, sums[mine])
 
 
 def _columns(prefix: str, minutes: Mapping[int, _Minute]) -> Arrays:

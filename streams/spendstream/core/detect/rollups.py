@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.detect.finding import Arrays
+from spendstream.core.detect.measures import by_measure_of_today
 from spendstream.core.rollup_record import NotARollup, Rollup, read_rollup, refused, sums_of
 from spendstream.core.timestamps import MINUTE_US
 from spendstream.schemas.measures import SUMS
@@ -214,6 +215,7 @@ class RollupBook:
             "partitions": self._partitions[slots],
             "through": self._through[slots],
             "touched_ms": self._touched_ms[slots],
+            "measures": np.array(SUMS, dtype=np.str_),
             "sums": self._sums[slots],
             "source_names": np.array([log for log, _ in sources], dtype=np.str_),
             "source_partitions": np.array([partition for _, partition in sources], dtype=np.int64),
@@ -245,7 +247,7 @@ class RollupBook:
         self._partitions[:count] = arrays["partitions"]
         self._through[:count] = arrays["through"]
         self._touched_ms[:count] = arrays["touched_ms"]
-        self._sums[:count] = arrays["sums"]
+        self._sums[:count] = by_measure_of_today(arrays["sums"], arrays["measures"].tolist())
         self._slots = {self._digest(slot): slot for slot in range(count)}
         self._free = list(range(len(self._through) - 1, count - 1, -1))
         logs, partitions = arrays["source_names"].tolist(), arrays["source_partitions"].tolist()
