@@ -10,10 +10,11 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from spendstream.clickhouse.template import Target
+
 from spendstream.backtest.history import HistoryFeed
 from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator
-from spendstream.clickhouse.template import Target
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.measures import numerators
 from spendstream.core.detect.rollups import RollupRecord
@@ -27,8 +28,7 @@ from spendstream.reconcile.repair import ledger_query, rollup_query, rollup_rows
 from spendstream.schemas.measures import COLUMN, SUMS
 from spendstream.schemas.rollup import DIMENSIONS, CostRollup
 from spendstream.schemas.watch import Watches
-from spendstream.sinks.encoders import CallEncoder, RowEncoder
-from spendstream.sinks.rollups import RollupEncoder
+from spendstream.sinks.encoders import CallEncoder, RollupEncoder, RowEncoder
 from tests.reference_meter import LogRecord
 from tests.unit.log import as_batch
 from tests.unit.sinks.make import records

@@ -12,7 +12,7 @@ from spendstream.core.detect.rollups import RollupBook, RollupRecord
 from spendstream.core.rollup_record import AggregateKey, NotARollup, read_rollup, rollup_record, rollup_table, totals_of
 from spendstream.schemas.measures import COLUMN
 from spendstream.schemas.rollup import DIMENSIONS
-from spendstream.sinks.rollups import RollupEncoder
+from spendstream.sinks.encoders import RollupEncoder
 from tests.unit.sinks.make import records, rollup_value
 
 KEY = '["19cb-0",3,"2026-01-01T00:00:00.000000Z",-4,"api","é"]'
