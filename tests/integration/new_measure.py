@@ -10,11 +10,9 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from spendstream.clickhouse.template import Target
-
 from spendstream.backtest.history import HistoryFeed
 from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
-from spendstream.clickhouse.migrate import MigrationSettings, Migrator
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.measures import numerators
 from spendstream.core.detect.rollups import RollupRecord

@@ -6,10 +6,9 @@ import re
 from typing import get_args
 
 import pytest
-from spendstream.clickhouse.template import Target, render
 
 from spendstream.clickhouse.columns import TIMES, migration, rollup_columns, spend_columns
-from spendstream.clickhouse.migrate import load_migrations
+from spendstream.clickhouse.migrate import Target, load_migrations, render
 from spendstream.core.decode.columns import CALL_SCHEMA
 from spendstream.schemas.buckets import COST_BUCKETS, PROMPT_PARTS, TOKEN_BUCKETS, cost_column, tokens_field
 from spendstream.schemas.measures import COLUMN, MEASURES, SUMS, WATCHED
