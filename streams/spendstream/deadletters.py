@@ -13,6 +13,15 @@ _TABLE: Final = "dead_letters"
 _TEXT: Final = ("topic", "source_log", "reason", "field", "message", "event_id", "service")
 _BYTES: Final = ("key", "original")
 _COLUMNS: Final = (*_TEXT, "partition", "offset", "recorded_at", "replayed_at", *_BYTES)
+_TYPES: Final = {
+    **dict.fromkeys(_COLUMNS, "String"),
+    **dict.fromkeys(("topic", "source_log", "reason", "field"), "LowCardinality(String)"),
+    "partition": "Int32",
+    "offset": "Int64",
+    "recorded_at": "DateTime64(6, 'UTC')",
+    "replayed_at": "Nullable(DateTime64(6, 'UTC'))",
+    "key": "Nullable(String)",
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ def mark_replayed(client: Any, database: str, letters: Sequence[Letter], at: dat
         f"{database}.{_TABLE}",
         rows,
         column_names=_COLUMNS,
-        column_type_names=[_type(name) for name in _COLUMNS],
+        column_type_names=[_TYPES[name] for name in _COLUMNS],
         settings=INSERT_SETTINGS,
     )
 
@@ -96,18 +105,6 @@ async def replay(client: Mapping[str, Any], topic: str, letters: Sequence[Letter
         await producer.write(topic, [Record(letter.key, letter.original) for letter in letters])
     finally:
         await producer.stop()
-
-
-def _type(name: str) -> str:
-    types = {
-        "partition": "Int32",
-        "offset": "Int64",
-        "recorded_at": "DateTime64(6, 'UTC')",
-        "replayed_at": "Nullable(DateTime64(6, 'UTC'))",
-        "key": "Nullable(String)",
-        **dict.fromkeys(("topic", "source_log", "reason", "field"), "LowCardinality(String)"),
-    }
-    return types.get(name, "String")
 
 
 def _letter(row: dict[str, Any]) -> Letter:

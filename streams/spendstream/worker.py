@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,13 +172,8 @@ async def _first_end(stopping: asyncio.Event, parts: Sequence["asyncio.Task[Any]
         done, _ = await asyncio.wait({stop, *parts}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stop.cancel()
-    for part in _failed(done):
-        raise part
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
     if not stopping.is_set():
         raise RuntimeError(f"{', '.join(task.get_name() for task in done)} ended unexpectedly")
-
-
-def _failed(tasks: set["asyncio.Task[Any]"]) -> Iterator[BaseException]:
-    for task in tasks:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            yield error

@@ -56,7 +56,7 @@ async def producing(broker: Broker, **settings: Any) -> AsyncIterator[AIOKafkaPr
 
 @asynccontextmanager
 async def consuming(broker: Broker, *partitions: TopicPartition, **settings: Any) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer with `partitions` assigned to it by hand, at their beginning when it has no group."""
+    """A consumer with ``partitions`` assigned to it by hand, at their beginning when it has no group."""
     settings = {"auto_offset_reset": "earliest", "enable_auto_commit": False, **settings}
     consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, **settings)
     await consumer.start()
@@ -73,7 +73,7 @@ async def read(consumer: AIOKafkaConsumer, count: int) -> list[ConsumerRecord]:
 
 
 async def send_batch(producer: AIOKafkaProducer, to: TopicPartition, count: int) -> int:
-    """Send `count` records as one batch and return the offset of its first."""
+    """Send ``count`` records as one batch and return the offset of its first."""
     batch = producer.create_batch()
     for i in range(count):
         assert batch.append(key=b"task", value=b"%d" % i, timestamp=SENT_AT_MS + i) is not None

@@ -40,7 +40,7 @@ async def world(broker: Any, client: Client, proxy: FaultProxy) -> AsyncIterator
 
 @pytest.fixture
 async def kafka_world(real_kafka: LocalKafka, client: Client, proxy: FaultProxy) -> AsyncIterator[World]:
-    """As `world`, on Apache Kafka only: for what the embedded broker can't or need not show."""
+    """As ``world``, on Apache Kafka only: for what the embedded broker can't or need not show."""
     world = World(real_kafka, client, proxy.url)
     await world.create()
     yield world

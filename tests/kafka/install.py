@@ -1,7 +1,7 @@
-"""Fetch a local Apache Kafka through Maven: `python -m tests.kafka.install`.
+"""Fetch a local Apache Kafka through Maven: ``python -m tests.kafka.install``.
 
-The jars that `pom.xml` names are copied once into `$SPENDSTREAM_CACHE/kafka/<version>`, by default
-`.spendstream/kafka/<version>` in the repository. Where Maven downloads from is Maven's own configuration.
+The jars that ``pom.xml`` names are copied once into ``$SPENDSTREAM_CACHE/kafka/<version>``, by default
+``.spendstream/kafka/<version>`` in the repository. Where Maven downloads from is Maven's own configuration.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class KafkaNotInstalled(RuntimeError):
 
 
 def kafka_version() -> str:
-    """Return the version that pom.xml pins, such as `4.4.0`."""
+    """Return the version that pom.xml pins, such as ``4.4.0``."""
     version = ElementTree.parse(POM).getroot().findtext("m:properties/m:kafka.version", namespaces=_POM_NAMESPACE)
     if version is None:
         raise InstallFailed(f"{POM} names no kafka.version")
@@ -67,7 +67,7 @@ def class_archive() -> Path:
 
 
 def java_executable() -> str:
-    """Return the path of `java`. Raises: InstallFailed, when it is missing or older than Java 17."""
+    """Return the path of ``java``. Raises: InstallFailed, when it is missing or older than Java 17."""
     java = _executable("java", "a Java runtime, such as the package openjdk-17-jre-headless")
     version = _java_version(java)
     major = re.search(r'version "(\d+)', version)

@@ -27,12 +27,12 @@ class KafkaFormatFailed(RuntimeError):
 
 
 class LocalKafka:
-    """Apache Kafka for tests and benchmarks. Its records survive `kill()` and `restart()`, on the same port.
+    """Apache Kafka for tests and benchmarks. Its records survive ``kill()`` and ``restart()``, on the same port.
 
     ``state_dir``: settings, log and data. ``port``: 0 chooses one that stays free while the broker is down.
     ``archive_to``: receives the classes that were loaded, when the broker stops in order.
 
-    Raises on construction: KafkaNotInstalled, when `make kafka` was not run; InstallFailed, when Java is missing.
+    Raises on construction: KafkaNotInstalled, when ``make kafka`` was not run; InstallFailed, when Java is missing.
     """
 
     optimises_hot_code: ClassVar[bool] = True
@@ -71,7 +71,7 @@ class LocalKafka:
 
     @property
     def bootstrap(self) -> str:
-        """The broker's address, `host:port`."""
+        """The broker's address, ``host:port``."""
         return f"{LOOPBACK}:{self.port}"
 
     @property
@@ -100,7 +100,7 @@ class LocalKafka:
         self._process.stop(timeout_s)
 
     def kill(self) -> None:
-        """End the broker with SIGKILL. What it acknowledged is there after the next `start()`."""
+        """End the broker with SIGKILL. What it acknowledged is there after the next ``start()``."""
         self._process.kill()
 
     def restart(self) -> Self:

@@ -27,7 +27,7 @@ _RESTART_S: Final = 1.0
 
 
 class NotifyAgent:
-    """Reads alerts and sends them to the notifiers they are addressed to. `run()` returns after `stop()`.
+    """Reads alerts and sends them to the notifiers they are addressed to. ``run()`` returns after ``stop()``.
 
     Each notifier reads ``llm.alert.v1`` in the consumer group ``<group>-notify-<its name>``. A notifier that lacks a
     variable is left out, with an error in the log; its group keeps its offset, so nothing is lost meanwhile.
@@ -62,7 +62,7 @@ class NotifyAgent:
         self._stopped.set()
 
     async def run(self) -> None:
-        """Deliver until `stop()`. Raises only on a bug: no receiver and no broker can end it."""
+        """Deliver until ``stop()``. Raises only on a bug: no receiver and no broker can end it."""
         self._stopped.clear()
         try:
             while not self._stopping:
@@ -74,7 +74,7 @@ class NotifyAgent:
             self._stopped.set()
 
     async def stop(self) -> None:
-        """Finish the requests under way, or cancel them after a few seconds, and return when `run()` has."""
+        """Finish the requests under way, or cancel them after a few seconds, and return when ``run()`` has."""
         self._stopping = True
         self._changed.set()
         await self._stopped.wait()
@@ -111,7 +111,7 @@ class NotifyAgent:
         return Channel(messenger, settings, self._metrics, consumer=self._consumer, clock=self._clock)
 
     async def _until_changed(self) -> None:
-        """Return when the set of notifiers has changed, or `stop()` was called. Raises what ended a channel."""
+        """Return when the set of notifiers has changed, or ``stop()`` was called. Raises what ended a channel."""
         changed = asyncio.create_task(self._changed.wait())
         try:
             tasks = {task for _, task in self._running.values()}

@@ -48,7 +48,7 @@ class ChannelSettings:
 
 
 class Channel(ConsumerRebalanceListener):
-    """Delivers to one notifier. `run()` returns after `stop()`; neither Kafka nor the receiver can end it."""
+    """Delivers to one notifier. ``run()`` returns after ``stop()``; neither Kafka nor the receiver can end it."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Channel(ConsumerRebalanceListener):
         self._log = log.bind(notifier=self.notifier.name)
 
     async def run(self) -> None:
-        """Deliver until `stop()`. While Kafka is unavailable, try until it is back."""
+        """Deliver until ``stop()``. While Kafka is unavailable, try until it is back."""
         self._stopped.clear()
         try:
             while not self._stopping.is_set():
@@ -93,7 +93,7 @@ class Channel(ConsumerRebalanceListener):
             self._stopped.set()
 
     async def stop(self) -> None:
-        """Finish the requests under way, or cancel them after `stop_timeout_s`, and return when `run()` has."""
+        """Finish the requests under way, or cancel them after ``stop_timeout_s``, and return when ``run()`` has."""
         self._stopping.set()
         await self._stopped.wait()
 
@@ -236,7 +236,7 @@ class Channel(ConsumerRebalanceListener):
 
 
 async def commit_start_offset(topic: str, group: str, kafka: Mapping[str, Any], stopping: asyncio.Event) -> bool:
-    """Make sure that a group has committed where it starts; return False when `stopping` came first.
+    """Make sure that a group has committed where it starts; return False when ``stopping`` came first.
 
     A group that has never committed starts at the end, so it sends no old alerts. That start is committed at once, so a
     restart passes over nothing written later. A partition that is added to the topic afterwards is read whole.
@@ -266,7 +266,7 @@ async def commit_start_offset(topic: str, group: str, kafka: Mapping[str, Any], 
 async def read_committed_alerts(
     partitions: Collection[TopicPartition], group: Any, kafka: Mapping[str, Any], since_s: float
 ) -> list[Any]:
-    """Return the records of `partitions` before the offset that a group's consumer has committed, in order.
+    """Return the records of ``partitions`` before the offset that a group's consumer has committed, in order.
 
     ``since_s``: Unix seconds; older records are left out. Raises: aiokafka's KafkaError.
     """

@@ -1,6 +1,6 @@
 """Migrations of ClickHouse: applied in order, recorded with a checksum, undone in reverse; and retention.
 
-A migration is `NNNN_name.up.sql` beside `NNNN_name.down.sql`: ClickHouse SQL with a few placeholders, so that one
+A migration is ``NNNN_name.up.sql`` beside ``NNNN_name.down.sql``: ClickHouse SQL with a few placeholders, so that one
 source serves a single node and a cluster.
 
 {database}                 the database's name
@@ -11,7 +11,7 @@ An applied migration is never edited; a change is a new one. ClickHouse has no t
 every statement is harmless when repeated (IF NOT EXISTS): a run that was killed half-way is finished by the next, and
 two runs at once do the same work twice.
 
-Retention is a setting, applied to tables that exist, and so not a migration. It counts from `inserted_at`, when a row
+Retention is a setting, applied to tables that exist, and so not a migration. It counts from ``inserted_at``, when a row
 came into ClickHouse, not from when the call happened. Counted from the call, importing last year's usage under a
 retention of 90 days would delete it within minutes, without a word. Counted from the insert, each row stays at least as
 long as was set. The price: the count starts over for a row that is written again (a late call revises its minute, a
@@ -30,11 +30,29 @@ from typing import Any, Final, Protocol
 from spendstream.errors import SpendstreamError
 from spendstream.settings import Settings
 
+FOLDER: Final = Path(__file__).parent / "migrations"
+RECORD_TABLE: Final = "schema_migrations"
+
+_UP_FILE: Final = re.compile(r"(\d{4})_(\w+)\.up\.sql")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _REPLACING: Final = re.compile(r"replacing:(\w+):(\w+)")
 _STATEMENT_END: Final = re.compile(r";\s*$", re.MULTILINE)
 _COMMENT: Final = re.compile(r"^\s*--.*$", re.MULTILINE)
+_TTL: Final = re.compile(r"\bTTL toDateTime\(inserted_at\) \+ toIntervalDay\((\d+)\)")
+_ANY_TTL: Final = re.compile(r"\bTTL (.+?)(?: SETTINGS|$)", re.DOTALL)
+_RECORD_DDL: Final = """
+CREATE TABLE IF NOT EXISTS {database}.schema_migrations {on_cluster}
+(
+    number UInt32,
+    name String,
+    checksum String,
+    is_applied Bool,
+    at DateTime64(6, 'UTC') DEFAULT now64(6)
+)
+ENGINE = {replacing:schema_migrations:at}
+ORDER BY number;
+"""
 
 
 class TemplateError(SpendstreamError):
@@ -43,7 +61,7 @@ class TemplateError(SpendstreamError):
 
 @dataclass(frozen=True)
 class Target:
-    """Where tables are made. `cluster`: a name of `system.clusters`, None for a single node.
+    """Where tables are made. ``cluster``: a name of ``system.clusters``, None for a single node.
 
     Raises: TemplateError, when a name is not made of letters, digits and underscores.
     """
@@ -62,10 +80,10 @@ class Target:
         return f"ON CLUSTER '{self.cluster}'" if self.cluster else ""
 
     def replacing(self, table: str, version: str) -> str:
-        """Return the engine that keeps, of the rows of one key, the one with the greatest `version`.
+        """Return the engine that keeps, of the rows of one key, the one with the greatest ``version``.
 
-        The replicated form names its path, so that a replica added later finds it. `{shard}`, `{database}` and
-        `{replica}` are macros of the server.
+        The replicated form names its path, so that a replica added later finds it. ``{shard}``, ``{database}`` and
+        ``{replica}`` are macros of the server.
         """
         if not self.cluster:
             return f"ReplacingMergeTree({version})"
@@ -92,10 +110,6 @@ def render(template: str, target: Target) -> list[str]:
     # Comments go first: a word in braces or a semicolon in one means nothing.
     sql = _PLACEHOLDER.sub(fill, _COMMENT.sub("", template))
     return [statement for part in _STATEMENT_END.split(sql) if (statement := part.strip())]
-
-
-_TTL: Final = re.compile(r"\bTTL toDateTime\(inserted_at\) \+ toIntervalDay\((\d+)\)")
-_ANY_TTL: Final = re.compile(r"\bTTL (.+?)(?: SETTINGS|$)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,7 @@ class Retention:
 def retention_changes(retention: Retention, engines: Mapping[str, str], target: Target) -> Iterator[str]:
     """Yield the statements that set the configured retention; none where nothing differs.
 
-    `engines`: the `engine_full` of `system.tables`, by table name.
+    ``engines``: the ``engine_full`` of ``system.tables``, by table name.
     """
     for table, days in retention.by_table().items():
         engine = engines.get(table)
@@ -140,24 +154,6 @@ def _days(engine_full: str) -> int | None:
     if found := _TTL.search(engine_full):
         return int(found.group(1))
     return None if _ANY_TTL.search(engine_full) else 0
-
-
-FOLDER: Final = Path(__file__).parent / "migrations"
-RECORD_TABLE: Final = "schema_migrations"
-
-_UP_FILE: Final = re.compile(r"(\d{4})_(\w+)\.up\.sql")
-_RECORD_DDL: Final = """
-CREATE TABLE IF NOT EXISTS {database}.schema_migrations {on_cluster}
-(
-    number UInt32,
-    name String,
-    checksum String,
-    is_applied Bool,
-    at DateTime64(6, 'UTC') DEFAULT now64(6)
-)
-ENGINE = {replacing:schema_migrations:at}
-ORDER BY number;
-"""
 
 
 class MigrationError(SpendstreamError):
@@ -193,7 +189,7 @@ class MigrationSettings:
 
 @dataclass(frozen=True)
 class Migration:
-    """One migration as the files have it. `checksum`: sha256 of the up file, hexadecimal."""
+    """One migration as the files have it. ``checksum``: sha256 of the up file, hexadecimal."""
 
     number: int
     name: str
@@ -254,7 +250,10 @@ class Migrator:
         """
         self._prepare()
         records = self._records()
-        self._check(records)
+        self._check_known(records)
+        for migration in self._migrations:
+            if problem := _problem(migration, records.get(migration.number)):
+                raise MigrationChanged(problem)
         missing = [migration for migration in self._migrations if migration.number not in records]
         for migration in missing:
             self._run(migration.up)
@@ -278,7 +277,10 @@ class Migrator:
 
     def status(self) -> list[MigrationStatus]:
         """Return every migration that the files or the database know, in order. Changes nothing; reports problems."""
-        records = self._records() if self._is_prepared() else {}
+        is_prepared = self._client.query(
+            f"SELECT count() FROM system.tables WHERE database = '{self._target.database}' AND name = '{RECORD_TABLE}'"
+        ).result_rows[0][0]
+        records = self._records() if is_prepared else {}
         known = {migration.number: migration for migration in self._migrations}
         return [
             MigrationStatus(
@@ -317,24 +319,12 @@ class Migrator:
                 "name a cluster of one shard with any number of replicas"
             )
 
-    def _is_prepared(self) -> bool:
-        rows = self._client.query(
-            f"SELECT count() FROM system.tables WHERE database = '{self._target.database}' AND name = '{RECORD_TABLE}'"
-        ).result_rows
-        return bool(rows[0][0])
-
     def _records(self) -> dict[int, _Record]:
         rows = self._client.query(
             "SELECT number, argMax(name, at), argMax(checksum, at) "
             f"FROM {self._target.database}.{RECORD_TABLE} GROUP BY number HAVING argMax(is_applied, at)"
         ).result_rows
         return {int(number): _Record(name, checksum) for number, name, checksum in rows}
-
-    def _check(self, records: dict[int, _Record]) -> None:
-        self._check_known(records)
-        for migration in self._migrations:
-            if problem := _problem(migration, records.get(migration.number)):
-                raise MigrationChanged(problem)
 
     def _check_known(self, records: dict[int, _Record]) -> None:
         known = {migration.number for migration in self._migrations}

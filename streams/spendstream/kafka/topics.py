@@ -54,10 +54,10 @@ class TopicSpec:
 
 @dataclass(frozen=True)
 class TopicReport:
-    """What `ensure_topics` found or did for one topic.
+    """What ``ensure_topics`` found or did for one topic.
 
-    `created`: it was missing and is there now. `configs_refused`: the broker's words, when it made the topic only
-    without its settings; empty otherwise. `differences`: what an existing topic has otherwise than specified, one
+    ``created``: it was missing and is there now. ``configs_refused``: the broker's words, when it made the topic only
+    without its settings; empty otherwise. ``differences``: what an existing topic has otherwise than specified, one
     sentence each.
     """
 
@@ -110,7 +110,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
 
 
 async def ensure_topics(kafka: Mapping[str, Any], specs: Sequence[TopicSpec], *, replication: int) -> list[TopicReport]:
-    """Create the topics that are missing, compare the others, and report on each, in the order of `specs`.
+    """Create the topics that are missing, compare the others, and report on each, in the order of ``specs``.
 
     An existing topic is never altered: more partitions would move keys, and shorter retention would delete.
     ``kafka``: the connection arguments of aiokafka's clients.
@@ -197,5 +197,5 @@ def _compare(spec: TopicSpec, partitions: int, config: Mapping[str, str]) -> Ite
 
 
 def _normal(value: str) -> frozenset[str]:
-    """Settings that are lists, such as `compact,delete`, are equal in any order."""
+    """Settings that are lists, such as ``compact,delete``, are equal in any order."""
     return frozenset(part.strip() for part in value.split(","))

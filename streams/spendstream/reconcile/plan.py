@@ -96,7 +96,7 @@ def _wanted(
     existing: Mapping[tuple[str, ...], Row], ledger: Sequence[Row], used: Sequence[str], cap: int
 ) -> dict[tuple[str, ...], Row]:
     live = {dimensions for dimensions, row in existing.items() if row["calls"]}
-    others = [dimensions for dimensions in live if _is_other(dimensions)]
+    others = [dimensions for dimensions in live if OTHER in dimensions and set(dimensions) <= {OTHER, ""}]
     own = live.difference(others)
     other = others[0] if others else tuple(OTHER if name in used else "" for name in DIMENSIONS)
     wanted: dict[tuple[str, ...], Row] = {}
@@ -108,24 +108,17 @@ def _wanted(
             else:
                 own.add(dimensions)
         before = wanted.get(dimensions)
-        wanted[dimensions] = (
-            {**row, **dict(zip(DIMENSIONS, dimensions, strict=True))} if before is None else _merged(before, row)
-        )
+        if before is None:
+            wanted[dimensions] = {**row, **dict(zip(DIMENSIONS, dimensions, strict=True))}
+        else:
+            wanted[dimensions] = {
+                **before,
+                **{name: before[name] + row[name] for name in SUMS},
+                **{name: max(before[name], row[name]) for name in MAXIMA},
+                **{name: min(before[name], row[name]) for name in MINIMA},
+            }
     return wanted
-
-
-def _merged(one: Row, other: Row) -> Row:
-    return {
-        **one,
-        **{name: one[name] + other[name] for name in SUMS},
-        **{name: max(one[name], other[name]) for name in MAXIMA},
-        **{name: min(one[name], other[name]) for name in MINIMA},
-    }
 
 
 def _dimensions(row: Row) -> tuple[str, ...]:
     return tuple(row[name] for name in DIMENSIONS)
-
-
-def _is_other(dimensions: tuple[str, ...]) -> bool:
-    return set(dimensions) <= {OTHER, ""} and OTHER in dimensions

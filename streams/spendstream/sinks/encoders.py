@@ -30,7 +30,7 @@ _IPC_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Record(Protocol):
-    """A Kafka record, as aiokafka's `ConsumerRecord` is one. `timestamp`: milliseconds since 1970."""
+    """A Kafka record, as aiokafka's ``ConsumerRecord`` is one. ``timestamp``: milliseconds since 1970."""
 
     @property
     def topic(self) -> str: ...
@@ -48,7 +48,7 @@ class Record(Protocol):
 
 @dataclass(frozen=True)
 class Insert:
-    """One INSERT: `body` is an Arrow IPC stream of `rows` rows with these columns."""
+    """One INSERT: ``body`` is an Arrow IPC stream of ``rows`` rows with these columns."""
 
     table: str
     columns: tuple[str, ...]
@@ -90,7 +90,7 @@ class RowEncoder(Protocol):
 
 
 def table_insert(name: str, table: pa.Table) -> Insert:
-    """Return the insert of an Arrow table into the ClickHouse table `name`, columns matched by their names."""
+    """Return the insert of an Arrow table into the ClickHouse table ``name``, columns matched by their names."""
     # One dictionary a column in the whole stream: some ClickHouse versions read the first one only.
     unified = table.unify_dictionaries()
     sink = pa.BufferOutputStream()
@@ -101,7 +101,7 @@ def table_insert(name: str, table: pa.Table) -> Insert:
 
 @dataclass(frozen=True)
 class _Stream:
-    """A record's value and its calls. `is_as_sent`: the value is one batch of `PRICED_SCHEMA`, fit to be inserted."""
+    """A record's value and its calls. ``is_as_sent``: the value is one batch of ``PRICED_SCHEMA``, ready to insert."""
 
     value: bytes
     calls: pa.Table
@@ -109,7 +109,7 @@ class _Stream:
 
 
 class CallEncoder:
-    """Encodes priced calls. `max_rows`: how many rows streams are gathered to; a larger one is an insert of its own."""
+    """Encodes priced calls. ``max_rows``: of one insert, gathered from streams; a larger stream is an insert alone."""
 
     table = CALLS
     is_compacted = False
@@ -144,7 +144,7 @@ class CallEncoder:
 
 
 def read_priced(value: bytes) -> pa.Table:
-    """Read one IPC stream as a table of `PRICED_SCHEMA`.
+    """Read one IPC stream as a table of ``PRICED_SCHEMA``.
 
     Unknown columns are left out and absent ones are null where they may be: a later release may add columns.
 
@@ -203,7 +203,7 @@ _LETTER_SCHEMA: Final = pa.schema(
 
 
 class _DeadLetter(msgspec.Struct):
-    """`spendstream.schemas.dead_letter.DeadLetter`, and a row. A reason of a later release is kept as it is."""
+    """``spendstream.schemas.dead_letter.DeadLetter``, and a row. A reason of a later release is kept as it is."""
 
     topic: str
     source_log: str
@@ -243,7 +243,7 @@ class DeadLetterEncoder:
 
 
 def undecodable_insert(undecodable: Sequence[Undecodable]) -> Insert:
-    """Return records that a sink could not read as rows of `dead_letters`, each under its own topic.
+    """Return records that a sink could not read as rows of ``dead_letters``, each under its own topic.
 
     They go straight to the table: through Kafka they would need a producer, and room for their bytes in base64.
     """
@@ -260,25 +260,21 @@ def _letter(one: Undecodable) -> _DeadLetter:
         offset=record.offset,
         reason=one.reason.value,
         message=one.message,
-        recorded_at=_time(record.timestamp),
+        # kept within 1970 and 2100: producers may set any number
+        recorded_at=_EPOCH + timedelta(milliseconds=min(max(record.timestamp, 0), _LATEST_MS)),
         original=record.value or b"",
         key=record.key,
     )
 
 
-def _time(timestamp_ms: int) -> datetime:
-    """Return a Kafka timestamp as a time, kept within 1970 and 2100: producers may set any number."""
-    return _EPOCH + timedelta(milliseconds=min(max(timestamp_ms, 0), _LATEST_MS))
-
-
 def _letters_insert(letters: Sequence[_DeadLetter]) -> Insert:
-    columns = [pa.array([_cell(letter, field) for letter in letters], field.type) for field in _LETTER_SCHEMA]
+    columns = []
+    for field in _LETTER_SCHEMA:
+        values = [getattr(letter, field.name) for letter in letters]
+        if field.type == pa.string():
+            values = ["" if value is None else value for value in values]
+        columns.append(pa.array(values, field.type))
     return table_insert(DEAD_LETTERS, pa.table(columns, schema=_LETTER_SCHEMA))
-
-
-def _cell(letter: _DeadLetter, field: pa.Field) -> object:
-    value = getattr(letter, field.name)
-    return "" if value is None and field.type == pa.string() else value
 
 
 _TEXT: Final = pa.string()
@@ -319,7 +315,7 @@ _ALERT_FIELDS: Final = {
     "silenced_by": _TEXT,
     "runbook": _TEXT,
 }
-"""Columns that are fields of `spendstream.schemas.alert.Alert`, under the same name."""
+"""Columns that are fields of ``spendstream.schemas.alert.Alert``, under the same name."""
 
 
 def _member(part: str, name: str) -> Callable[[Alert], Any]:
@@ -376,7 +372,7 @@ class AlertEncoder:
                 alert = Alert.model_validate_json(record.value)
                 alert_table([alert])  # few records: each is checked on its own
             except ValidationError as error:
-                undecodable.append(Undecodable(record, _refusal(error), f"not an alert: {_words(error)}"))
+                undecodable.append(_not_an_alert(record, error))
             except (pa.ArrowException, ValueError, OverflowError) as error:
                 undecodable.append(Undecodable(record, Reason.INVALID_VALUE, f"not an alert: {error}"))
             else:
@@ -385,7 +381,7 @@ class AlertEncoder:
 
 
 def alert_table(alerts: Sequence[Alert]) -> pa.Table:
-    """Return transitions as columns of `alerts`. Raises: pyarrow's errors, on an amount finer than 1e-12 USD."""
+    """Return transitions as columns of ``alerts``. Raises: pyarrow's errors, on an amount finer than 1e-12 USD."""
     columns = {name: pa.array([_field(alert, name) for alert in alerts], kind) for name, kind in _ALERT_FIELDS.items()}
     columns |= {name: pa.array([make(alert) for alert in alerts], kind) for name, (kind, make) in _ALERT_PARTS.items()}
     return pa.table(columns)
@@ -415,15 +411,12 @@ def _contributors(alert: Alert) -> list[dict[str, Any]]:
     ]
 
 
-def _refusal(error: ValidationError) -> Reason:
-    is_text = any(one["type"] == "json_invalid" for one in error.errors(include_url=False))
-    return Reason.NOT_JSON if is_text else Reason.INVALID_VALUE
-
-
-def _words(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
+def _not_an_alert(record: Record, error: ValidationError) -> Undecodable:
+    found = error.errors(include_url=False, include_input=False)
+    is_text = any(one["type"] == "json_invalid" for one in found)
+    where = "".join(f"{part}." for part in found[0]["loc"]).removesuffix(".")
+    message = f"{where}: {found[0]['msg']}" if where else str(found[0]["msg"])
+    return Undecodable(record, Reason.NOT_JSON if is_text else Reason.INVALID_VALUE, f"not an alert: {message}")
 
 
 class RollupEncoder:

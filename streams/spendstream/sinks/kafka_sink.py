@@ -5,7 +5,7 @@ its rows replace themselves. So a rebalance needs no special handling: what anot
 
 While ClickHouse is down, the insert is retried and the loop holds at most two batches in memory (one being inserted,
 one gathered) beside the consumer's own buffers. The consumer stays in its group: aiokafka sends heartbeats and rejoins
-in the background, and `max_poll_interval_ms`, which would expel a member that does not poll, is set to a week. It
+in the background, and ``max_poll_interval_ms``, which would expel a member that does not poll, is set to a week. It
 guards against a stuck thread, but here heartbeats share the loop's thread: they stop when it is stuck.
 """
 
@@ -34,9 +34,9 @@ _LAG_INTERVAL_S: Final = 5.0
 
 @dataclass(frozen=True)
 class KafkaSinkSettings:
-    """How a sink reads. `kafka`: aiokafka's connection arguments, `bootstrap_servers` and so on.
+    """How a sink reads. ``kafka``: aiokafka's connection arguments, ``bootstrap_servers`` and so on.
 
-    A batch is full at `max_records` records or `max_bytes` bytes, or `linger_s` after its first record.
+    A batch is full at ``max_records`` records or ``max_bytes`` bytes, or ``linger_s`` after its first record.
     """
 
     topic: str
@@ -51,7 +51,7 @@ class KafkaSinkSettings:
 
 @dataclass
 class _Batch:
-    """Records of several partitions, each partition's in offset order. `ends`: the offset after the last one."""
+    """Records of several partitions, each partition's in offset order. ``ends``: the offset after the last one."""
 
     records: list[Record] = field(default_factory=list)
     ends: dict[TopicPartition, int] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Gaps:
 
 
 class KafkaSink:
-    """One sink. `run()` returns after `stop()`, or raises what must not be ignored."""
+    """One sink. ``run()`` returns after ``stop()``, or raises what must not be ignored."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class KafkaSink:
         self._stopped.set()
 
     async def run(self) -> None:
-        """Move records until `stop()`.
+        """Move records until ``stop()``.
 
         Raises: InsertRejected, when ClickHouse refuses rows. They stay uncommitted, so a later run begins with them.
         """
@@ -131,7 +131,7 @@ class KafkaSink:
             self._stopped.set()
 
     async def stop(self) -> None:
-        """Finish the current insert, or abandon it after `stop_timeout_s` seconds, and return when `run()` is done."""
+        """Finish the current insert, or abandon it after ``stop_timeout_s`` seconds; return when ``run()`` is done."""
         self._stopping.set()
         await self._stopped.wait()
 

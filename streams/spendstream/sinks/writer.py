@@ -5,7 +5,7 @@ How a write can fail:
 SinkError
 ├── Unavailable       not now: ClickHouse is down, full or too busy. Retried for ever; nothing is lost meanwhile.
 └── InsertRejected    never: the rows don't fit the table. Raised; nothing is dropped or committed.
-    └── NotMigrated   the database or the table is missing: run `spendstream migrate`
+    └── NotMigrated   the database or the table is missing: run ``spendstream migrate``
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _PASSING_STATUS: Final = (408, 425, 429)
 
 
 class SinkMetrics(Protocol):
-    """What a sink reports. `table` and `topic` name it, `seconds` are wall time."""
+    """What a sink reports. ``table`` and ``topic`` name it, ``seconds`` are wall time."""
 
     def inserted(self, table: str, rows: int, seconds: float) -> None:
         """An insert was acknowledged."""
@@ -152,7 +152,9 @@ class ClickHouseWriter:
                 await in_thread(lambda: self._send(insert), f"insert-{insert.table}")
             except Unavailable as error:
                 self._metrics.insert_failed(insert.table, "unavailable")
-                self._note_away(insert.table, error)
+                if self._away_since is None:
+                    self._away_since = time.monotonic()
+                    log.warning("sink.clickhouse_unavailable", table=insert.table, error=str(error))
                 await asyncio.sleep(self._backoff.pause_s(attempt))
             except InsertRejected as error:
                 self._metrics.insert_failed(insert.table, "rejected")
@@ -160,7 +162,9 @@ class ClickHouseWriter:
                 raise
             else:
                 self._metrics.inserted(insert.table, insert.rows, time.monotonic() - started)
-                self._note_back(insert.table, attempt)
+                if self._away_since is not None:
+                    away_s, self._away_since = round(time.monotonic() - self._away_since, 3), None
+                    log.info("sink.clickhouse_back", table=insert.table, away_s=away_s, attempts=attempt)
                 return
 
     async def close(self) -> None:
@@ -182,20 +186,9 @@ class ClickHouseWriter:
         except OSError as error:
             raise Unavailable(str(error)) from error
 
-    def _note_away(self, table: str, error: SinkError) -> None:
-        if self._away_since is None:
-            self._away_since = time.monotonic()
-            log.warning("sink.clickhouse_unavailable", table=table, error=str(error))
-
-    def _note_back(self, table: str, attempts: int) -> None:
-        if self._away_since is not None:
-            away_s = round(time.monotonic() - self._away_since, 3)
-            self._away_since = None
-            log.info("sink.clickhouse_back", table=table, away_s=away_s, attempts=attempts)
-
 
 def sink_error(error: ClickHouseError, table: str) -> SinkError:
-    """Return what an error of the driver means for a sink that writes to `table`.
+    """Return what an error of the driver means for a sink that writes to ``table``.
 
     ClickHouse's error code decides where there is one. Without one the answer is not ClickHouse's: it comes from a
     proxy (an HTTP status) or there was none (the connection failed).

@@ -66,7 +66,12 @@ class Recovery:
         live = await self._live_log(consumer, partition, [record for _, record in records])
         if live is None:
             marker = await self._first_marker(consumer, partition)
-            records.append((records[-1][0] if records else -1, ProgressRecord(marker, *_no_ids())))
+            records.append(
+                (
+                    records[-1][0] if records else -1,
+                    ProgressRecord(marker, np.zeros((0, 2), dtype=np.uint64), np.zeros(0, dtype=np.int64)),
+                )
+            )
             live = marker.source_log
             log.info("meter.new_log", partition=partition, source_log=live, offset=marker.through_offset + 1)
         newest = newest_marker(live, [record for _, record in records])
@@ -158,7 +163,3 @@ class Recovery:
                 f"{','.join(self._rules.dimensions)}: its calls would count twice. Start once with the former "
                 "dimensions, stop, then change them"
             )
-
-
-def _no_ids() -> tuple[Any, Any]:
-    return np.zeros((0, 2), dtype=np.uint64), np.zeros(0, dtype=np.int64)

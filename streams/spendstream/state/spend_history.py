@@ -25,7 +25,7 @@ _SETTINGS: Final = "SETTINGS do_not_merge_across_partitions_select_final = 1"
 
 
 class SpendHistory:
-    """Reads `rollups_1m`. ``client``: of clickhouse-connect. Blocks."""
+    """Reads ``rollups_1m``. ``client``: of clickhouse-connect. Blocks."""
 
     def __init__(self, client: Any, database: str) -> None:
         self._client = client

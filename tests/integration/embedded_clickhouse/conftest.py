@@ -20,7 +20,7 @@ def client(server: EmbeddedClickHouse) -> Iterator[Client]:
 
 @pytest.fixture
 def table(client: Client) -> Iterator[str]:
-    """A fresh table with columns `a UInt64` and `b String DEFAULT 'none'`."""
+    """A fresh table with columns ``a UInt64`` and ``b String DEFAULT 'none'``."""
     name = f"t_{uuid.uuid4().hex}"
     client.command(f"CREATE TABLE {name} (a UInt64, b String DEFAULT 'none') ENGINE = MergeTree ORDER BY a")
     yield name

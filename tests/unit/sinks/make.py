@@ -35,7 +35,7 @@ def records(values: Sequence[bytes | None]) -> list[FakeRecord]:
 
 
 def priced_calls(n: int = 1, **columns: Any) -> pa.Table:
-    """A table of `PRICED_SCHEMA`: `n` calls, one a millisecond from noon. `columns`: a value for all, or a list."""
+    """A table of ``PRICED_SCHEMA``: ``n`` calls, one a millisecond from noon. ``columns``: one value, or a list."""
     made = []
     for field in PRICED_SCHEMA:
         value = columns.pop(field.name) if field.name in columns else _default(field, n)

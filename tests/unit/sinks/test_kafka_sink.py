@@ -96,7 +96,7 @@ class FakeWriter:
 
 
 class FakeEncoder:
-    """A row a record; `bad` values are undecodable."""
+    """A row a record; ``bad`` values are undecodable."""
 
     table = "calls"
     is_compacted = False

@@ -44,7 +44,7 @@ class Seen(NoMetrics):
 
 
 class FakeClient:
-    """A client whose inserts do what `outcomes` says: an error is raised, None succeeds."""
+    """A client whose inserts do what ``outcomes`` says: an error is raised, None succeeds."""
 
     def __init__(self, outcomes: list[Exception | None]) -> None:
         self._outcomes: Iterator[Exception | None] = iter(outcomes)
