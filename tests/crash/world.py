@@ -37,6 +37,7 @@ class World:
         self._overrides = overrides
         self.workers: list[ManagedProcess] = []
         self._started = 0
+        self._asked: tuple[int, Any] = (0, None)
 
     def __enter__(self) -> "World":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -86,11 +87,12 @@ class World:
         return clickhouse_connect.get_client(dsn=self.clickhouse.url, autogenerate_session_id=False)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        client = self.client()
-        try:
-            return [tuple(row) for row in client.query(sql).result_rows]
-        finally:
-            client.close()
+        """Ask ClickHouse through one client for each of its lives: a new client reads all settings of the server."""
+        life, client = self._asked
+        if life != self.clickhouse.pid:
+            client = self.client()
+            self._asked = (self.clickhouse.pid, client)
+        return [tuple(row) for row in client.query(sql).result_rows]
 
     def start_worker(self) -> ManagedProcess:
         self._started += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,13 +17,6 @@ from tests.kafka.server import LocalKafka
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
 Broker = LocalKafka | EmbeddedBroker
-
-
-@pytest.fixture(scope="module", params=[LocalKafka, EmbeddedBroker])
-def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    make = request.param
-    with make(tmp_path_factory.mktemp("kafka")) if make is LocalKafka else make() as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -33,8 +33,11 @@ _TICK_S: Final = 0.1
 _STATUS_INTERVAL_S: Final = 0.5
 _LOG_INTERVAL_S: Final = 10.0
 _MAX_SLICE_S: Final = 1.0
-_MAX_HISTORY_TAKES_S: Final = 480.0
-"""A machine that has not caught up with the clock by then never may at this rate: a gap is left."""
+_HISTORY_SLICE_S: Final = 10.0
+"""Each slice waits for Kafka's acknowledgement: long slices load the past sooner."""
+
+_MAX_HISTORY_TAKES_S: Final = 120.0
+"""A machine that has not caught up with the clock by then may never do so at this rate: a gap is left."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,14 @@ class Publisher:
         """
         at, until = start, time.monotonic() + _MAX_HISTORY_TAKES_S
         while not self.stop.is_set() and time.monotonic() < until:
-            left = datetime.now(UTC) - at
-            if left < timedelta(seconds=_MAX_SLICE_S):
+            left_s = (datetime.now(UTC) - at).total_seconds()
+            if left_s < _MAX_SLICE_S:
                 break
-            at += timedelta(seconds=_MAX_SLICE_S)
-            await self._send(self.traffic.slice(at, _MAX_SLICE_S))
+            slice_s = min(_HISTORY_SLICE_S, left_s)
+            at += timedelta(seconds=slice_s)
+            await self._send(self.traffic.slice(at, slice_s))
             self.loaded_s = (at - start).total_seconds()
-            self.report(PublisherStatus(history_s=left.total_seconds()))
+            self.report(PublisherStatus(history_s=left_s))
         self.history_events = self.traffic.expected.events
         return at
 
