@@ -141,7 +141,7 @@ def test_an_incident_that_nothing_told_of_is_called_so() -> None:
     assert "40 s" in shown
     assert "$999.00/min" in shown
     assert "provider_outage in campaign_copy  not caught" in shown
-    assert "none that was played" in text_of(incident_table([], [OVER]))
+    assert "no incident" in text_of(incident_table([], [OVER]))
 
 
 def test_watches_that_need_history_are_switched_on_later(tmp_path: Path) -> None:

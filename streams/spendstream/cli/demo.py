@@ -262,4 +262,4 @@ def _print_summary(snapshot: Snapshot, incidents: Sequence[Incident], equations:
         out.print(incident_table(incidents, snapshot.alerts))
         out.print()
     for equation in equations:
-        out.print("[green]✓[/green]" if equation.holds else "[bold red]✗[/bold red]", equation.words, soft_wrap=True)
+        out.print("[green]✓[/green]" if equation.holds else "[bold red]✗[/bold red]", equation.text, soft_wrap=True)

@@ -25,9 +25,9 @@ class Totals:
 
 @dataclass(frozen=True)
 class Equation:
-    """One line of the account: its words, and whether it holds."""
+    """One line of the account: its text, and whether it holds."""
 
-    words: str
+    text: str
     holds: bool
 
 
@@ -58,9 +58,9 @@ def _sum(counters: Iterable[Counters]) -> Counters:
 
 
 def account(published: PublisherStatus, counters: Counters, before: Totals, after: Totals) -> list[Equation]:
-    """Return the equations that hold where nothing was lost and nothing counted twice.
+    """Return the equations that hold if nothing was lost and nothing was counted twice.
 
-    ``before``: what ClickHouse held when the demo began; its rows are not of this run.
+    ``before``: what ClickHouse held when the demo began: rows of earlier runs.
     """
     metered, duplicates, dead = counters.metered, counters.duplicates, counters.dead_letters
     rolled_up = after.rollup_calls - before.rollup_calls

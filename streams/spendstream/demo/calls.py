@@ -10,7 +10,7 @@ from spendstream.demo.incidents import BLOWUP_FACTOR, OUTAGE_FAILURES, Kind
 from spendstream.demo.scenario import CUSTOMER_WEIGHTS, CUSTOMERS, ENVIRONMENTS, Feature, Model
 
 OPEN_AT_ONCE: Final = 64
-"""Conversations of one feature that go on side by side."""
+"""Conversations of one feature that are open at the same time."""
 
 CONTEXT_LIMIT: Final = 160_000
 """History beyond this many tokens is summarised to a tenth."""
@@ -47,11 +47,11 @@ class Conversations:
     def __post_init__(self) -> None:
         self._models, model_weights = zip(*self.feature.models, strict=True)
         self._model_weights = list(accumulate(model_weights))
-        # A feature of one turn has nothing to go on with; a job is a task of many calls.
+        # A feature of one turn has nothing to continue; a job is a task of many calls.
         self._goes_on = 1 - 1 / (120 if self.feature.style == "job" else self.feature.turns)
 
     def next(self) -> Conversation:
-        """Go on with an open conversation, or begin one."""
+        """Continue an open conversation, or begin one."""
         if self.open and self.rng.random() < self._goes_on:
             return self.open[int(self.rng.random() * len(self.open))]
         begun = self.begin()
@@ -129,7 +129,7 @@ class Prompt:
 
 
 class Caller:
-    """Makes calls, with the randomness it is given."""
+    """Makes calls from the random numbers it is given."""
 
     def __init__(self, rng: random.Random) -> None:
         self._random = rng.random
@@ -234,12 +234,12 @@ class Caller:
         if model.deployment is not None:
             event["gpu_seconds"] = _busy_s(prompt.total, output)
         if feature.style in ("chat", "agent"):
-            # An agent's tools answer into the context; a chat's retrieval is looked up anew each turn.
+            # An agent's tools answer into the context; a chat looks up its retrieval again each turn.
             found = prompt.retrieval if feature.style == "agent" else 0
             conversation.remember(prompt.user + output + found)
 
     def _fail(self, event: dict[str, Any], conversation: Conversation, model: Model, outage: bool) -> None:
-        """A refused call costs nothing, but of our own GPUs a moment; one that was cut short has read its prompt."""
+        """A refused call costs nothing but a moment of our own GPUs; a call cut short has read its prompt."""
         (status,) = self._rng.choices(_FAILED, cum_weights=_OUTAGE_CUM if outage else _FAILED_CUM)
         event["status"] = status
         event["input_tokens"] = 0
@@ -254,12 +254,12 @@ class Caller:
 
 
 def _busy_s(read: int, written: int) -> float:
-    """Return how long a deployment is busy with so many tokens, in seconds; turning a call away takes 2 ms."""
+    """Return how many seconds a deployment is busy with the tokens; refusing a call takes 2 ms."""
     return max(0.002, round(0.0004 * read + 0.022 * written, 3))
 
 
 def _serve(event: dict[str, Any], model: Model) -> None:
-    """Let another model than the requested one answer."""
+    """State that ``model`` answered, whatever was requested."""
     event["provider"] = model.provider
     event["model_served"] = model.served
     for name, value in (("region", model.region), ("deployment", model.deployment)):

@@ -22,7 +22,7 @@ from spendstream.schemas.usage import MAX_TOKENS
 FAR_LATE: Final = 0.03
 """Share of the late events that are later than any usual allowance: 10 to 25 minutes."""
 
-LONGEST_REPEAT_MS: Final = 15 * 60 * 1_000
+MAX_REPEAT_MS: Final = 15 * 60 * 1_000
 
 
 def lateness_ms(rng: random.Random) -> int:
@@ -33,13 +33,13 @@ def lateness_ms(rng: random.Random) -> int:
 
 
 def duplicate_delay_ms(rng: random.Random) -> int:
-    """Return when an event is published again, in ms: most at once, some within a minute, a few within 15."""
+    """Return after how many ms an event is published again: most at once, some within a minute, a few within 15."""
     luck = rng.random()
     if luck < 0.7:
         return int(luck * 400)
     if luck < 0.95:
         return int(rng.uniform(1_000, 60_000))
-    return int(rng.uniform(60_000, LONGEST_REPEAT_MS))
+    return int(rng.uniform(60_000, MAX_REPEAT_MS))
 
 
 def malformed(event: dict[str, Any], rng: random.Random, encode: Callable[[Any], bytes]) -> bytes:
@@ -96,7 +96,7 @@ class Publication(NamedTuple):
 
 @dataclass(frozen=True)
 class Expected:
-    """What a meter that misses nothing has counted: ``events`` once each, and everything else accounted for."""
+    """The counts of a meter that misses nothing: ``events`` once each, and every other record accounted for."""
 
     events: int
     duplicates: int
@@ -140,7 +140,7 @@ class Traffic:
 
     @property
     def expected(self) -> Expected:
-        """What of them is to be metered, what to be dropped as a duplicate, and what is a dead letter."""
+        """How many of them are to be metered, dropped as duplicates, and rejected as dead letters."""
         kinds = self._counts
         return Expected(kinds["event"] + kinds["late"], kinds["duplicate"], kinds["malformed"])
 

@@ -11,10 +11,10 @@ from spendstream.demo.scenario import FEATURES
 Kind = Literal["runaway_loop", "context_blowup", "dearer_model", "cache_off", "provider_outage"]
 
 RUNAWAY_FACTOR: Final = 8
-"""Calls of the feature, all from one task that never ends, against its usual ones."""
+"""Calls of the feature, relative to its usual ones; the extra ones come from one task that never ends."""
 
 BLOWUP_FACTOR: Final = 5
-"""Tokens of pasted log lines, against the usual prompt."""
+"""Tokens of pasted log lines, relative to the usual prompt."""
 
 OUTAGE_FAILURES: Final = 0.85
 """Share of the feature's calls that fail; most are tried again."""
@@ -25,7 +25,7 @@ class Incident:
     """Something that alters one feature's traffic in ``[starts_at, starts_at + lasts_s)``.
 
     runaway_loop: an agent calls on and on, its context growing. context_blowup: debug logs land in the prompt.
-    dearer_model: another model answers than was requested. cache_off: nothing is read from or written to cache.
+    dearer_model: a dearer model answers than was requested. cache_off: nothing is read from or written to cache.
     provider_outage: calls fail and are retried.
 
     Raises: ValueError, for an unknown feature, a time without a zone, or a length that is not positive.
@@ -38,7 +38,7 @@ class Incident:
 
     def __post_init__(self) -> None:
         if self.feature not in {feature.name for feature in FEATURES}:
-            raise ValueError(f"No feature {self.feature!r} in the demo")
+            raise ValueError(f"No feature {self.feature!r} in the demo; expected one of FEATURES in scenario.py")
         if self.starts_at.tzinfo is None:
             raise ValueError("starts_at needs a time zone")
         if self.lasts_s <= 0:
@@ -64,7 +64,7 @@ def active_kinds(incidents: Iterable[Incident], at: datetime) -> dict[str, froze
 
 
 HISTORY_S: Final = 17 * 60
-"""Traffic of so long is published at once, before the live one: a baseline needs 15 minutes with calls."""
+"""Seconds of the past that are loaded before live traffic: a baseline needs 15 minutes with calls."""
 
 STAGES: Final[dict[Kind, str]] = {
     "provider_outage": "campaign_copy",  # Mistral is called by this feature alone
@@ -73,14 +73,14 @@ STAGES: Final[dict[Kind, str]] = {
     "dearer_model": "code_completion",
     "cache_off": "code_agent",  # most of its input is read from the cache
 }
-"""The feature that each kind of incident befalls. The first is found by a threshold: it needs no history."""
+"""The feature that each kind of incident affects. A threshold finds the first: it needs no history."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Incidents without end, in the order of ``STAGES``. All times in seconds; ``first_after_s`` from the start.
+    """Incidents without end, in the order of ``STAGES``. Times in seconds; ``first_after_s`` counts from the start.
 
-    An outage lasts half as long as the others: its alert comes within seconds, and its end is to be seen soon, too.
+    An outage lasts half as long as the others: its alert fires within seconds, and should resolve soon.
     """
 
     first_after_s: float = 20.0
@@ -89,7 +89,7 @@ class Timeline:
     only: Kind | None = None
 
     def from_(self, start: datetime) -> Iterator[Incident]:
-        """Yield the incidents in the order of their times; of one kind alone, it comes once."""
+        """Yield the incidents in order of time; with ``only``, that one once."""
         begins = start + timedelta(seconds=self.first_after_s)
         for kind in cycle(STAGES) if self.only is None else (self.only,):
             lasts_s = self.lasts_s / 2 if kind == "provider_outage" else self.lasts_s
@@ -99,16 +99,16 @@ class Timeline:
 
 
 class Player:
-    """The incidents of a timeline as time goes by."""
+    """Starts the incidents of a timeline as time passes. Without a timeline there are none."""
 
     def __init__(self, timeline: Timeline | None, start: datetime) -> None:
         self._coming = iter(()) if timeline is None else timeline.from_(start)
         self._next = next(self._coming, None)
         self.begun: list[Incident] = []
-        """Those that have begun, the last one last."""
+        """Those that have begun, in order."""
 
     def begin(self, now: datetime) -> list[Incident]:
-        """Return what begins by ``now`` and has not begun before."""
+        """Return the incidents that begin by ``now`` and were not returned before."""
         fresh: list[Incident] = []
         while self._next is not None and self._next.starts_at <= now:
             fresh.append(self._next)

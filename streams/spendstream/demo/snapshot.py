@@ -12,7 +12,7 @@ from spendstream.demo.publisher import PublisherStatus
 from spendstream.demo.scenario import AURORA, FEATURES
 
 AFTERMATH_S: Final = 180.0
-"""An alert may begin so long after its incident's end: a minute is closed before it is judged, some need two."""
+"""How long after its incident ends an alert may fire: a minute is judged once it is closed, and some rules need two."""
 
 _ALERTS: Final = """
 SELECT
@@ -35,10 +35,10 @@ ORDER BY minIf(at, state = 'firing'), alert_id
 
 @dataclass(frozen=True)
 class AlertLine:
-    """An alert as it stands.
+    """An alert's current state.
 
     ``title`` and ``reason``: the latest while it fired; ``worst_…``: when it was farthest from what is expected;
-    ``first_reason``: as it was first told; ``last_title``: how it stands now, over or not.
+    ``first_reason``: that of the first transition; ``last_title``: the current one, firing or resolved.
     """
 
     alert_id: str
@@ -60,16 +60,16 @@ class AlertLine:
 
     @property
     def is_firing(self) -> bool:
-        """Whether it isn't over."""
+        """Whether it is not resolved."""
         return self.state != "resolved"
 
     def lasted_s(self, now: datetime) -> float:
-        """Return for how long it has fired, or fired."""
+        """Return for how many seconds it has been firing, or fired until it was resolved."""
         return ((self.resolved_at or now) - self.fired_at).total_seconds()
 
 
 def read_alerts(client: Any, since: datetime) -> tuple[AlertLine, ...]:
-    """Return the alerts that fired since a moment, the first one first. Raises the client's errors."""
+    """Return the alerts that fired since a moment, in order. Raises the client's errors."""
     since_us = (since - _EPOCH) // timedelta(microseconds=1)
     rows = client.query(_ALERTS.replace("{since:Int64}", str(since_us))).result_rows
     return tuple(map(_line, rows))
@@ -146,7 +146,7 @@ _DEAD_LETTERS: Final = "SELECT reason, count() FROM dead_letters_v GROUP BY reas
 
 
 class Spend(NamedTuple):
-    """Calls and what they cost. ``unpriced``: of the calls, those that nobody knows a price for."""
+    """Calls and what they cost. ``unpriced``: the calls without a known price."""
 
     calls: int = 0
     cost_usd: Decimal = Decimal(0)

@@ -52,7 +52,7 @@ _NAME_CELLS: Final = {"team": 20, "feature": 20, "model": 28}
 
 
 def picture(snapshot: Snapshot) -> RenderableType:
-    """Return the whole view: in two columns where the terminal is wide, with as many rows as it is tall."""
+    """Return the whole view: two columns on a wide terminal, as many rows as fit."""
     return _View(snapshot)
 
 
@@ -243,7 +243,7 @@ def alert_panel(snapshot: Snapshot, rows: int) -> Panel:
 
 
 def transition_lines(former: Snapshot, snapshot: Snapshot) -> list[str]:
-    """Return a line for each alert that began or ended between two looks."""
+    """Return a line for each alert that fired or resolved between two snapshots."""
     known = {alert.alert_id: alert.is_firing for alert in former.alerts}
     lines = []
     for alert in snapshot.alerts:
@@ -258,13 +258,13 @@ def transition_lines(former: Snapshot, snapshot: Snapshot) -> list[str]:
 def incident_lines(
     former: Sequence[Incident], incidents: Sequence[Incident], was: datetime, now: datetime
 ) -> list[str]:
-    """Return a line for each incident that began or ended in the traffic between two looks."""
+    """Return a line for each incident that began or ended between two snapshots."""
     lines = [f"  traffic: {one.kind} in {one.feature} begins" for one in incidents if one not in former]
     return lines + [f"  traffic: {one.kind} in {one.feature} ends" for one in incidents if was < one.ends_at <= now]
 
 
 def incident_table(incidents: Sequence[Incident], alerts: Sequence[AlertLine]) -> Table:
-    """Return the incidents that were played, each with the alerts that tell of it; then all other alerts."""
+    """Return the incidents, each with the alerts about it; then all other alerts."""
     table = Table(box=None, header_style="bold cyan", pad_edge=False)
     for name in ("incident", "caught after", "by", "alert and reason"):
         table.add_column(name, no_wrap=name != "alert and reason")
@@ -278,7 +278,7 @@ def incident_table(incidents: Sequence[Incident], alerts: Sequence[AlertLine]) -
         if cause := usual_cause(alert):
             table.add_row(Text(cause, "dim"), "", alert.watch, _told(alert))
     for alert in unexplained(alerts, incidents):
-        table.add_row(Text("none that was played", "yellow"), "", alert.watch, _told(alert))
+        table.add_row(Text("no incident", "yellow"), "", alert.watch, _told(alert))
     return table
 
 
@@ -329,7 +329,7 @@ _LINES: Final = 44
 
 
 def look_at(state_dir: Path) -> Snapshot:
-    """Return what a running demo shows now. Raises: OSError where none runs there; the client's errors."""
+    """Return the current snapshot of a running demo. Raises: OSError if none runs there; the client's errors."""
     env = read_env_file(state_dir / "env")
     settings = Settings.model_validate({name.lower(): value for name, value in env.items()})
     began_at = datetime.fromtimestamp((state_dir / "env").stat().st_mtime, UTC)
@@ -344,7 +344,7 @@ def save(snapshot: Snapshot, path: Path) -> None:
     console.print(picture(snapshot))
     path.parent.mkdir(exist_ok=True)
     drawn = console.export_svg(title="make demo", unique_id="spendstream-demo")
-    # some viewers drop the spaces that align the numbers
+    # Some viewers drop the spaces that align the numbers.
     path.write_text(drawn.replace("<svg ", '<svg xml:space="preserve" ', 1))
 
 
