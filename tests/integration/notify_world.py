@@ -1,4 +1,4 @@
-"""The world of the notifiers' tests: a topic of its own, and agents that tell of what is written to it."""
+"""The world of the notifiers' tests: a topic of its own, and agents that send what is written to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARTITIONS = 2
 
 
 class World:
-    """A topic of its own, and agents that tell of what is written to it."""
+    """A topic of its own, and agents that send what is written to it."""
 
     def __init__(self, bootstrap: str) -> None:
         prefix = uuid.uuid4().hex[:10]
@@ -48,20 +48,20 @@ class World:
         return NotifyAgent(self.settings, notifiers, self.metrics, **chosen)
 
     @asynccontextmanager
-    async def telling(self, *notifiers: Notifier, **settings: Any) -> AsyncIterator[NotifyAgent]:
-        """Yield a running agent whose groups have begun."""
+    async def notifying(self, *notifiers: Notifier, **settings: Any) -> AsyncIterator[NotifyAgent]:
+        """Yield a running agent whose groups have committed their start."""
         agent = self.agent(*notifiers, **settings)
         task = asyncio.create_task(agent.run())
         try:
             for notifier in notifiers:
-                await self.begun(notifier.name)
+                await self.started(notifier.name)
             yield agent
             assert not task.done()
         finally:
             await agent.stop()
             await task
 
-    async def begun(self, name: str) -> None:
+    async def started(self, name: str) -> None:
         async with asyncio.timeout(30):
             while None in (await self.committed(name)).values():  # noqa: ASYNC110 - the broker knows
                 await asyncio.sleep(0.1)
@@ -90,8 +90,8 @@ class World:
     async def committed_records(self, name: str) -> int:
         return sum(offset or 0 for offset in (await self.committed(name)).values())
 
-    async def settled(self, name: str, records: int) -> None:
-        """Return once a group has so many records behind it."""
+    async def until_committed(self, name: str, records: int) -> None:
+        """Return once a group has committed this many records."""
         async with asyncio.timeout(30):
             while await self.committed_records(name) != records:  # noqa: ASYNC110 - the broker knows
                 await asyncio.sleep(0.1)
@@ -104,7 +104,7 @@ def wire(alert: Alert) -> bytes:
     return alert.model_dump_json().encode()
 
 
-def told(hook: Receiver) -> list[list[str]]:
+def sent_ids(hook: Receiver) -> list[list[str]]:
     """The transition ids of each request."""
     return [[alert["transition_id"] for alert in json.loads(request.body)["alerts"]] for request in hook.requests]
 

@@ -63,7 +63,7 @@ async def stack(
 
 
 async def test_an_alert_fires_is_updated_and_resolves(stack: Stack) -> None:
-    async with stack.world.telling(stack.notifier):
+    async with stack.world.notifying(stack.notifier):
         await stack.world.publish(make_alert(1, title="spend is up"))
         await stack.until(stack.summaries, ["spend is up"])
         (alert,) = stack.server.alerts()
@@ -92,7 +92,7 @@ async def test_a_silence_here_keeps_a_new_alert_away_and_one_there_suppresses_it
     span = {"startsAt": now.isoformat(), "endsAt": (now + timedelta(hours=1)).isoformat()}
     stack.server.silence({"matchers": [matcher], **span, "createdBy": "ada", "comment": "planned"})
     silenced_here = make_alert(group={"team": "legal"}, notify=False, silenced_by="night")
-    async with stack.world.telling(stack.notifier):
+    async with stack.world.notifying(stack.notifier):
         await stack.world.publish(silenced_here, make_alert(group={"team": "search"}))
         await stack.until(stack.states, ["suppressed"])
         await asyncio.sleep(2.5)
@@ -103,15 +103,15 @@ async def test_a_silence_here_keeps_a_new_alert_away_and_one_there_suppresses_it
 async def test_active_alerts_return_after_a_restart_of_alertmanager_and_of_the_notifier(stack: Stack) -> None:
     """Alertmanager stores no alerts. Whoever sends them has to know which are active, also right after a restart."""
     lasting, over = make_alert(1, title="lasting"), make_alert(1, group={"team": "search"}, title="over")
-    async with stack.world.telling(stack.notifier):
+    async with stack.world.notifying(stack.notifier):
         await stack.world.publish(lasting, over, make_alert(2, "resolved", group={"team": "search"}))
         await stack.until(stack.summaries, ["lasting"])
-        await stack.world.settled("hook", 3)
+        await stack.world.until_committed("hook", 3)
         await asyncio.to_thread(stack.server.restart)
         await stack.until(stack.summaries, ["lasting"])
     await asyncio.to_thread(stack.server.restart)
     assert stack.summaries() == []
-    async with stack.world.telling(stack.notifier):
+    async with stack.world.notifying(stack.notifier):
         await stack.until(stack.summaries, ["lasting"])
         assert datetime.fromisoformat(stack.server.alerts()[0]["startsAt"]) == NOON
         await stack.world.publish(make_alert(3, "resolved"))
@@ -120,7 +120,7 @@ async def test_active_alerts_return_after_a_restart_of_alertmanager_and_of_the_n
 
 async def test_an_alert_that_is_no_longer_sent_ends_by_itself(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alertmanager, "EXPIRES_AFTER_S", 5.0)
-    async with stack.world.telling(stack.notifier):
+    async with stack.world.notifying(stack.notifier):
         await stack.world.publish(make_alert())
         await stack.until(stack.states, ["active"])
         await asyncio.sleep(7)

@@ -1,6 +1,6 @@
-"""Watches: what is looked at, when it is worth an alert, and who is told. One YAML file, ``version: 1``.
+"""Watches: what is measured, what raises an alert, and who is notified. One YAML file, ``version: 1``.
 
-A watch splits the spend within its ``scope`` by ``group_by``; each group is judged by the ``rule`` on its own.
+A watch splits the spend in its ``scope`` by ``group_by``; the ``rule`` judges each group separately.
 """
 
 import re
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Measure = str
 else:
     Measure = Literal[tuple(WATCHED)]
-"""What a rule looks at. ``cost`` (USD), ``calls`` and ``tokens`` are per minute; the others are ratios of sums:
+"""What a rule measures. ``cost`` (USD), ``calls`` and ``tokens`` are per minute; the others are ratios of sums:
 ``reasoning_share`` of the output tokens, ``cache_hit_rate`` of the input tokens, the other shares of the calls."""
 
 Severity = Literal["info", "warning", "critical"]
@@ -40,7 +40,7 @@ def duration_s(value: Any) -> int:
         return value
     found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
-        raise PydanticCustomError("duration", "not a duration: write a number and s, m, h, d or w, as 90s or 5m")
+        raise PydanticCustomError("duration", "not a duration: write a number and s, m, h, d or w, e.g. 90s or 5m")
     return int(found[1]) * _SECONDS[found[2]]
 
 
@@ -60,7 +60,7 @@ def _version(value: Any) -> Any:
 
 
 def _refuse(code: str, message: str, *at: str) -> PydanticCustomError:
-    """Return an error about the field ``at`` of the model that is being validated."""
+    """Return an error at the field ``at`` of the model that is being validated."""
     return PydanticCustomError(code, message, {"at": at})
 
 
@@ -69,24 +69,28 @@ class _Model(BaseModel):
 
 
 class AnomalyRule(_Model):
-    """The measure departs from what is usual for the group, at this hour of the week once that is known."""
+    """The measure differs from what is usual for the group, at this hour of the week once that is known."""
 
     kind: Literal["anomaly"]
     measure: Measure = "cost"
     direction: Literal["up", "down", "both"] = "both"
     sensitivity: Literal["low", "normal", "high"] = "normal"
-    min_history: Duration = Field(1800, description="No verdict before the group has so much history.")
+    min_history: Duration = Field(1800, description="A group with less history raises no alert.")
     min_spend_usd: Decimal = Field(
-        Decimal("0.05"), ge=0, description="Per minute: where the difference in cost is less, it is no anomaly."
+        Decimal("0.05"), ge=0, description="Per minute: a smaller difference in cost is not an anomaly."
     )
-    min_change: float = Field(0.5, ge=0, description="Relative: 0.5 is half more, or half less, than expected.")
-    min_calls: int = Field(20, ge=0, description="Per minute, for measures that are ratios.")
-    no_data_after: Duration | None = Field(600, description="A busy group without any call for so long; null: never.")
-    adopt_after: Duration = Field(86_400, description="What has lasted so long is the new normal.")
+    min_change: float = Field(0.5, ge=0, description="Relative: 0.5 is 50% more or less than expected.")
+    min_calls: int = Field(
+        20, ge=0, description="Per minute, for measures that are ratios: fewer calls raise no alert."
+    )
+    no_data_after: Duration | None = Field(
+        600, description="Alert on a busy group that has no calls for this long; null: never."
+    )
+    adopt_after: Duration = Field(86_400, description="A change that lasts this long becomes the new normal.")
 
 
 class BurnRate(_Model):
-    """Spend in both windows at ``factor`` times the even pace of the budget."""
+    """Spend in both windows at ``factor`` times the rate that would spend the budget evenly over its period."""
 
     long: Duration
     short: Duration
@@ -107,14 +111,14 @@ DEFAULT_BURN_RATES: Final = (
 
 
 class BudgetAmount(_Model):
-    """The budget of one group, where it is not the rule's."""
+    """The budget of one group, if it differs from the rule's."""
 
     group: dict[Dimension, str] = Field(min_length=1)
     amount_usd: Decimal = Field(gt=0, max_digits=24, decimal_places=12)
 
 
 class BudgetRule(_Model):
-    """Spend against an amount per period, for each group. Periods turn at midnight of the time zone."""
+    """Spend against an amount per period, for each group. Periods begin at midnight in the time zone."""
 
     kind: Literal["budget"]
     amount_usd: Decimal = Field(gt=0, max_digits=24, decimal_places=12)
@@ -122,9 +126,11 @@ class BudgetRule(_Model):
     period: Literal["day", "week", "month"] = "month"
     time_zone: str = "UTC"
     thresholds: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (0.5, 0.8, 1.0)
-    forecast: bool = Field(True, description="Alert when the period's end is forecast above the amount.")
+    forecast: bool = Field(
+        True, description="Alert when spend is forecast to exceed the amount by the end of the period."
+    )
     burn_rates: tuple[BurnRate, ...] = Field(
-        DEFAULT_BURN_RATES, description="Those whose long window is not shorter than the period are left out."
+        DEFAULT_BURN_RATES, description="Rates whose long window is not shorter than the period are ignored."
     )
 
     @field_validator("time_zone")
@@ -138,20 +144,20 @@ class BudgetRule(_Model):
 
 
 class ThresholdRule(_Model):
-    """The measure over the last ``window`` lies above or below a fixed value."""
+    """The measure over the last ``window`` is above or below a fixed value."""
 
     kind: Literal["threshold"]
     measure: Measure
     above: float | None = None
     below: float | None = None
     window: Duration = Field(300, ge=60, le=86_400, description="Whole minutes.")
-    lasting: Duration = Field(0, description="Pending until it has held for so long.")
-    min_calls: int = Field(1, ge=0, description="In the window: with fewer calls there is no verdict.")
+    lasting: Duration = Field(0, description="The alert is pending until the condition has held for this long.")
+    min_calls: int = Field(1, ge=0, description="In the window: fewer calls raise no alert.")
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
         if (self.above is None) == (self.below is None):
-            raise PydanticCustomError("bound", "give one of above and below")
+            raise PydanticCustomError("bound", "give either above or below")
         if self.window % 60:
             raise _refuse("window", "must be whole minutes", "window")
         return self
@@ -161,65 +167,69 @@ Rule = Annotated[AnomalyRule | BudgetRule | ThresholdRule, Field(discriminator="
 
 
 class Watch(_Model):
-    """One thing to be told about."""
+    """One thing to alert on."""
 
     name: str = Field(pattern=f"^{_NAME}$", description="Unique; part of every alert's identity.")
     description: str = ""
     scope: dict[Dimension, OneOrMore] = Field(
-        default_factory=dict, description="Which spend: a value, or a list of values, for each dimension that matters."
+        default_factory=dict, description="Which spend: for each dimension, a value or a list of values."
     )
-    group_by: tuple[Dimension, ...] = Field((), description="Each combination is judged on its own; none: the whole.")
+    group_by: tuple[Dimension, ...] = Field(
+        (), description="Each combination is a group of its own; empty: all spend is one group."
+    )
     rule: Rule
     severity: Severity = "warning"
     notify: tuple[str, ...] | None = Field(None, description="Names of notifiers; null: all of them.")
     runbook: str | None = None
-    renotify: Duration = Field(14_400, description="A firing alert is told again after so long; 0: never.")
+    renotify: Duration = Field(14_400, description="A firing alert is sent again after this long; 0: never.")
 
 
 class Notifier(_Model):
-    """Who is told. Secrets stand in the environment: ``url_env`` and ``secret_env`` name the variables."""
+    """A receiver of notifications. Secrets are in environment variables, which ``*_env`` fields name."""
 
     name: str = Field(pattern=f"^{_NAME}$")
     kind: Literal["webhook", "slack", "alertmanager", "apprise"]
-    url: str | None = Field(None, description="For URLs that are no secret.")
+    url: str | None = Field(None, description="A URL that is not a secret.")
     url_env: str | None = Field(None, description="Name of the environment variable that holds the URL.")
     secret_env: str | None = Field(None, description="webhook: the variable with the HMAC key.")
     headers_env: dict[str, str] = Field(default_factory=dict, description="Header name to environment variable.")
     min_severity: Severity = "info"
-    resolved: bool = Field(True, description="Tell when it is over, too.")
+    resolved: bool = Field(True, description="Also notify when an alert is resolved.")
     timeout: Duration = Field(10, ge=1, le=120)
     group_interval: Duration = Field(
-        10, description="After a notification of a watch, what follows of it is gathered for so long; 0: never."
+        10, description="After a notification of a watch, further alerts are batched for this long; 0: never."
     )
-    give_up_after: Duration = Field(3600, description="A notification that could not be sent for so long is dropped.")
+    give_up_after: Duration = Field(
+        3600, description="A notification that cannot be delivered for this long is dropped."
+    )
 
     @model_validator(mode="after")
     def _one_url(self) -> Self:
         if (self.url is None) == (self.url_env is None):
-            raise PydanticCustomError("notifier_url", "give one of url and url_env")
+            raise PydanticCustomError("notifier_url", "give either url or url_env")
         return self
 
 
 class Maintenance(_Model):
-    """A planned time in which alerts are recorded but nobody is told."""
+    """A planned time in which alerts are recorded, but nobody is notified."""
 
     name: str = Field(pattern=f"^{_NAME}$")
     starts_at: datetime
     ends_at: datetime
-    watches: tuple[str, ...] = Field((), description="None: all.")
+    watches: tuple[str, ...] = Field((), description="Empty: all watches.")
     scope: dict[Dimension, OneOrMore] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.starts_at.tzinfo is None or self.ends_at.tzinfo is None:
-            raise PydanticCustomError("maintenance_zone", "give both times with their zone, as 2026-03-01T22:00:00Z")
+            raise PydanticCustomError("maintenance_zone", "give both times with their zone, e.g. 2026-03-01T22:00:00Z")
         if self.starts_at >= self.ends_at:
             raise _refuse("maintenance_order", "must be later than starts_at", "ends_at")
         return self
 
 
 class Watches(_Model):
-    """The file."""
+    """The watches file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, title="Watches")
 
@@ -230,5 +240,5 @@ class Watches(_Model):
 
 
 def in_scope(scope: Mapping[Any, Sequence[str]], dimensions: Mapping[str, str]) -> bool:
-    """Whether every dimension that a scope names has one of the values it allows."""
+    """Whether every dimension of a scope has one of the values it allows."""
     return all(dimensions.get(name) in allowed for name, allowed in scope.items())

@@ -54,8 +54,8 @@ RULES = [
 WHOLE_RULES = [
     ("measure: cost", "missing field kind: add it, one of anomaly, budget, threshold"),
     ("kind: budget", "w.rule.amount_usd: missing field: add it"),
-    ("kind: threshold, measure: cost", "give one of above and below"),
-    ("kind: threshold, measure: cost, above: 1, below: 1", "give one of above and below"),
+    ("kind: threshold, measure: cost", "give either above or below"),
+    ("kind: threshold, measure: cost, above: 1, below: 1", "give either above or below"),
 ]
 
 AFTER_COST = [
@@ -75,8 +75,8 @@ AFTER_COST = [
     ("  - ▸just text", "expected a mapping"),
     ("wathces: ▸[]", "wathces: unknown field"),
     ("notifiers:\n  - {name: n, kind: ▸slak, url: 'http://x'}", "did you mean slack?"),
-    ("notifiers:\n  - ▸{name: n, kind: slack}", "notifiers.n: give one of url and url_env"),
-    ("notifiers:\n  - ▸{name: n, kind: slack, url: 'http://x', url_env: X}", "give one of url and url_env"),
+    ("notifiers:\n  - ▸{name: n, kind: slack}", "notifiers.n: give either url or url_env"),
+    ("notifiers:\n  - ▸{name: n, kind: slack, url: 'http://x', url_env: X}", "give either url or url_env"),
     ("notifiers:\n  - {name: n, kind: webhook, url: ▸'ftp://x'}", "write it as https://host/path"),
     ("notifiers:\n  - {name: n, kind: webhook, url: ▸'https:///x'}", "write it as https://host/path"),
     ("notifiers:\n  - {name: n, kind: apprise, url: ▸'mailto'}", "write it as scheme://"),
