@@ -16,6 +16,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
+from spendstream.agents.detect_seed import SpendHistory
 from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.detect.budget import BudgetEvaluator, period_of
 from spendstream.core.detect.detector import Detector
@@ -27,7 +28,6 @@ from spendstream.kafka.consumer import end_offsets, partitions_of
 from spendstream.schemas import topics
 from spendstream.schemas.watch import BudgetRule, Watch, Watches
 from spendstream.sinks.encoders import Encoded, RollupEncoder
-from spendstream.state.spend_history import SpendHistory
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import SPEND_ABOVE, AlertWorld, call
 from tests.unit.detect.rollup_log import BEGAN_US, NAMES, RollupLog

@@ -1,12 +1,12 @@
 """What budgets that began within their period lack, from history: every aggregate once, to the pico-dollar.
 
-    begin    the book forgets nothing from here on, and draws a boundary: no aggregate that it has read lies before it
+    begin    the book forgets nothing from here on, and draws a boundary: it holds no aggregate before it
     history  ClickHouse's aggregates: those before the boundary summed, the others one by one
     finish   each budget starts over from all that the book holds, and from the history of all that it doesn't hold
 
 Whether the book holds an aggregate is asked at one moment, when it finishes. So each is counted from the stream or from
 history, whatever was written, read or landed meanwhile. What makes that exact is waiting twice: before history is read,
-until ClickHouse has all that the book had read when it began; before it finishes, until the book has read all that
+until ClickHouse has all that the book had read at the beginning; before it finishes, until the book has read all that
 history may hold.
 """
 
