@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import NotLeaderForPartitionError
 
 from spendstream.agents.detect_seed import SpendHistory
 from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
@@ -201,7 +202,15 @@ async def _expire(world: AlertWorld, ends: dict[TopicPartition, int]) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=world.kafka.bootstrap)
     await admin.start()
     try:
-        await admin.delete_records({tp: RecordsToDelete(before_offset=end) for tp, end in ends.items() if end})
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await admin.delete_records(
+                        {tp: RecordsToDelete(before_offset=end) for tp, end in ends.items() if end}
+                    )
+                    return
+                except NotLeaderForPartitionError:  # a broker that missed its heartbeats is fenced for a moment
+                    await asyncio.sleep(0.5)
     finally:
         await admin.close()
 

@@ -211,7 +211,7 @@ class SpendHistory:
         self._table = f"`{database}`.rollups_1m AS r FINAL"
 
     def read(self, seeding: Seeding, until_us: int) -> History:
-        """Return what was metered from ``seeding.since_us`` until a minute, except single aggregates that the book holds.
+        """Return what was metered from ``seeding.since_us`` until a minute, without single aggregates in the book.
 
         Raises: clickhouse-connect's errors.
         """
