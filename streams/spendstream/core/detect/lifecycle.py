@@ -5,7 +5,7 @@
                            pending ──normal──► resolved, and nobody was notified
 
 So the alert topic is the changelog: whoever reads it knows every alert's state, and the successor of a detector that
-died goes on from there. Nothing that was published is decided again; what was decided and not published never happened.
+died continues from there. What was published is not decided again; what was decided and not published never happened.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

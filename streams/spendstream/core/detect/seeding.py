@@ -4,10 +4,10 @@
     history  ClickHouse's aggregates: those before the boundary summed, the others one by one
     finish   each budget starts over from all that the book holds, and from the history of all that it doesn't hold
 
-Whether the book holds an aggregate is asked at one moment, when it finishes. So each is counted from the stream or from
-history, whatever was written, read or landed meanwhile. What makes that exact is waiting twice: before history is read,
-until ClickHouse has all that the book had read at the beginning; before it finishes, until the book has read all that
-history may hold.
+Whether the book holds an aggregate is asked at one moment, when the round finishes. So each is counted from the stream
+or from history, whatever was written, read or inserted meanwhile. That is exact because the caller waits twice: before
+it reads history, until ClickHouse has all that the book had read at the beginning; before it finishes, until the book
+has read all that history may hold.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

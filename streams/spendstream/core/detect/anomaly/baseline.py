@@ -267,7 +267,7 @@ class Baseline:
         return np.where(across > 0, np.clip(self.columns["along"][rows] / np.maximum(across, 1e-30), 0.2, 5.0), 1.0)
 
     def sigma(self, calls: Floats, rows: Rows = slice(None)) -> Floats:
-        """Return the standard deviation of a minute with so many calls, in the domain; wider while history is short."""
+        """Return the standard deviation of a minute with these calls, in the domain; wider while history is short."""
         columns = self.columns
         spread, weight = columns["spread"][rows], self.scale.weight(calls)
         sigma = self.scale.sigma(spread, weight, columns["level"][rows], self.call_size(rows))

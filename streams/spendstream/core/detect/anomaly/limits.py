@@ -117,7 +117,7 @@ USUAL: Final = 1 / 60
 """Weight of a minute in usual calls, spend and size of a call."""
 
 WEEKS_MEMORY: Final = 6
-"""The mean of an hour of the week follows over so many weeks."""
+"""Weeks over which the mean of an hour of the week follows."""
 SEASON_AFTER_HOURS: Final = 1
 """Groups that live less long get no seasonal table; the others miss no hour of their first week."""
 SEASON_MINUTES: Final = 30
@@ -126,6 +126,6 @@ SEASON_MINUTES: Final = 30
 SILENCE_MISSED: Final = 28.0
 """Expected calls that failed to come: even at half the rate P(none) = exp(-14) < 1e-6."""
 GAP_FACTOR: Final = 2
-"""A silence must be so many times the longest one known of the group."""
+"""A silence must be this many times the longest one known of the group."""
 GAP_DECAY: Final = 0.9999
 """Per minute: known silences are forgotten over a week."""

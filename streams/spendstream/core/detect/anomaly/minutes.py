@@ -102,7 +102,7 @@ class OpenMinutes:
                 np.add.at(columns[name], groups, value[at])
 
     def read(self, minute_us: int, size: int, rows: Rows = slice(None)) -> Sums:
-        """Return the sums so far of groups among ``size``; zero where nothing came."""
+        """Return the sums so far of groups among ``size``; zero where nothing was added."""
         columns = self._minutes.get(minute_us) or Columns(_SUMS_LAYOUT)
         columns.grow(size)
         return Sums(*(columns[name][rows] for name in _FIELDS))
@@ -148,7 +148,7 @@ class OpenMinutes:
         return sum(columns.nbytes for columns in self._minutes.values())
 
 
-_CALLS_EVEN: Final = 200.0  # beyond so many calls, more make a ratio no steadier
+_CALLS_EVEN: Final = 200.0  # beyond this many calls, more make a ratio no steadier
 _TINY: Final = 1e-12
 
 

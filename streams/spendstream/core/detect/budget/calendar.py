@@ -62,7 +62,7 @@ class Calendar:
             self._learn(int(minutes[np.argmin(known)]))
 
     def back(self, opened_us: int, periods: int) -> int:
-        """Return the open of the period so many before the one that opened then."""
+        """Return the open of the period that lies ``periods`` before the one that opened then."""
         for _ in range(periods):
             opened_us, _ = self.span(opened_us - 1)
         return opened_us

@@ -30,7 +30,7 @@ class PeriodSums:
         """The most thresholds that the spend has reached: they stay reached for the rest of the period."""
 
     def reserve(self, groups: int) -> None:
-        """Make room for so many groups."""
+        """Make room for ``groups`` groups."""
         self.dollars = grown(self.dollars, groups)
         self.pusd = grown(self.pusd, groups)
         self.reached = grown(self.reached, groups)
