@@ -89,7 +89,7 @@ def test_all_of_an_alert_arrives_to_the_last_digit(client: Client, database: str
     assert rows(client, unnested) == [{"value": "customer-007", "share": 0.71}]
 
 
-def test_what_an_alert_lacks_is_null_and_never_zero(client: Client, database: str) -> None:
+def test_missing_parts_of_an_alert_are_null_and_never_zero(client: Client, database: str) -> None:
     bare = {"attribution": None, "projection": None, "expected": None, "runbook": None, "group": {}}
     insert(client, database, make_alert(**bare), make_alert(watch="full"))
     (row,) = rows(client, f"SELECT * FROM {database}.alerts_v WHERE watch = 'spend'")
@@ -107,7 +107,7 @@ def test_what_an_alert_lacks_is_null_and_never_zero(client: Client, database: st
         (make_alert().model_dump_json().replace('"41.2"', '"41.2000000000001"').encode(), Reason.INVALID_VALUE),
     ],
 )
-def test_what_is_no_alert_is_undecodable_and_the_others_land(value: bytes, reason: Reason) -> None:
+def test_an_invalid_alert_is_undecodable_and_does_not_stop_the_others(value: bytes, reason: Reason) -> None:
     good = make_alert().model_dump_json().encode()
     encoded = AlertEncoder().encode(records([good, value, None, good]))
     assert [one.reason for one in encoded.undecodable] == [reason]

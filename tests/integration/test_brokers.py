@@ -260,7 +260,7 @@ async def test_end_offsets_without_a_broker_say_so() -> None:
         await end_offsets({"bootstrap_servers": f"{LOOPBACK}:{lasting_port()}"}, [TopicPartition("any", 0)])
 
 
-async def test_real_kafka_names_the_setting_it_refuses_and_makes_the_topic_without(
+async def test_real_kafka_names_the_setting_it_refuses_and_creates_the_topic_without_it(
     real_kafka: LocalKafka, unique_topic: str
 ) -> None:
     spec = TopicSpec(unique_topic, 1, {"no.such.setting": "1"})
@@ -300,7 +300,7 @@ def test_a_cluster_id_that_begins_with_a_dash_is_formatted(monkeypatch: pytest.M
         assert "cluster.id=-" in (tmp_path / "data" / "meta.properties").read_text()
 
 
-def test_missing_kafka_is_an_error_that_tells_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_kafka_is_an_error_that_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SPENDSTREAM_CACHE", str(tmp_path))
     with pytest.raises(install.KafkaNotInstalled, match="make kafka"):
         LocalKafka(tmp_path / "state")

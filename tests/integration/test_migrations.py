@@ -84,7 +84,7 @@ def test_up_again_does_nothing(client: Client, target: Target) -> None:
     assert migrator(client, target).up() == []
 
 
-def test_status_of_a_missing_database_makes_none(client: Client, target: Target) -> None:
+def test_status_of_a_missing_database_creates_none(client: Client, target: Target) -> None:
     assert {status.is_applied for status in migrator(client, target).status()} == {False}
     assert objects(client, target) == {}
 
@@ -160,7 +160,7 @@ def test_the_tables_have_a_column_for_all_that_crosses_the_wire(client: Client, 
     assert set(rollups.columns) <= columns(client, target, "rollups_1m")
 
 
-def test_the_views_have_what_scripts_and_bi_rely_on(client: Client, target: Target) -> None:
+def test_the_views_have_the_columns_that_scripts_and_bi_rely_on(client: Client, target: Target) -> None:
     migrator(client, target).up()
     tokens = {tokens_field(bucket) for bucket in TOKEN_BUCKETS}
     costs = {cost_column(bucket) for bucket in COST_BUCKETS} | {"cost_usd", "savings_cache_usd"}
@@ -253,7 +253,7 @@ def test_a_cluster_of_other_than_one_shard_is_refused(shards: int, error: type[E
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a;DROP", "1st", "ä"])
-def test_a_name_that_sql_would_not_take_is_refused(name: str) -> None:
+def test_a_name_that_needs_quotes_is_refused(name: str) -> None:
     with pytest.raises(TemplateError):
         Target(name)
 

@@ -82,7 +82,7 @@ def write(path: Path, *lines: object) -> str:
     return str(path)
 
 
-def test_valid_rows_are_published_as_they_stand_and_invalid_ones_told_by_line(
+def test_valid_rows_are_published_unchanged_and_invalid_ones_reported_by_line(
     topic: str, broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = [event(number, conversation_id=f"c{number % 5}" if number % 2 else None) for number in range(200)]
@@ -101,7 +101,7 @@ def test_valid_rows_are_published_as_they_stand_and_invalid_ones_told_by_line(
         assert record.timestamp >= before_ms, "the time of publishing: retention counts from it"
 
 
-def test_keys_choose_the_partition_that_any_other_producer_would(
+def test_keys_choose_the_partition_that_any_other_producer_would_choose(
     topic: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     events = [event(number) for number in range(40)]
@@ -125,7 +125,7 @@ def test_a_dry_run_publishes_nothing(topic: str, broker: EmbeddedBroker, tmp_pat
     assert set(asyncio.run(end_offsets({"bootstrap_servers": broker.bootstrap}, partitions)).values()) == {0}
 
 
-def test_a_topic_that_is_not_there_is_told_and_not_made(
+def test_a_missing_topic_is_reported_and_not_created(
     broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap)
@@ -150,7 +150,7 @@ def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[C
 
 
 @pytest.mark.clickhouse
-def test_dead_letters_are_listed_published_again_byte_by_byte_and_marked(
+def test_dead_letters_are_listed_published_again_unchanged_and_marked(
     topic: str, broker: EmbeddedBroker, letters: tuple[Client, Callable[..., None]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     client, insert = letters

@@ -1,4 +1,4 @@
-"""Reconcile finds what differs between Kafka, ledger and rollups, and mends the rollups: on the real engine."""
+"""Reconcile finds what differs between Kafka, ledger and rollups, and repairs the rollups: on the real engine."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ async def metered(world: World) -> MeterOutput:
     return taken
 
 
-async def test_what_the_meter_wrote_reconciles(world: World, metered: MeterOutput) -> None:
+async def test_the_meters_own_output_reconciles(world: World, metered: MeterOutput) -> None:
     world.insert_rollups(metered)
     report = await world.reconcile()
     assert report.ok, report.summary()
@@ -221,7 +221,7 @@ async def test_a_missing_rollup_is_found_and_repaired_as_the_meter_had_written_i
     assert world.rollups() == as_metered
 
 
-async def test_dear_calls_are_repaired_into_the_rows_that_the_meter_keeps_them_in(world: World) -> None:
+async def test_expensive_calls_are_repaired_into_the_rows_where_the_meter_keeps_them(world: World) -> None:
     """A minute of dear calls has rows of its own, so that no sum passes 64 bits: ledger and meter choose alike."""
     dear = {"provider": "openai", "model_requested": "o1-pro"}
     events = traffic()
@@ -262,9 +262,7 @@ async def test_an_event_counted_twice_is_found_and_repaired_and_stays_repaired(w
     assert (await world.reconcile()).ok
 
 
-async def test_a_total_that_no_call_of_the_ledger_stands_for_becomes_nothing(
-    world: World, metered: MeterOutput
-) -> None:
+async def test_a_total_without_calls_in_the_ledger_becomes_zero(world: World, metered: MeterOutput) -> None:
     world.insert_rollups(metered)
     stray = json.loads(rollup_values(metered)[0])
     stray["dimensions"]["service"] = "nobody's"
@@ -310,7 +308,7 @@ async def test_an_hour_whose_calls_are_gone_keeps_its_rollups(world: World, mete
     assert world.rollups() == before
 
 
-async def test_what_is_published_and_not_metered_is_not_drained(world: World, metered: MeterOutput) -> None:
+async def test_records_published_and_not_metered_are_not_drained(world: World, metered: MeterOutput) -> None:
     world.insert_rollups(metered)
     await world.publish(3)
     report = await world.reconcile()

@@ -81,7 +81,7 @@ async def test_rollups_arrive_exact_and_the_last_total_of_each_stays(world: Worl
     ],
     ids=["ledger", "rollups", "dead letters"],
 )
-async def test_a_record_that_is_no_row_is_kept_and_its_neighbours_arrive(
+async def test_an_undecodable_record_is_kept_and_the_others_arrive(
     world: World, encoder: RowEncoder, good: bytes
 ) -> None:
     noise = [b"", b"\xff\x00\xfe", b'{"a": 1}', b"x" * 100_000]
@@ -128,9 +128,7 @@ async def test_faults_of_all_kinds_in_any_order_change_no_sum(world: World, prox
     assert world.seen.failures > 10
 
 
-async def test_an_answer_that_never_comes_is_given_up_and_the_insert_repeated(
-    kafka_world: World, proxy: FaultProxy
-) -> None:
+async def test_an_insert_whose_answer_never_comes_is_repeated(kafka_world: World, proxy: FaultProxy) -> None:
     world = kafka_world
     world.insert_timeout_s = 1.0
     proxy.script([Fault.HANG_AFTER] * 2)
@@ -142,7 +140,7 @@ async def test_an_answer_that_never_comes_is_given_up_and_the_insert_repeated(
     assert proxy.written >= 3
 
 
-async def test_while_clickhouse_is_away_nothing_is_committed_the_group_keeps_its_member_and_others_go_on(
+async def test_while_clickhouse_is_down_nothing_is_committed_the_member_stays_and_other_sinks_continue(
     kafka_world: World, proxy: FaultProxy, server: EmbeddedClickHouse
 ) -> None:
     away = kafka_world
@@ -166,7 +164,7 @@ async def test_while_clickhouse_is_away_nothing_is_committed_the_group_keeps_its
     assert len(assignments) == 1, "it was thrown out of its group and joined anew"
 
 
-async def test_a_clickhouse_that_is_killed_again_and_again_ends_with_every_row_once(
+async def test_a_clickhouse_that_is_killed_repeatedly_ends_with_every_row_once(
     real_kafka: LocalKafka, tmp_path: Path
 ) -> None:
     values, count, cost = calls_values(streams=90, rows=10)
@@ -202,7 +200,7 @@ async def test_a_member_that_is_lost_is_replaced_and_every_row_counts_once(
     assert world.ledger() == (count, cost)
 
 
-async def test_a_sink_that_starts_anew_repeats_what_was_not_committed(kafka_world: World, proxy: FaultProxy) -> None:
+async def test_a_restarted_sink_repeats_what_was_not_committed(kafka_world: World, proxy: FaultProxy) -> None:
     world = kafka_world
     world.insert_timeout_s = 30.0
     proxy.script([Fault.HANG_AFTER])
@@ -225,7 +223,7 @@ async def refused(world: World, error: type[InsertRejected], match: str) -> None
     assert set((await world.committed()).values()) == {0}
 
 
-async def test_without_tables_the_sink_says_what_to_run_and_goes_on_once_that_was_done(
+async def test_without_tables_the_sink_says_what_to_run_and_continues_once_that_is_done(
     real_kafka: LocalKafka, client: Client, server: EmbeddedClickHouse
 ) -> None:
     world = World(real_kafka, client, server.url)
@@ -239,7 +237,7 @@ async def test_without_tables_the_sink_says_what_to_run_and_goes_on_once_that_wa
     assert world.ledger() == (count, cost)
 
 
-async def test_a_table_that_does_not_fit_stops_the_sink_with_the_servers_words(kafka_world: World) -> None:
+async def test_a_table_that_does_not_fit_stops_the_sink_with_the_servers_message(kafka_world: World) -> None:
     values, count, cost = calls_values(streams=3, rows=2)
     await kafka_world.publish(values)
     kafka_world.client.command(f"ALTER TABLE {kafka_world.database}.calls RENAME COLUMN tags TO labels")

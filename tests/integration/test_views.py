@@ -91,7 +91,7 @@ def test_spend_sums_over_partitions_corrections_and_lives_of_the_topic(db: Datab
     ]
 
 
-def test_a_topic_made_anew_overwrites_no_old_minute(db: Database) -> None:
+def test_a_recreated_topic_overwrites_no_old_minute(db: Database) -> None:
     db.insert(RollupEncoder(), rollup_value(1_000, calls=7))
     db.insert(RollupEncoder(), rollup_value(0, calls=1, source_log="log-2"))
     assert db.rows("SELECT calls FROM {db}.spend_1m") == [(8,)]

@@ -30,7 +30,7 @@ def imported(statement: str) -> set[str]:
     return {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 
 
-def test_settings_import_neither_what_meters_nor_what_connects() -> None:
+def test_settings_import_no_engine_and_no_client() -> None:
     assert not imported("import spendstream.settings") & (ENGINES | KAFKA | CLICKHOUSE)
 
 

@@ -67,7 +67,7 @@ async def test_a_partition_without_a_commit_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("answered", [0, 1])
-async def test_a_coordinator_that_is_still_loading_is_not_taken_for_one_that_knows_of_no_commit(answered: int) -> None:
+async def test_a_coordinator_that_is_still_loading_does_not_count_as_no_commits(answered: int) -> None:
     """aiokafka drops the error that Kafka puts above the list of partitions, and the list is empty."""
     with pytest.raises(GroupCoordinatorNotAvailableError):
         await committed(dict.fromkeys(PARTITIONS[:answered], 7))
@@ -110,13 +110,13 @@ def answers(monkeypatch: pytest.MonkeyPatch, *looks: bool | None) -> list[bool |
     return left
 
 
-async def test_without_any_time_it_looks_once(connections: type[Connections], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_no_time_left_it_looks_once(connections: type[Connections], monkeypatch: pytest.MonkeyPatch) -> None:
     left = answers(monkeypatch, False, True)
     assert not (await drain(Settings(), 0.0)).is_drained
     assert len(left) == 1
 
 
-async def test_a_look_without_an_answer_is_made_again_with_connections_of_its_own(
+async def test_a_look_without_an_answer_is_repeated_with_new_connections(
     connections: type[Connections], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, False, None, None, True)
@@ -132,7 +132,7 @@ async def test_a_broker_that_has_just_started_may_know_no_topic_for_a_moment(
     assert (await drain(Settings(), 30.0)).is_drained
 
 
-async def test_topics_that_stay_missing_are_told(
+async def test_topics_that_stay_missing_are_an_error(
     connections: type[Connections], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connections.topics_missing = 10**6

@@ -83,7 +83,7 @@ def test_only_rows_without_head_or_foot_are_streamed(text: bytes, default: str, 
     assert can_stream(text, default) is expected
 
 
-def test_statements_are_told_apart_by_result_and_by_session() -> None:
+def test_statements_are_classified_by_result_and_by_session() -> None:
     assert has_result(b"EXPLAIN SELECT 1")
     assert not has_result(b"CREATE TABLE t (a Int8) ENGINE = Memory")
     assert may_change_session(b"SELECT 1; set max_threads = 1")

@@ -57,7 +57,7 @@ def test_start_returns_when_the_probe_says_ready(tmp_path: Path) -> None:
     assert not accepts_tcp("127.0.0.1", port)()
 
 
-def test_child_that_exits_early_fails_with_its_last_words(tmp_path: Path) -> None:
+def test_child_that_exits_early_fails_with_the_tail_of_its_log(tmp_path: Path) -> None:
     child = ManagedProcess(
         [sys.executable, "-c", "raise SystemExit('no such cluster')"], log_path=tmp_path / "log", ready=lambda: False
     )
@@ -87,7 +87,7 @@ def test_stop_asks_with_sigterm(tmp_path: Path) -> None:
     assert sleeper(tmp_path).start().stop() == -signal.SIGTERM
 
 
-def test_stop_insists_when_sigterm_is_ignored(tmp_path: Path) -> None:
+def test_stop_kills_a_child_that_ignores_sigterm(tmp_path: Path) -> None:
     deaf = tmp_path / "deaf"
     child = ManagedProcess(
         [sys.executable, "-c", IGNORES_SIGTERM, str(deaf)], log_path=tmp_path / "log", ready=deaf.exists
@@ -95,7 +95,7 @@ def test_stop_insists_when_sigterm_is_ignored(tmp_path: Path) -> None:
     assert child.start().stop(timeout_s=0.1) == -signal.SIGKILL
 
 
-def test_stop_and_kill_of_what_never_ran_do_nothing(tmp_path: Path) -> None:
+def test_stop_and_kill_of_a_child_that_never_ran_do_nothing(tmp_path: Path) -> None:
     child = sleeper(tmp_path)
     assert (child.stop(), child.kill()) == (None, None)
 

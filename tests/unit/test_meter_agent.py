@@ -114,7 +114,7 @@ async def run(through_offset: int, events: Sequence[Event], book: PriceBook) -> 
     return flusher, app
 
 
-async def test_what_was_durable_before_the_crash_is_acked_again_though_nothing_is_written(
+async def test_records_durable_before_the_crash_are_acked_again_without_a_write(
     acme_book: PriceBook,
 ) -> None:
     """Killed between marker and commit: an idle partition would stay uncommitted, and never seem drained."""

@@ -104,14 +104,14 @@ async def test_reading_stops_before_an_offset_or_at_the_end(until: int, expected
     assert (await offsets(consumer, {A: None}, until={A: until})).get(0, []) == expected
 
 
-async def test_what_is_written_meanwhile_is_not_waited_for() -> None:
+async def test_records_written_meanwhile_are_not_waited_for() -> None:
     consumer = Consumer({A: log(0, 1)}, {A: 2})
     consumer.later = log(2, 3)
     assert await offsets(consumer, {A: None}) == {0: [0, 1]}
     assert consumer.positions == {A: 2}
 
 
-async def test_a_partition_whose_last_offsets_hold_no_records_ends_all_the_same() -> None:
+async def test_a_partition_whose_last_offsets_hold_no_records_still_ends() -> None:
     """A transaction's marker, or what compaction removed: the position moves on without a record."""
     consumer = Consumer({A: log(0, 1)}, {A: 4})
     fetch = consumer.getmany

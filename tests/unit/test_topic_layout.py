@@ -18,7 +18,7 @@ def test_every_topic_has_a_layout(settings: Settings) -> None:
     assert sorted(spec.name for spec in topic_specs(settings)) == sorted(f"t.{name}" for name in topics.ALL)
 
 
-def test_what_one_detector_reads_in_one_order_has_one_partition(settings: Settings) -> None:
+def test_topics_that_a_detector_reads_in_order_have_one_partition(settings: Settings) -> None:
     single = {topics.DETECT_STATE, topics.SILENCE}
     counts = {spec.name.removeprefix("t."): spec.partitions for spec in topic_specs(settings)}
     assert counts == {name: 1 if name in single else 7 for name in topics.ALL}

@@ -69,7 +69,7 @@ def test_abandoned_stream_does_not_hold_the_server(client: Client, server: Embed
         time.sleep(0.05)
 
 
-def test_error_in_mid_stream_reaches_the_reader(client: Client) -> None:
+def test_error_in_the_middle_of_a_stream_reaches_the_reader(client: Client) -> None:
     failing = "SELECT throwIf(number = 450000, 'boom') FROM numbers(1000000)"
     settings = {"max_threads": 1, "max_block_size": 10_000}
     with (

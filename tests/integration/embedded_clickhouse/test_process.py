@@ -27,7 +27,7 @@ def test_second_server_on_one_folder_says_why_it_fails(server: EmbeddedClickHous
     assert json.loads((server.path / "server.json").read_text()) == {"url": server.url, "pid": server.pid}
 
 
-def test_taken_port_says_so(server: EmbeddedClickHouse, tmp_path: Path) -> None:
+def test_port_in_use_is_reported(server: EmbeddedClickHouse, tmp_path: Path) -> None:
     with pytest.raises(ProcessFailed, match=r"exited with status 4 .*\n.*can't listen on 127.0.0.1"):
         EmbeddedClickHouse(tmp_path, server.port).start()
 

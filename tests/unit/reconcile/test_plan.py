@@ -64,7 +64,7 @@ def test_a_missing_total_is_written_and_a_wrong_one_replaced() -> None:
     assert fix([row("a", 2)], [row("a", 1), row("b", 3)]) == {"a": 1, "b": 3}
 
 
-def test_a_difference_in_cost_alone_is_one() -> None:
+def test_a_difference_in_cost_alone_is_repaired() -> None:
     assert fix([row("a")], [row("a", cost_usd=Decimal("1.000000000001"))]) == {"a": 1}
 
 
@@ -82,7 +82,7 @@ def test_beyond_the_cap_own_rows_stay_and_the_rest_is_shared() -> None:
     assert fix(rollups, [row("a"), row("b", 2), row("c", 3)]) == {OTHER: 5}
 
 
-def test_a_lost_window_is_admitted_by_first_offsets_up_to_the_cap() -> None:
+def test_a_lost_window_is_restored_by_first_offsets_up_to_the_cap() -> None:
     ledger = [row("late", first=8), row("first", first=1), row("second", first=2), row("later", first=9)]
     assert fix([], ledger, cap=2) == {"first": 1, "second": 1, OTHER: 2}
 
@@ -101,7 +101,7 @@ def test_the_shared_row_has_other_in_every_dimension_in_use_and_in_no_other() ->
     ledger=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 5)),
     cap=st.integers(0, 7),
 )
-def test_whatever_the_rollups_were_they_come_to_the_ledgers_sum(
+def test_whatever_the_rollups_were_they_end_with_the_ledgers_sum(
     rollups: dict[str, int], ledger: dict[str, int], cap: int
 ) -> None:
     before = [row(name, calls) for name, calls in rollups.items()]
@@ -119,12 +119,12 @@ def test_a_minute_is_final_once_the_watermark_has_passed_its_end_by_the_lateness
 
 
 @pytest.mark.parametrize(("through", "final"), [(8190, False), (8191, True)])
-def test_a_correction_is_final_once_its_block_of_offsets_is_through(through: int, final: bool) -> None:
+def test_a_correction_is_final_once_its_block_of_offsets_is_metered(through: int, final: bool) -> None:
     window = Window("log", 0, NOON, 1)
     assert is_window_final(window, marker(NOON, through), LATENESS_S) is final
 
 
-def test_a_former_life_of_the_topic_is_final() -> None:
+def test_an_earlier_life_of_the_topic_is_final() -> None:
     assert is_window_final(Window("former", 0, NOON, ON_TIME), marker(NOON), LATENESS_S)
 
 

@@ -148,7 +148,7 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_what_was_inserted_is_committed_one_past_its_last_offset() -> None:
+async def test_inserted_records_are_committed_one_past_their_last_offset() -> None:
     world = World()
     world.consumer.put(P0, 5, 6, 7)
     world.consumer.put(P1, 40)
@@ -233,7 +233,7 @@ async def test_a_failed_commit_does_not_stop_the_sink() -> None:
         await until(lambda: world.consumer.commits == [{P0: 7}])
 
 
-async def test_a_commit_that_failed_is_made_up_for_though_nothing_more_comes() -> None:
+async def test_a_failed_commit_is_repeated_even_if_no_more_records_arrive() -> None:
     world = World()
     world.consumer.commit_error = KafkaConnectionError()
     world.consumer.put(P0, 5, 6)
@@ -245,7 +245,7 @@ async def test_a_commit_that_failed_is_made_up_for_though_nothing_more_comes() -
     assert world.consumer.commits == [{P0: 7}]
 
 
-async def test_what_is_read_again_after_a_rebalance_is_owed_no_commit() -> None:
+async def test_records_read_again_after_a_rebalance_need_no_earlier_commit() -> None:
     world = World()
     world.consumer.commit_error = KafkaConnectionError()
     world.consumer.put(P0, 5, 6)
@@ -259,7 +259,7 @@ async def test_what_is_read_again_after_a_rebalance_is_owed_no_commit() -> None:
     assert world.consumer.commits == [{P1: 41}]
 
 
-async def test_a_broker_that_is_away_at_first_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sink_waits_for_a_broker_that_is_down_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spendstream.sinks.kafka_sink._RETRY_S", 0.01)
     world = World()
     world.consumer.starts_to_fail = 3
@@ -268,7 +268,7 @@ async def test_a_broker_that_is_away_at_first_is_awaited(monkeypatch: pytest.Mon
         await until(lambda: world.consumer.commits)
 
 
-async def test_stop_leaves_an_insert_that_does_not_end() -> None:
+async def test_stop_abandons_an_insert_that_does_not_end() -> None:
     world = World()
     world.writer.gate.clear()
     world.consumer.put(P0, 5)
@@ -278,7 +278,7 @@ async def test_stop_leaves_an_insert_that_does_not_end() -> None:
     assert world.consumer.commits == []
 
 
-async def test_records_deleted_before_they_were_inserted_are_told() -> None:
+async def test_records_deleted_before_they_were_inserted_are_reported() -> None:
     world = World()
     async with world.running():
         await until(lambda: hasattr(world.consumer, "listener"))
@@ -289,7 +289,7 @@ async def test_records_deleted_before_they_were_inserted_are_told() -> None:
     assert world.seen.lost == 4
 
 
-def test_repeated_and_reborn_offsets_are_no_gap() -> None:
+def test_repeated_offsets_and_a_recreated_topic_are_not_gaps() -> None:
     gaps = Gaps()
     gaps.expect(P0, 10)
     assert gaps.skipped(P0, 10, 19) == 0

@@ -1,4 +1,4 @@
-"""The writer repeats what may pass and raises what won't."""
+"""The writer retries temporary errors and raises final ones."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def server_error(code: int) -> DatabaseError:
     ],
     ids=lambda value: str(value)[:70],
 )
-def test_an_error_is_passing_or_final(error: DatabaseError, expected: type[SinkError]) -> None:
+def test_an_error_is_temporary_or_final(error: DatabaseError, expected: type[SinkError]) -> None:
     assert type(sink_error(error, "spendstream.calls")) is expected
 
 
@@ -121,7 +121,7 @@ async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(wri
     assert [entry["log_level"] for entry in logs] == ["warning", "info"]
 
 
-async def test_a_refusal_is_raised_at_once_with_table_and_the_servers_words(writer_of: Any) -> None:
+async def test_a_refusal_is_raised_at_once_with_the_table_and_the_servers_message(writer_of: Any) -> None:
     writer, client, seen = writer_of([server_error(53)])
     with pytest.raises(InsertRejected, match=r"spendstream\.calls.*It says so"):
         await writer.insert(INSERT)
@@ -134,7 +134,7 @@ async def test_a_cluster_acknowledges_with_a_quorum(writer_of: Any) -> None:
     assert client.settings["insert_quorum"] == "auto"
 
 
-async def test_an_insert_that_never_answers_can_be_left(writer_of: Any) -> None:
+async def test_an_insert_that_never_answers_can_be_cancelled(writer_of: Any) -> None:
     writer, client, _ = writer_of([None])
     client.raw_insert = lambda *_, **__: time.sleep(2)
     started = time.monotonic()
@@ -144,7 +144,7 @@ async def test_an_insert_that_never_answers_can_be_left(writer_of: Any) -> None:
 
 
 @pytest.mark.parametrize(("attempt", "longest"), [(1, 0.1), (2, 0.2), (7, 6.4), (8, 10.0), (10**6, 10.0)])
-def test_pauses_double_up_to_the_longest_and_are_spread_over_their_upper_half(attempt: int, longest: float) -> None:
+def test_pauses_double_up_to_the_maximum_and_are_spread_over_their_upper_half(attempt: int, longest: float) -> None:
     assert Backoff().pause_s(attempt, lambda: 0.0) == pytest.approx(longest / 2)
     assert Backoff().pause_s(attempt, lambda: 1.0) == pytest.approx(longest)
 
