@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from spendstream.cli import root
 from spendstream.core.pricing import PriceBook
+from spendstream.notifiers import render
 from spendstream.notifiers.webhook import signature
+from spendstream.schemas.alert import Attribution, Contributor, Part, Projection
 from spendstream.schemas.usage import UsageEvent
 from spendstream.settings import Settings
 from spendstream.watches import read_watches
@@ -28,6 +31,7 @@ from tests.doc_blocks import (
     blocks,
     commands,
 )
+from tests.unit.notifiers.make import make_alert
 
 MAX_README_WORDS = 900
 UNSET = "–"
@@ -204,3 +208,25 @@ def test_the_documented_check_of_a_webhook_accepts_what_is_sent_and_nothing_else
     assert scope["is_genuine"](b"secret", "1772625600", signed, b"{}")
     assert not scope["is_genuine"](b"secret", "1772625600", signed, b"{ }")
     assert not scope["is_genuine"](b"secret", "1772625601", signed, b"{}")
+
+
+def test_the_documented_alert_is_one_as_receivers_get_it() -> None:
+    (block,) = blocks("text", documents=[ROOT / "docs/alerts.md"])
+    change = Decimal("36.1")
+    attribution = Attribution(
+        observed_usd_per_minute=Decimal("41.2"),
+        expected_usd_per_minute=Decimal("5.1"),
+        parts=(Part(factor="volume", change_usd_per_minute=change, words="more calls: 412 a minute instead of 51"),),
+        contributors=tuple(
+            Contributor(
+                dimension=dimension,
+                value=value,
+                change_usd_per_minute=change,
+                observed_usd_per_minute=change,
+                share=share,
+            )
+            for dimension, value, share in (("customer", "customer-007", 0.71), ("service", "support-bot", 0.64))
+        ),
+    )
+    projection = Projection(excess_by_end_of_hour_usd=Decimal(1227), excess_by_end_of_month_usd=Decimal(259_920))
+    assert render.text(make_alert(attribution=attribution, projection=projection, runbook="")) == block.text.rstrip()
