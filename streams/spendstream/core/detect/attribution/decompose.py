@@ -159,7 +159,7 @@ def _sides(cells: Cells, calls: list[Floats]) -> tuple[list[Floats], Changed]:
     for side in (INPUT, OUTPUT):
         own = [kind for kind in KINDS if kind.side == side]
         amounts = [np.stack([_tokens(sums, kind).sum(axis=1) for kind in own]) for sums in both]
-        rates = [_kind_rate(kind, both, calls) for kind in own]
+        rates = [_usd_per_token(kind, both, calls) for kind in own]
         level = _combined(
             np.tile(np.arange(count), len(own)),
             count,
@@ -177,13 +177,6 @@ def _sides(cells: Cells, calls: list[Floats]) -> tuple[list[Floats], Changed]:
     for side in (SEARCHES, GPU, REQUESTS):
         parts[:, side, AT["price"]] = now[:, side] - before[:, side]
     return kinds, Changed(before.ravel(), now.ravel(), parts.reshape(-1, len(FACTORS)))
-
-
-def _kind_rate(kind: Kind, both: tuple[Floats, Floats], calls: list[Floats]) -> Changed:
-    before, now = (_tokens(sums, kind) for sums in both)
-    costs = tuple(sums[:, [COLUMN[f"cost_{bucket}_pusd"] for bucket in kind.buckets]] for sums in both)
-    per_call = [_quotient(tokens.sum(axis=1), called) for tokens, called in zip((before, now), calls, strict=True)]
-    return usd_per_token(kind, (before, now), (costs[0], costs[1]), _quotient(per_call[1], per_call[0]))
 
 
 def _paid_by_the_call(sums: Floats) -> Floats:
@@ -244,14 +237,14 @@ def _tokens(sums: Floats, kind: Kind) -> Floats:
     return tokens
 
 
-def usd_per_token(kind: Kind, tokens: tuple[Floats, Floats], costs: tuple[Floats, Floats], longer: Floats) -> Changed:
-    """Return what a token of a kind costs, by cell.
-
-    ``tokens``, ``costs``: before and now, cells × buckets. ``longer``: by how much a call has more of these tokens.
+def _usd_per_token(kind: Kind, both: tuple[Floats, Floats], calls: list[Floats]) -> Changed:
+    """Return what a token of a kind costs, by cell. ``both``, ``calls``: the sums and the calls, before and now.
 
     The split over the buckets and the prices change together: each is valued at the mean of the other, so that their
     parts sum to the change. Of a cached kind, the split that a mere change of length explains goes to the length.
     """
+    tokens = _tokens(both[0], kind), _tokens(both[1], kind)
+    costs = [sums[:, [COLUMN[f"cost_{bucket}_pusd"] for bucket in kind.buckets]] for sums in both]
     totals = [each.sum(axis=1, keepdims=True) for each in tokens]
     shares = [_quotient(each, total) for each, total in zip(tokens, totals, strict=True)]
     known = [_quotient(cost, token) for cost, token in zip(costs, tokens, strict=True)]
@@ -263,6 +256,8 @@ def usd_per_token(kind: Kind, tokens: tuple[Floats, Floats], costs: tuple[Floats
         np.where(tokens[0] > 0, known[0], was),
         np.where(tokens[1] > 0, known[1], known[0] * np.where(np.isfinite(risen), risen, 1.0)),
     ]
+    per_call = [_quotient(total[:, 0], called) for total, called in zip(totals, calls, strict=True)]
+    longer = _quotient(per_call[1], per_call[0])
     lengthened = _lengthened(shares[0], shares[1], longer) if kind.cached else shares[0]
     mean_price = (price[0] + price[1]) / 2
     before, now = (shares[0] * price[0]).sum(axis=1), (shares[1] * price[1]).sum(axis=1)
@@ -291,7 +286,7 @@ def _price_index(tokens: tuple[Floats, Floats], prices: list[Floats]) -> Floats:
 
 
 def _lengthened(before: Floats, now: Floats, longer: Floats) -> Floats:
-    """Return the split over the buckets that the length alone explains.
+    """Return the split over the buckets that the length alone explains. ``longer``: how many times as long a call is.
 
     A prompt that grows may have its new tokens cached in the old proportion, or not at all: both are just longer
     prompts. Fewer cache hits are those of a call that reads less from cache than it did, for its length: a prompt that
