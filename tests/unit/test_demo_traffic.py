@@ -54,6 +54,11 @@ def publications(traffic: Traffic) -> list[Publication]:
     return run(traffic, seconds=120)
 
 
+@pytest.fixture(scope="module")
+def made(publications: list[Publication]) -> list[UsageEvent]:
+    return events(publications)
+
+
 def test_the_same_seed_makes_the_same_bytes() -> None:
     assert run(Traffic(3, 100, START), 10) == run(Traffic(3, 100, START), 10)
 
@@ -156,8 +161,7 @@ def test_a_prompt_grows_with_the_conversation_until_it_is_summarised() -> None:
     assert max(earlier for earlier, _ in turns) < CONTEXT_LIMIT
 
 
-def test_retries_of_a_task_come_later_with_the_next_attempt(publications: list[Publication]) -> None:
-    made = events(publications)
+def test_retries_of_a_task_come_later_with_the_next_attempt(made: list[UsageEvent]) -> None:
     failed = {(e.task_id, e.attempt) for e in made if e.status in ("error", "timeout", "rate_limited")}
     retries = [e for e in made if e.attempt > 1]
     assert len(retries) > 100
@@ -165,8 +169,7 @@ def test_retries_of_a_task_come_later_with_the_next_attempt(publications: list[P
     assert sum((e.task_id, e.attempt - 1) in failed for e in retries) > 0.98 * len(retries)
 
 
-def test_all_that_the_scenario_has_shows_up(publications: list[Publication]) -> None:
-    made = events(publications)
+def test_all_that_the_scenario_has_shows_up(made: list[UsageEvent]) -> None:
     assert len({e.service for e in made}) == 8
     assert {e.feature for e in made} == {feature.name for feature in FEATURES}
     assert {e.provider for e in made} == {
@@ -179,8 +182,8 @@ def test_all_that_the_scenario_has_shows_up(publications: list[Publication]) -> 
         assert any(getattr(e, f"{bucket}_tokens") for e in made), bucket
 
 
-def test_a_few_customers_make_half_of_the_calls(publications: list[Publication]) -> None:
-    calls = Counter(e.customer for e in events(publications))
+def test_a_few_customers_make_half_of_the_calls(made: list[UsageEvent]) -> None:
+    calls = Counter(e.customer for e in made)
     assert set(calls) <= set(CUSTOMERS)
     assert len(calls) > 250
     assert 0.4 < sum(n for _, n in calls.most_common(10)) / calls.total() < 0.6
