@@ -33,9 +33,9 @@ demo: setup ## the whole stack on this machine with a realistic load and a live 
 	$(BIN)/spendstream demo
 
 # Tests that kill processes wait most of the time, and are collected first: three at a time keep two cores busy, and short
-# files fill the end.
+# files fill the end. Polars has one thread, as in the worker.
 test: setup kafka alertmanager ## all tests, on a real Kafka, ClickHouse engine and Alertmanager
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	POLARS_MAX_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 fuzz: setup ## try the laws on fresh random examples; what fails lands in tests/examples, and `make test` replays it
 	$(BIN)/pytest -q -n auto --maxprocesses 4 --timeout 3600 -m 'hypothesis and not broker and not clickhouse and not crash' --hypothesis-profile=fuzz
