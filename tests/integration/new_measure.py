@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from spendstream.backtest.history import HistoryFeed
+from spendstream.backtest.history import HistorySeries
 from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.core.detect.detector import Detector
@@ -72,8 +72,8 @@ def main(name: str, url: str, database: str) -> dict[str, Any]:
             rows(f"SELECT {name} FROM {database}.{view} ORDER BY {time}")
             for view, time in (("spend_1m", "minute"), ("spend_1h", "hour"), ("spend_1d", "day"))
         ]
-        feed = HistoryFeed(client, database, ("team",), epoch_us(NOON), epoch_us(NOON + timedelta(minutes=5)))
-        found["history"] = [int(p.sums[0, SUMS.index(name)]) for step in feed.steps() for p in step.parts]
+        feed = HistorySeries(client, database, ("team",), epoch_us(NOON), epoch_us(NOON + timedelta(minutes=5)))
+        found["history"] = [int(p.sums[0, SUMS.index(name)]) for step in feed.steps() for p in step.increments]
         by_ledger = rows(f"SELECT k_{name} FROM ({ledger_query(database, NOON, DIMENSIONS)}) ORDER BY k_minute")
         by_rollups = list(client.query(rollup_query(database, NOON)).named_results())
         found["repair"] = [

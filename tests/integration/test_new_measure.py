@@ -14,7 +14,9 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 import spendstream
+from spendstream.clickhouse import columns
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from tests.integration import new_measure
 
 pytestmark = [pytest.mark.clickhouse, pytest.mark.timeout(180)]
 
@@ -43,10 +45,10 @@ def test_a_declared_measure_with_its_migration_goes_all_the_way(
         return done.stdout
 
     try:
-        written = run("spendstream.clickhouse.columns", NAME).split()
+        written = run(columns.__name__, NAME).split()
         assert [Path(path).name for path in written] == [f"0006_{NAME}.up.sql", f"0006_{NAME}.down.sql"]
         assert all(Path(path).is_relative_to(tmp_path) for path in written)
-        found = json.loads(run("tests.integration.new_measure", NAME, server.url, database))
+        found = json.loads(run(new_measure.__name__, NAME, server.url, database))
     finally:
         client.command(f"DROP DATABASE IF EXISTS {database} SYNC")
     assert found == {
