@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from spendstream.reconcile.measures import CELL, MINUTE, SUMS
+from spendstream.reconcile.plan import CELL, MINUTE, SUMS
 from spendstream.reconcile.positions import Positions, SourcePartition
 from spendstream.schemas.measures import TOKENS
 from spendstream.schemas.progress import Counters

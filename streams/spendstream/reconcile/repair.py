@@ -14,8 +14,22 @@ import pyarrow as pa
 
 from spendstream.clickhouse.client import clickhouse_settings
 from spendstream.reconcile.compare import Cell, Range, rows
-from spendstream.reconcile.measures import BLOCK, CELL, COSTS, MAXIMA, MINIMA, MINUTE, SUMS
-from spendstream.reconcile.plan import Row, Window, corrections, dimensions_in_use, is_window_final, version, window_of
+from spendstream.reconcile.plan import (
+    BLOCK,
+    CELL,
+    COSTS,
+    MAXIMA,
+    MINIMA,
+    MINUTE,
+    SUMS,
+    Row,
+    Window,
+    corrections,
+    dimensions_in_use,
+    is_window_final,
+    version,
+    window_of,
+)
 from spendstream.schemas.priced import USD
 from spendstream.schemas.progress import Progress
 from spendstream.schemas.rollup import DIMENSIONS

@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 
 from spendstream.core.timestamps import epoch_us
 from spendstream.reconcile.compare import Range
-from spendstream.reconcile.measures import COSTS, SUMS
-from spendstream.reconcile.plan import Row, Window, corrections, dimensions_in_use, is_window_final, version
+from spendstream.reconcile.plan import (
+    COSTS,
+    SUMS,
+    Row,
+    Window,
+    corrections,
+    dimensions_in_use,
+    is_window_final,
+    version,
+)
 from spendstream.schemas.progress import Progress
 from spendstream.schemas.rollup import DIMENSIONS, ON_TIME, OTHER
 
