@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spendstream.core.lateness import NO_WATERMARK, advance, is_final, judge_lateness, window_of
+from spendstream.core.lateness import NO_WATERMARK, advance, classify_lateness, is_final, window_of
 from spendstream.core.timestamps import MINUTE_US
 from tests.unit.log import NOON_MS
 
@@ -45,12 +45,12 @@ def test_minutes_before_1970_open_before_their_events() -> None:
 def test_an_event_is_late_from_its_minutes_close_and_a_correction_from_the_allowance_on(
     watermark_us: int, lateness: int
 ) -> None:
-    assert judge_lateness(us(0), us(watermark_us), 600).tolist() == [lateness]
+    assert classify_lateness(us(0), us(watermark_us), 600).tolist() == [lateness]
     assert is_final(0, watermark_us, 600) == (lateness == 2)
 
 
 def test_without_an_allowance_a_late_event_is_a_correction() -> None:
-    assert judge_lateness(us(0, 0), us(MINUTE_US - 1, MINUTE_US), 0).tolist() == [0, 2]
+    assert classify_lateness(us(0, 0), us(MINUTE_US - 1, MINUTE_US), 0).tolist() == [0, 2]
 
 
 @given(st.integers(NOON_US, NOON_US * 2), TIMES)

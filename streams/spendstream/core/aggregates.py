@@ -1,12 +1,12 @@
-"""The open aggregates of one source partition: fed by calls, emitted as absolute totals, evicted when final.
+"""The open aggregates of one source partition: calls go in, absolute totals come out, final ones are evicted.
 
-An aggregate's sums are signed 64-bit integers: money in pico-dollars up to 9.2 million USD. So that no sum can pass
-that, a minute's calls are kept apart by size and offset, and readers, who sum over blocks anyway, see the whole: calls
-below 2^42 (4.40 USD) share an aggregate within 2^21 offsets, calls below 2^51 (2,252 USD) within 2^12, and one above
-that is alone. The product of a size and a number of calls is 2^63 at most, and the sum is less.
+An aggregate's sums are signed 64-bit integers: money in pico-dollars up to 9.2 million USD. To keep every sum below
+that, a minute's calls are split into blocks by size and offset. Calls below 2^42 (4.40 USD) share an aggregate within
+2^21 offsets, calls below 2^51 (2,252 USD) within 2^12, and a larger call has its own. Size times number of calls is
+2^63 at most, and the sum is less. Readers sum over blocks anyway.
 
-Size and offset follow from the log alone. A state that says "this one is full, open another" would decide otherwise in
-a replay.
+Size and offset follow from the log alone. A rule such as "open another when this one is full" would depend on where a
+replay began.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,12 @@ from spendstream.schemas.measures import COLUMN, COST, COUNTERFACTUALS, MAXIMA, 
 from spendstream.schemas.rollup import ON_TIME, OTHER
 
 CORRECTION_BLOCK_OFFSETS: Final = 4096
-"""Too-late events share a correction row when their offsets fall in one block of so many."""
+"""Events beyond the allowed lateness share a correction row if their offsets fall into the same block of this many."""
 
 SIZES: Final = (COST, *COUNTERFACTUALS, "gpu_us")
-"""The columns that can pass 64 bits; the other sums are of counts below 2^31 (or, per bucket, parts of the cost)."""
+"""The columns whose sums could pass 64 bits. Others are counts below 2^31, or parts of the cost.
+
+A new measure with larger values belongs here, which changes the blocks of calls: drain the meter before upgrading."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Tier:
 
 TIERS: Final = (Tier(2**42, 2**21), Tier(2**51, CORRECTION_BLOCK_OFFSETS), Tier(2**63, 1))
 ALONE: Final = len(TIERS) - 1
-"""The tier of a call that shares with none, too late or not: a block of corrections could not hold 4,096 of them."""
+"""The tier of a call with its own aggregate, late or not: a block of 4,096 corrections of that size would overflow."""
 
 _SUM_COLUMNS: Final = slice(0, len(SUMS))
 _MAX_COLUMNS: Final = slice(len(SUMS), len(SUMS) + len(MAXIMA))
@@ -92,8 +94,8 @@ class Aggregates:
     """Absolute totals of one source partition.
 
     An aggregate remembers the last offset it absorbed, so that absorbing a record twice changes nothing.
-    At most ``cap`` sets of dimensions get a row of their own in a window; what comes later shares ``__other__``.
-    Which ones is decided by first offsets alone, so a replay decides alike.
+    At most ``cap`` sets of dimensions get their own row in a window; later ones share ``__other__``. First offsets
+    alone decide which, so a replay makes the same choice.
     """
 
     def __init__(self, dimensions: Sequence[str], cap: int) -> None:
@@ -157,7 +159,7 @@ class Aggregates:
     def _admitted_before(self, window: _Window, offset: int) -> int:
         if window.admitted < self._cap or window.latest_first < offset:
             return window.admitted
-        # restored rows may have been opened by records that are yet to be replayed
+        # records that opened a restored row may still be replayed
         own = [row for dimensions, row in window.rows.items() if dimensions != self._other]
         return int(np.count_nonzero(self._totals[own, _FIRST_OFFSET] < offset))
 
@@ -211,7 +213,7 @@ class Aggregates:
         return [(key, copied[i]) for i, row in enumerate(rows) if (key := self._keys[row]) is not None]
 
     def written_from(self, keys: Sequence[AggregateKey], rollup_offset: int) -> None:
-        """Note that these aggregates' rollups stand in the rollup topic at or behind an offset."""
+        """Note that the rollups of these aggregates are in the rollup topic at ``rollup_offset`` or later."""
         for key in keys:
             window = self._windows.get((key.minute_us, key.block))
             if window is not None and window.rollups_from is None:
@@ -222,7 +224,7 @@ class Aggregates:
         return min((w.rollups_from for w in self._windows.values() if w.rollups_from is not None), default=None)
 
     def evict(self, watermark_us: int, through_offset: int, allowed_lateness_s: int) -> int:
-        """Drop the aggregates that no record behind ``through_offset`` can reach, at a durable watermark."""
+        """Drop the aggregates that no record after ``through_offset`` can change. The watermark must be durable."""
         evicted = 0
         next_block = (through_offset + 1) // CORRECTION_BLOCK_OFFSETS
         for (minute_us, block), window in list(self._windows.items()):
@@ -245,7 +247,7 @@ class Aggregates:
 
 
 def _summable(calls: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Cut calls where their costs might not sum within 64 bits, so that an overflow is noticed and not wrapped."""
+    """Split calls whose costs might not sum within 64 bits, so that an overflow is noticed instead of wrapping."""
     dearest = max(int(calls[name].max()) for name in (COST, *COUNTERFACTUALS))  # type: ignore[arg-type]
     if calls.height == 1 or dearest * calls.height < 2**62:
         yield calls

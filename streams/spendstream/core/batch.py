@@ -45,7 +45,7 @@ class RecordBatch:
         )
 
     def after(self, offset: int) -> "RecordBatch | None":
-        """Return the records behind an offset, or None where there are none."""
+        """Return the records after an offset, or None if there are none."""
         start = int(np.searchsorted(self.offsets, offset, side="right"))
         if start == 0:
             return self

@@ -1,7 +1,7 @@
-"""Which event ids were counted, within a horizon of log time.
+"""The event ids counted within a horizon of log time.
 
 Ids are kept whole (128 bits: a shared hash would lose an event), in generations of log time. Log time is the
-running maximum of Kafka timestamps, so what is known, and when it is forgotten, follows from the log alone.
+running maximum of Kafka timestamps, so the log alone decides what is known and when it is forgotten.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GENERATIONS: Final = 4
-"""The horizon is cut into so many generations; an id lives between one horizon and one and a quarter."""
+"""Generations per horizon. An id is kept for one horizon to one and a quarter."""
 
 _SPREAD_LO: Final = np.uint64(0x9E3779B97F4A7C15)
 _SPREAD_HI: Final = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -64,7 +64,7 @@ class IdTable:
         while len(ids):
             free = np.flatnonzero(_empty(self._slots.take(at, axis=0)))
             self._slots[at[free]] = ids.take(free, axis=0)
-            # where two ids took one free slot, the later stayed: the other walks on
+            # where two ids took the same free slot, the later one stayed; the other moves on
             left = np.flatnonzero(~_equal(self._slots.take(at, axis=0), ids))
             ids, at = ids.take(left, axis=0), (at[left] + 1) & self._mask
 
@@ -99,33 +99,33 @@ class SeenIds:
 
     def _accept_in(self, generation: int, ids: Ids) -> NDArray[np.bool_]:
         fresh = _first_of_each(ids)
-        for born, table in self._tables.items():
-            if generation - GENERATIONS <= born <= generation:
+        for known, table in self._tables.items():
+            if generation - GENERATIONS <= known <= generation:
                 fresh &= ~table.contains(ids)
         self.learn(generation, ids[fresh])
         return fresh
 
     def learn(self, generation: int, ids: Ids) -> None:
-        """Remember ids that were counted; ids already known in the generation are left as they are."""
+        """Remember ids that were counted, none of which the generation knows yet."""
         if len(ids) == 0:
             return
         table = self._tables.setdefault(generation, IdTable())
         table.add(ids)
 
     def relearn(self, generation: int, ids: Ids) -> None:
-        """Like ``learn``, for ids read back from a log in which a range may stand twice."""
+        """Like ``learn``, for ids read back from a log that may contain a range twice."""
         ids = ids[_first_of_each(ids)]
         table = self._tables.get(generation)
         self.learn(generation, ids if table is None else ids[~table.contains(ids)])
 
     def forget(self, log_clock_ms: int) -> None:
-        """Drop the generations that no later record can ask for."""
+        """Drop the generations that no later record can need."""
         oldest = self.live(log_clock_ms)
-        for born in [born for born in self._tables if born < oldest]:
-            del self._tables[born]
+        for known in [known for known in self._tables if known < oldest]:
+            del self._tables[known]
 
     def live(self, log_clock_ms: int) -> int:
-        """Return the oldest generation that a record at a moment of log time, or later, can ask for."""
+        """Return the oldest generation that a record can need at a moment of log time or later."""
         return log_clock_ms // self._generation_ms - GENERATIONS
 
     @property

@@ -29,15 +29,15 @@ def window_of(occurred_at_us: NDArray[np.int64]) -> NDArray[np.int64]:
     return occurred_at_us // MINUTE_US * MINUTE_US
 
 
-def judge_lateness(
+def classify_lateness(
     minute_us: NDArray[np.int64], watermark_us: NDArray[np.int64], allowed_lateness_s: int
 ) -> NDArray[np.int8]:
-    """Return for each event 0 on time, 1 late, 2 correction: a minute is closed from its end on."""
+    """Return 0 on time, 1 late or 2 correction for each event. A minute closes when the watermark reaches its end."""
     closed = minute_us + MINUTE_US <= watermark_us
     over = minute_us + MINUTE_US + allowed_lateness_s * 1_000_000 <= watermark_us
     return closed.astype(np.int8) + over.astype(np.int8)
 
 
 def is_final(minute_us: int, watermark_us: int, allowed_lateness_s: int) -> bool:
-    """Whether no event can revise a minute any more, at a watermark."""
+    """Whether events can no longer revise a minute, at a watermark."""
     return minute_us + MINUTE_US + allowed_lateness_s * 1_000_000 <= watermark_us

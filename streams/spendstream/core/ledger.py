@@ -61,7 +61,7 @@ def ledger_table(calls: pl.DataFrame, *, partition: int, source_log: str) -> pa.
 
 
 def ledger_records(table: pa.Table, max_rows: int, max_bytes: int) -> Iterator[bytes]:
-    """Cut a table into IPC streams of at most so many rows and, down to one row, so many bytes."""
+    """Split a table into IPC streams of at most ``max_rows`` rows and, unless a single row is larger, ``max_bytes``."""
     start, rows = 0, min(max_rows, _FIRST_GUESS_ROWS)
     while start < table.num_rows:
         piece = table.slice(start, rows)

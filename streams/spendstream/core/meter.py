@@ -1,7 +1,7 @@
-"""The meter of one source partition: decode, judge, dedupe, price, roll up. Pure: a function of the log alone.
+"""The meter of one source partition: decode, check, dedupe, price, roll up. Pure: a function of the log alone.
 
-Nothing here waits or writes. ``absorb`` takes fetch batches in offset order; ``take`` hands over what they amount
-to since the last take; once all of that is acknowledged, ``mark_durable`` lets go of what no replay can need.
+Nothing here waits or writes. ``absorb`` takes fetch batches in offset order; ``take`` returns what they produced
+since the last take. Once all of that is acknowledged, ``mark_durable`` drops what no replay can need.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from spendstream.core.aggregates import Aggregates, blocks
 from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
 from spendstream.core.decode import Rejection, decode
 from spendstream.core.dedupe import Ids, SeenIds
-from spendstream.core.lateness import CORRECTION_CODE, NO_WATERMARK, advance, judge_lateness, window_of
+from spendstream.core.lateness import CORRECTION_CODE, NO_WATERMARK, advance, classify_lateness, window_of
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import ProgressRecord
 from spendstream.core.rollup_record import AggregateKey, Rollup, totals_of
@@ -34,7 +34,7 @@ _NO_GENERATIONS: Final = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class MeterRules:
-    """The rules that decide on the money. Two workers of one group must have the same."""
+    """The rules that decide what is counted and when. All workers of a group must have the same."""
 
     dimensions: tuple[str, ...] = DEFAULT_DIMENSIONS
     allowed_lateness_s: int = 600
@@ -67,7 +67,7 @@ class Rerouted:
 
 @dataclass(frozen=True)
 class MeterOutput:
-    """What the batches since the last take amount to. All is to be acknowledged before ``progress`` is written."""
+    """What the batches since the last take produced. All of it must be acknowledged before ``progress`` is written."""
 
     calls: pl.DataFrame | None
     rollups: list[tuple[AggregateKey, NDArray[np.int64]]]
@@ -87,7 +87,7 @@ class _Pending:
 
 
 class PartitionMeter:
-    """Meters one source partition from a marker on. Give it the batches in offset order; replays are skipped."""
+    """Meters one source partition, starting after a marker. Takes batches in offset order; replays are skipped."""
 
     def __init__(self, marker: Progress, rules: MeterRules, book: PriceBook) -> None:
         self._rules = rules
@@ -134,8 +134,8 @@ class PartitionMeter:
     def absorb(self, batch: RecordBatch, now: datetime) -> None:
         """Meter a batch.
 
-        ``now`` stamps ``priced_at``, and caps record times that lie ahead of it: one producer whose clock is years
-        ahead would make the dedupe forget all, and let events of its future through. Else it decides nothing.
+        ``now`` stamps ``priced_at`` and caps record times that are ahead of it: a producer whose clock is years ahead
+        would make dedupe forget every id, and let events of that future through. It affects nothing else.
         """
         recorded = batch.after(self._through)
         if recorded is None:
@@ -149,7 +149,7 @@ class PartitionMeter:
         decoded = decode(fresh.values, self._rules.max_record_bytes)
         self._reject(fresh, decoded.rejected)
         calls = self._located(decoded.calls, fresh, log_clock)
-        calls = self._without_future(calls, fresh)  # first: a dead letter stays where it was recorded
+        calls = self._without_future(calls, fresh)  # first: a dead letter stays in the partition where it was recorded
         calls = self._without_keyless(calls, fresh)
         calls = self._in_time(calls)
         calls = self._deduplicated(calls)
@@ -188,7 +188,7 @@ class PartitionMeter:
         )
 
     def _without_keyless(self, calls: pl.DataFrame, batch: RecordBatch) -> pl.DataFrame:
-        """Send on what has no Kafka key: its duplicates may lie in any partition, its key brings them together."""
+        """Reroute records without a Kafka key: their duplicates may be in any partition, a key brings them together."""
         if None not in batch.keys:
             return calls
         keyless = np.fromiter((batch.keys[row] is None for row in calls["row"]), dtype=np.bool_, count=calls.height)
@@ -203,7 +203,7 @@ class PartitionMeter:
         return calls.filter(pl.Series(~keyless))
 
     def _without_future(self, calls: pl.DataFrame, batch: RecordBatch) -> pl.DataFrame:
-        """Reject events ahead of their record by more than the allowed skew: they would drag the watermark away."""
+        """Reject events ahead of their record by more than the allowed skew: they would move the watermark too far."""
         ahead_us = (calls["occurred_at_us"] - calls["recorded_at_us"]).to_numpy()
         # a log without timestamps has no clock to be ahead of
         future = (ahead_us > self._rules.allowed_skew_s * 1_000_000) & (calls["recorded_at_us"] > 0).to_numpy()
@@ -230,7 +230,7 @@ class PartitionMeter:
         occurred = calls["occurred_at_us"].to_numpy()
         minute = window_of(occurred)
         watermark = advance(self._watermark_us, occurred) if calls.height else occurred
-        lateness = judge_lateness(minute, watermark, self._rules.allowed_lateness_s)
+        lateness = classify_lateness(minute, watermark, self._rules.allowed_lateness_s)
         if calls.height:
             self._watermark_us = int(watermark[-1])
         return calls.with_columns(pl.Series("minute_us", minute), pl.Series("lateness", lateness))
@@ -250,7 +250,7 @@ class PartitionMeter:
         return kept
 
     def _priced(self, calls: pl.DataFrame, now: datetime) -> pl.DataFrame:
-        """Add the model, the costs in pico-dollars, the card that gave them and the counterfactual costs."""
+        """Add the model, the costs in pico-dollars, the rate card they come from, and the counterfactual costs."""
         asked = pl.coalesce("requested_at_us", "occurred_at_us").alias("priced_at_us")
         costs = self._book.price(calls.with_columns(asked))
         nothing = np.zeros(calls.height, dtype=np.int64)
@@ -278,7 +278,7 @@ class PartitionMeter:
         )
 
     def take(self) -> MeterOutput:
-        """Hand over everything since the last take. Call ``mark_durable`` with its progress once it is durable."""
+        """Return everything since the last take. Call ``mark_durable`` with its progress once it is durable."""
         pending, self._pending = self._pending, _Pending()
         first = self._through + 1 if pending.first_offset is None else pending.first_offset
         marker = self._marker.model_copy(
@@ -305,7 +305,7 @@ class PartitionMeter:
         )
 
     def rollups_written(self, output: MeterOutput, rollup_offset: int | None) -> ProgressRecord:
-        """Return the progress to write, now that the rollups are acknowledged and the first stands at an offset."""
+        """Return the progress to write once the rollups are acknowledged, the first of them at ``rollup_offset``."""
         if rollup_offset is not None:
             self._rollup_end = rollup_offset + len(output.rollups)
             self.aggregates.written_from([key for key, _ in output.rollups], rollup_offset)
@@ -319,9 +319,9 @@ class PartitionMeter:
         return ProgressRecord(marker, output.progress.ids, output.progress.generations)
 
     def mark_durable(self, progress: ProgressRecord, offset: int) -> int:
-        """Let go of what no replay from the durable marker can need. Returns how many aggregates were evicted.
+        """Drop what no replay from the durable marker can need. Returns how many aggregates were evicted.
 
-        ``offset``: where the progress record stands in the progress topic.
+        ``offset``: of the progress record in the progress topic.
         """
         self._marker = progress.marker
         self._note_ids(progress, offset)
@@ -330,7 +330,7 @@ class PartitionMeter:
         )
 
     def _note_ids(self, progress: ProgressRecord, offset: int) -> None:
-        """Remember from where the ids of each living generation can be read back."""
+        """Remember from which offset the ids of each live generation can be read back."""
         self._progress_end = max(self._progress_end, offset + 1)
         for generation in np.unique(progress.generations).tolist():
             self._ids_from[generation] = min(offset, self._ids_from.get(generation, offset))
@@ -352,7 +352,7 @@ def new_marker(partition: int, source_log: str, through_offset: int) -> Progress
 
 
 def newest_marker(source_log: str, records: Sequence[ProgressRecord]) -> Progress:
-    """Return a log's greatest marker. Raises ValueError where the log has none."""
+    """Return a log's greatest marker. Raises: ValueError, if the log has none."""
     return max((r.marker for r in records if r.marker.source_log == source_log), key=lambda m: m.through_offset)
 
 
@@ -363,10 +363,10 @@ def restore(
     rules: MeterRules,
     book: PriceBook,
 ) -> PartitionMeter:
-    """Rebuild a meter from what it had published, each with its offset: markers with ids, and rollups.
+    """Rebuild a meter from the markers, ids and rollups it published, each with its offset.
 
     The greatest marker of the source log wins, not the last: a worker that lost the partition without knowing may
-    write an older one. Ids of an older log are kept: a producer may repeat an event into a topic made anew.
+    write an older one. Ids of an older log are kept: a producer may repeat an event into a recreated topic.
     """
     meter = PartitionMeter(newest_marker(source_log, [record for _, record in records]), rules, book)
     marker = meter.marker

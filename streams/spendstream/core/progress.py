@@ -11,7 +11,7 @@ from spendstream.schemas.progress import Progress
 
 @dataclass(frozen=True)
 class ProgressRecord:
-    """A marker and the ids counted since the one before, in offset order; ``generations``: one an id."""
+    """A marker and the ids counted since the one before, in offset order; ``generations``: one for each id."""
 
     marker: Progress
     ids: Ids
@@ -19,7 +19,7 @@ class ProgressRecord:
 
 
 def write_progress(record: ProgressRecord) -> bytes:
-    """Return the Kafka value: the marker as one line of JSON, then 16 big-endian bytes an id."""
+    """Return the Kafka value: the marker as one line of JSON, then 16 big-endian bytes for each id."""
     segments = _segments(record.generations)
     marker = record.marker.model_copy(update={"id_segments": segments})
     return marker.model_dump_json().encode() + b"\n" + record.ids.astype(">u8").tobytes()

@@ -114,7 +114,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class _Part:
-    """The measures that are read alike: their columns in the matrix, and their values of one rollup."""
+    """Measures of one wire form: their columns in the matrix, and a getter of their values."""
 
     def __init__(self, measures: Iterable[RollupMeasure]) -> None:
         self.measures = tuple(measures)
@@ -140,7 +140,7 @@ _LAYOUT: Final = {
     name: [(m.bucket, COLUMN[m.name], _WRITERS.get(m.unit, int)) for m in MEASURES if name in (m.group, m.field)]
     for name in dict.fromkeys(measure.group or measure.field for measure in MEASURES)
 }
-"""By field of the record: what is written there, from which columns. The entries of a map have names."""
+"""For each field of the record: its bucket (empty unless it is a map), column and writer; a map has one per bucket."""
 
 
 def rollup_record(
@@ -233,7 +233,7 @@ def rollup_table(rollups: Sequence[Rollup]) -> pa.Table:
 
 
 def refused(rollups: Sequence[Rollup], read: Callable[[Sequence[Rollup]], Any]) -> dict[int, NotARollup]:
-    """Return which of the rollups, read one by one by ``totals_of`` or ``rollup_table``, have no amount, and why."""
+    """Return the rollups, by index, whose amounts ``read`` (``totals_of``, say) refuses, and why."""
     errors: dict[int, NotARollup] = {}
     for number, rollup in enumerate(rollups):
         try:
