@@ -12,7 +12,7 @@ from typing import Any
 
 from spendstream.backtest.history import HistorySeries
 from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
-from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
+from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target, load_migrations
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.measures import numerators
 from spendstream.core.detect.rollups import RollupRecord
@@ -81,7 +81,7 @@ def main(name: str, url: str, database: str) -> dict[str, Any]:
             sorted(row[name] for row in by_rollups),
             name in rollup_rows(by_rollups).schema.names,
         ]
-        Migrator(client, MigrationSettings(Target(database))).down(5)
+        Migrator(client, MigrationSettings(Target(database))).down(len(load_migrations()) - 1)
         columns = rows(f"SELECT table FROM system.columns WHERE database = '{database}' AND name = '{name}'")
         found["columns after down"] = sorted(table for (table,) in columns)
     return found

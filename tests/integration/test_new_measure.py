@@ -15,6 +15,7 @@ from clickhouse_connect.driver.client import Client
 
 import spendstream
 from spendstream.clickhouse import columns
+from spendstream.clickhouse.migrate import load_migrations
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from tests.integration import new_measure
 
@@ -46,7 +47,8 @@ def test_a_declared_measure_with_its_migration_goes_all_the_way(
 
     try:
         written = run(columns.__name__, NAME).split()
-        assert [Path(path).name for path in written] == [f"0006_{NAME}.up.sql", f"0006_{NAME}.down.sql"]
+        number = f"{len(load_migrations()) + 1:04}"
+        assert [Path(path).name for path in written] == [f"{number}_{NAME}.up.sql", f"{number}_{NAME}.down.sql"]
         assert all(Path(path).is_relative_to(tmp_path) for path in written)
         found = json.loads(run(new_measure.__name__, NAME, server.url, database))
     finally:
