@@ -1,8 +1,8 @@
 """The measures of a rollup: each is declared here, once.
 
-From a declaration follow the field of the rollup's record and its JSON Schema, the column of the meter's matrix and how
-calls fold into it, the column of ``rollups_1m`` and the views, the SQL by which ``reconcile`` computes it from the
-ledger, and what the detector reads. CONTRIBUTING says how to add one.
+Everything else follows from the declaration: the field of the rollup's record and its JSON Schema, the column of the
+meter's matrix and how calls fold into it, the column of ``rollups_1m`` and the views, the SQL by which ``reconcile``
+computes it from the ledger, and what the detector reads. CONTRIBUTING says how to add one.
 
 Nothing here imports polars or pyarrow: producers and settings import it.
 """
@@ -65,7 +65,7 @@ class RollupMeasure:
 
 
 def counted(name: str, doc: str, of_calls: Fold, of_ledger: str, **more: Any) -> RollupMeasure:
-    """Declare how many calls there are of which a condition holds: ``of_calls`` in polars, ``of_ledger`` in SQL."""
+    """Declare the number of calls for which a condition holds: ``of_calls`` in polars, ``of_ledger`` in SQL."""
     return RollupMeasure(
         name, "sum", "count", lambda pl: of_calls(pl).sum().cast(pl.Int64), f"toInt64(countIf({of_ledger}))", doc=doc,
         **more,
@@ -73,12 +73,12 @@ def counted(name: str, doc: str, of_calls: Fold, of_ledger: str, **more: Any) ->
 
 
 def summed(name: str, doc: str = "", unit: Unit = "count", **more: Any) -> RollupMeasure:
-    """Declare the sum of a column that calls and ledger have under the measure's own name, and never as null."""
+    """Declare the sum of a column that has the measure's name in calls and ledger, and is never null."""
     return RollupMeasure(name, "sum", unit, lambda pl: pl.col(name).sum(), f"sum(c.{name})", doc=doc, **more)
 
 
 def cost(name: str, field: str, doc: str = "", **more: Any) -> RollupMeasure:
-    """Declare a sum of money: ``name`` in pico-dollars, 0 where unpriced, is null in the ledger where unpriced."""
+    """Declare a sum of money. Of an unpriced call, ``name`` (pico-dollars) is 0, and the ledger's ``field`` is null."""
     ledger = f"sum(ifNull(c.{field}, toDecimal128(0, 12)))"
     return RollupMeasure(name, "sum", "USD", lambda pl: pl.col(name).sum(), ledger, field, doc, **more)
 

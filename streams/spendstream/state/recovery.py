@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker, newest_marker, restore
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import ProgressRecord, read_progress
-from spendstream.core.rollup_record import Rollup, read_rollup
+from spendstream.core.rollup_record import NotARollup, Rollup, read_rollup
 from spendstream.errors import SpendstreamError
 from spendstream.kafka.consumer import high_watermarks, read_to_end
 from spendstream.schemas import topics
@@ -44,7 +44,8 @@ class Recovery:
 
         Without a marker it starts where the group has committed, else at the beginning of the log.
 
-        Raises: InterruptedFlush, when a crash left rollups of other dimensions behind the marker; TimeoutError.
+        Raises: InterruptedFlush, when a crash left rollups of other dimensions after the marker; NotARollup;
+            TimeoutError.
         """
         consumer = AIOKafkaConsumer(
             **self._client,
@@ -77,7 +78,11 @@ class Recovery:
         newest = newest_marker(live, [record for _, record in records])
         rollups = []
         for offset, value in await self._read(consumer, topics.ROLLUP, partition, newest.rollups_from):
-            rollup = read_rollup(value)
+            try:
+                rollup = read_rollup(value)
+            except NotARollup as error:
+                at = f"{self._topic(topics.ROLLUP)}[{partition}], offset {offset}"
+                raise NotARollup(f"{at}: {error}. If a newer release wrote it, upgrade this worker") from error
             if tuple(rollup.dimensions) == self._rules.dimensions:
                 rollups.append((offset, rollup))
             else:
