@@ -69,7 +69,8 @@ def reconcile(world: World, hour: datetime, *options: str) -> tuple[list[dict[st
     """Run the command on one hour. Returns its hours, and its verdict: not ok, as the stream is not drained."""
     within = ("--from", hour.isoformat(), "--to", (hour + timedelta(hours=1)).isoformat())
     done = run_cli("reconcile", *within, *options, "--json", env=world.environment)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout, done.stderr
     *hours, verdict = (json.loads(line) for line in done.stdout.splitlines())
     return hours, verdict
 
