@@ -126,3 +126,16 @@ async def test_an_alert_that_is_no_longer_sent_ends_by_itself(stack: Stack, monk
         await asyncio.sleep(7)
         assert stack.states() == ["active"]
     await stack.until(stack.states, [])
+
+
+async def test_an_alert_that_was_resolved_while_no_notifier_ran_stays_resolved(stack: Stack) -> None:
+    """The new notifier reads the end beside what it recalls, which is older."""
+    async with stack.world.notifying(stack.notifier):
+        await stack.world.publish(make_alert())
+        await stack.until(stack.states, ["active"])
+        await stack.world.until_committed("hook", 1)
+    await stack.world.publish(make_alert(2, "resolved"))
+    async with stack.world.notifying(stack.notifier):
+        await stack.until(stack.states, [])
+        await asyncio.sleep(2.5)
+        assert stack.states() == []

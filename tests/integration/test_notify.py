@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from spendstream.embedded.broker import EmbeddedBroker
 from spendstream.notifiers import messenger_of
+from spendstream.notifiers.alertmanager import RECALL_S
 from spendstream.notifiers.base import Messenger
 from spendstream.notifiers.webhook import IDEMPOTENCY_KEY
 from spendstream.schemas.alert import Alert
@@ -226,6 +227,23 @@ async def test_active_alerts_are_sent_to_alertmanager_again_after_a_restart(worl
         (sent,) = json.loads(hook.requests[0].body)
     assert sent["labels"]["team"] == firing.group["team"]
     assert datetime.fromisoformat(sent["endsAt"]).timestamp() > time.time()
+
+
+async def test_only_alerts_that_were_published_lately_are_recalled_for_alertmanager(world: World) -> None:
+    """Whatever fires is published every hour: the topic's older records are not read."""
+    old, lately = of_groups(2)
+    now_s = time.time()
+    async with receiver() as hook:
+        notifier = make_notifier(hook.url, kind="alertmanager", give_up_after=24 * 3600)
+        async with world.notifying(notifier):
+            await world.publish(old, timestamp_ms=int(now_s - RECALL_S - 60) * 1000)
+            await world.publish(lately, timestamp_ms=int(now_s - RECALL_S + 300) * 1000)
+            await world.until_committed("hook", 2)
+        hook.requests.clear()
+        async with world.notifying(notifier):
+            await hook.count(1)
+        (sent,) = json.loads(hook.requests[0].body)
+    assert sent["labels"]["team"] == lately.group["team"]
 
 
 async def test_two_agents_share_the_work_and_lose_nothing_when_one_leaves(world: World) -> None:

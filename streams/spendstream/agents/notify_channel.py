@@ -116,8 +116,10 @@ class Channel(ConsumerRebalanceListener):
             await self._leave(consumer)
 
     async def _round(self, consumer: Any) -> None:
+        polled = await self._poll(consumer)
+        # Partitions are assigned within the poll, and what is recalled of them is older than the polled records.
         await self._recall(consumer)
-        for partition, records in (await self._poll(consumer)).items():
+        for partition, records in polled.items():
             for record in records:
                 self._take_in(partition.partition, record)
         for batch in self._queue.take_due(self._clock(), self._under_way):
