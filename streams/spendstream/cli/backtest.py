@@ -41,7 +41,7 @@ class Rows(StrEnum):
     TOTALS = "totals"
 
 
-_CSV: Final = "A CSV series"
+_CSV: Final = "A CSV file"
 _HISTORY: Final = "History in ClickHouse"
 
 WatchesOption = Annotated[Path | None, typer.Option("--watches", help="A watches file. Default: the built-in watches.")]

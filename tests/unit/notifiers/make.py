@@ -1,4 +1,4 @@
-"""Alerts, and receivers on loopback that record what they are sent and answer as told."""
+"""Alerts, and receivers on loopback that record what they are sent and answer as configured."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Receiver:
         return web.Response(status=answer, text=self.words, headers=self.headers)
 
     async def count(self, at_least: int, timeout_s: float = 30.0) -> None:
-        """Return once so many requests have come."""
+        """Return once this many requests have arrived."""
         await until(lambda: len(self.requests) >= at_least, timeout_s)
 
 
