@@ -1,4 +1,4 @@
-"""Ledger against rollups, and the meter's counters against what ClickHouse stores: only what differs leaves it."""
+"""Compares ledger and rollups, in ClickHouse, and the meter's counters with what is stored there."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Cell:
-    """A minute of one partition where rollups and ledger differ. ``rollups_minus_ledger``: what is not 0."""
+    """A minute of one partition where rollups and ledger differ. ``rollups_minus_ledger``: measures that are not 0."""
 
     source_log: str
     source_partition: int
@@ -86,7 +86,7 @@ def differing_cells(client: Any, database: str, within: Range) -> list[Cell]:
 
 
 def ledger_hours(client: Any, database: str, within: Range) -> dict[datetime, HourTotals]:
-    """Return what the ledger stored, by hour of ``occurred_at``."""
+    """Return what the ledger holds, by hour of ``occurred_at``."""
     named = {name: SUMS[name] for name in ("calls", "unpriced_calls", *TOKENS, "cost_usd")}
     return _hours(
         client,
@@ -177,7 +177,7 @@ class StoredCounts:
 
 
 def stored_counts(client: Any, database: str, topic: str, state: Positions) -> dict[int, StoredCounts]:
-    """Return what ClickHouse holds of each metered partition, in the topic's present life."""
+    """Return what ClickHouse holds of each metered partition, in the topic's current life."""
     counts: dict[int, dict[str, int]] = {number: {} for number in state.markers}
     live = {(marker.source_log, number) for number, marker in state.markers.items()}
     logs = ", ".join(quoted(log) for log in sorted({log for log, _ in live}))
@@ -206,7 +206,7 @@ def stored_counts(client: Any, database: str, topic: str, state: Positions) -> d
 
 
 def retention_days(client: Any, database: str) -> dict[str, int]:
-    """Return after how many days each table forgets its rows; absent where it keeps them."""
+    """Return after how many days each table deletes its rows; a table that keeps them is absent."""
     found = rows(client, f"SELECT name, engine_full FROM system.tables WHERE database = {quoted(database)}")
     return {row["name"]: days for row in found if (days := _days(row["engine_full"])) is not None}
 
@@ -214,11 +214,11 @@ def retention_days(client: Any, database: str) -> dict[str, int]:
 def _days(engine_full: str) -> int | None:
     if known := _TTL.search(engine_full):
         return int(known.group(1))
-    return 0 if _ANY_TTL.search(engine_full) else None  # another form of retention: nothing can be held against it
+    return 0 if _ANY_TTL.search(engine_full) else None  # another form of retention: nothing can be compared with it
 
 
 def problems(state: Positions, found: Mapping[int, StoredCounts], retention: Mapping[str, int]) -> Iterator[str]:
-    """Yield what does not add up. What ClickHouse holds is judged only once all is drained, and kept for good."""
+    """Yield what does not add up. Stored counts are compared only once all is drained, and where rows are kept."""
     for each in state.partitions:
         if each.marker is None:
             continue
@@ -243,7 +243,7 @@ def _stored_problems(
     if "calls" not in retention and not found.repaired and found.ledger_calls != counters.metered:
         yield (
             f"partition {number}: the meter counted {counters.metered} calls, the ledger holds {found.ledger_calls}. "
-            "Fewer: an event_id came again beyond the dedupe horizon, or rows are lost"
+            "Fewer calls: an event_id was repeated beyond the dedupe horizon, or rows are lost"
         )
     if "rollups_1m" not in retention and not found.repaired and found.rollup_calls != counters.metered:
         yield (f"partition {number}: the meter counted {counters.metered} calls, the rollups hold {found.rollup_calls}")
@@ -255,16 +255,16 @@ def _stored_problems(
 
 
 def notes(state: Positions, found: Mapping[int, StoredCounts], retention: Mapping[str, int]) -> Iterator[str]:
-    """Yield what is worth knowing and no fault."""
+    """Yield what is worth knowing but not a problem."""
     for each in state.partitions:
         if each.marker is not None and each.marker.through_offset >= each.end:
             yield f"partition {each.partition}: the usage topic was recreated since it was metered"
     for table, days in sorted(retention.items()):
-        yield f"{table} keeps rows for {days or 'some'} days: older hours can't be held against it"
+        yield f"{table} keeps rows for {days or 'some'} days: older hours can't be compared with it"
     for number, holds in sorted(found.items()):
         metered = state.markers[number].counters.metered
         if holds.repaired and state.is_drained and holds.ledger_calls != metered:
             yield (
                 f"partition {number}: the meter counted {metered} calls, the ledger holds {holds.ledger_calls}; "
-                "its rollups were repaired to that"
+                "its rollups were repaired to match"
             )

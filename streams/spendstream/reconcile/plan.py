@@ -75,7 +75,7 @@ def window_of(row: Row) -> Window:
 
 
 def is_window_final(window: Window, marker: Progress | None, allowed_lateness_s: int) -> bool:
-    """Whether the meter will write no new total of a window. A former life of the topic is over, and so final."""
+    """Whether the meter will write no new total of a window. An earlier life of the topic is over, and so final."""
     if marker is None or marker.source_log != window.source_log:
         return True
     if window.block <= ON_TIME:

@@ -1,4 +1,4 @@
-"""How far the meter and the sinks are, by Kafka's word and by the meter's own markers."""
+"""How far the meter and the sinks are, by Kafka's offsets and by the meter's own markers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spendstream.schemas.progress import Progress
 from spendstream.settings import Settings
 
 _LAST_MARKERS: Final = 16
-"""A worker that lost its partition without knowing may write an older marker behind the newest: look at a few."""
+"""A worker that lost its partition without knowing may write an older marker behind the newest: read a few."""
 
 _INTERVAL_S: Final = 0.2
 
@@ -40,7 +40,7 @@ class SourcePartition:
 
 @dataclass(frozen=True)
 class Positions:
-    """Where everything stood. ``sinks_have_markers``: all that was flushed up to the markers is in ClickHouse."""
+    """How far everything is. ``sinks_have_markers``: ClickHouse has all that was flushed up to the markers."""
 
     partitions: tuple[SourcePartition, ...]
     sinks_have_markers: bool
@@ -58,7 +58,7 @@ class Positions:
 
 
 async def read_positions(settings: Settings, wait_s: float) -> Positions:
-    """Read the markers, then wait up to ``wait_s`` seconds until the sinks hold what these speak of.
+    """Read the markers, then wait up to ``wait_s`` seconds until the sinks hold what the markers cover.
 
     The order makes the markers a safe point while the meter runs: priced calls and rollups are acknowledged before
     their marker is written, so once the sinks have reached the ends that were read after the markers, ClickHouse has
@@ -110,7 +110,7 @@ async def read_markers(settings: Settings) -> dict[int, Progress]:
 
 
 def newest(markers: Sequence[Progress]) -> Progress:
-    """Return the marker that holds: of the log spoken of last, the one furthest on."""
+    """Return the valid marker: the greatest of the log that the last one names."""
     log = markers[-1].source_log
     return max((marker for marker in markers if marker.source_log == log), key=lambda marker: marker.through_offset)
 

@@ -1,4 +1,4 @@
-"""Repairing rollups from the ledger, hour by hour."""
+"""Repairs rollups from the ledger, hour by hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reconciliation from beginning to end, and its report."""
+"""Runs a reconciliation and reports it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from spendstream.waiting import in_thread
 
 
 class NotRepairable(SpendstreamError):
-    """Nothing was written."""
+    """Rollups can't be repaired safely at present, and nothing was written; the message says what to do."""
 
 
 Status = Literal["ok", "repaired", "differs", "open", "expired"]
-"""``open``: differs, and its minutes are not final. ``expired``: retention deleted rows, so nothing can be said."""
+"""``open``: differs, and its minutes are not final. ``expired``: retention deleted rows, so nothing can be compared."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Hour:
 
 @dataclass(frozen=True)
 class Report:
-    """``ok``: all is drained, every number meets its counterpart, and no minute differs."""
+    """``ok``: everything is drained, every count matches its counterpart, and no minute differs."""
 
     hours: tuple[Hour, ...]
     cells: tuple[Cell, ...]
@@ -134,9 +134,9 @@ _NONE: Final = HourTotals()
 
 
 async def reconcile(settings: Settings, within: Range, *, repair: bool = False) -> Report:
-    """Hold Kafka, ledger, rollups and dead letters against each other; with ``repair``, repair the rollups.
+    """Compare Kafka, ledger, rollups and dead letters; with ``repair``, also repair the rollups.
 
-    1. The meter's markers are read, and the sinks waited for until ClickHouse holds what the markers speak of.
+    1. The meter's markers are read; then it waits for the sinks, until ClickHouse has what the markers cover.
     2. Ledger and rollups are compared, minute by minute.
     3. With ``repair``: final minutes that differ are repaired from the ledger, and everything is compared again.
 
@@ -170,12 +170,13 @@ async def reconcile(settings: Settings, within: Range, *, repair: bool = False) 
 def _require_safe(state: Positions) -> None:
     if not state.markers:
         raise NotRepairable(
-            "the meter left no marker on this Kafka, so it can't be known which minutes are final: is it the right one?"
+            "this Kafka has no marker of the meter, so it is unknown which minutes are final: "
+            "check KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPIC_PREFIX"
         )
     if not state.sinks_have_markers:
         raise NotRepairable(
-            f"the sinks are behind, and what looks missing may be on its way: run the worker, and repair again. "
-            f"{state.records_behind} records are left"
+            f"the sinks are {state.records_behind} records behind, and what looks missing may still arrive: "
+            "run the worker, then repair again"
         )
 
 
@@ -198,7 +199,7 @@ class _Found:
         return any(at is not None and at < kept_since for at in inserted)
 
     def has_ledger(self, hour: datetime) -> bool:
-        """Whether the ledger has any call of an hour. Without one its rollups are all there is, and are kept."""
+        """Whether the ledger has any call of an hour. If not, the rollups are all that is left, and are kept."""
         return hour in self.ledger
 
     def repairable(self) -> list[Cell]:
@@ -228,19 +229,19 @@ class _Found:
         return "repaired" if is_repaired else "ok"
 
     def refusals(self, repair: bool, repaired: Repaired) -> list[str]:
-        """Return what a repair left alone, and why."""
+        """Return what a repair left as it is, and why."""
         if not repair:
             return []
-        said = []
+        messages = []
         if repaired.open_cells:
-            said.append(
+            messages.append(
                 f"{len(repaired.open_cells)} minutes are not final, and the meter still writes them: "
                 "repair once the watermark has passed them by the allowed lateness"
             )
         bare = {_hour(cell) for cell in self.cells if not self.has_ledger(_hour(cell))}
         if bare:
-            said.append(f"{len(bare)} hours have rollups and no call in the ledger: they are kept as they are")
-        return said
+            messages.append(f"{len(bare)} hours have rollups but no call in the ledger: they are kept")
+        return messages
 
 
 def _compare(client: Any, settings: Settings, within: Range) -> _Found:
