@@ -29,7 +29,7 @@ ALERTS: Final = "alerts"
 _IPC_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
-class Record(Protocol):
+class ConsumedRecord(Protocol):
     """A Kafka record, as aiokafka's ``ConsumerRecord`` is one. ``timestamp``: milliseconds since 1970."""
 
     @property
@@ -60,7 +60,7 @@ class Insert:
 class Undecodable:
     """A record that makes no row. It goes to the table of dead letters: it neither blocks the sink nor vanishes."""
 
-    record: Record
+    record: ConsumedRecord
     reason: Reason
     message: str
 
@@ -84,7 +84,7 @@ class RowEncoder(Protocol):
         """Whether the topic is compacted, so that missing offsets are no loss."""
         ...
 
-    def encode(self, records: Sequence[Record]) -> Encoded:
+    def encode(self, records: Sequence[ConsumedRecord]) -> Encoded:
         """Return the inserts that hold these records, in order. Never raises on what a record contains."""
         ...
 
@@ -117,7 +117,7 @@ class CallEncoder:
     def __init__(self, max_rows: int = 10_000) -> None:
         self._max_rows = max_rows
 
-    def encode(self, records: Sequence[Record]) -> Encoded:
+    def encode(self, records: Sequence[ConsumedRecord]) -> Encoded:
         """Return the inserts that hold the records' calls, in order."""
         streams: list[_Stream] = []
         undecodable: list[Undecodable] = []
@@ -228,7 +228,7 @@ class DeadLetterEncoder:
     table = DEAD_LETTERS
     is_compacted = False
 
-    def encode(self, records: Sequence[Record]) -> Encoded:
+    def encode(self, records: Sequence[ConsumedRecord]) -> Encoded:
         """Return one insert, or none. What is no dead letter becomes one, of this topic."""
         letters: list[_DeadLetter] = []
         undecodable: list[Undecodable] = []
@@ -361,7 +361,7 @@ class AlertEncoder:
     table = ALERTS
     is_compacted = False
 
-    def encode(self, records: Sequence[Record]) -> Encoded:
+    def encode(self, records: Sequence[ConsumedRecord]) -> Encoded:
         """Return one insert, or none where the records are all tombstones or undecodable."""
         good: list[Alert] = []
         undecodable: list[Undecodable] = []
@@ -411,7 +411,7 @@ def _contributors(alert: Alert) -> list[dict[str, Any]]:
     ]
 
 
-def _not_an_alert(record: Record, error: ValidationError) -> Undecodable:
+def _not_an_alert(record: ConsumedRecord, error: ValidationError) -> Undecodable:
     found = error.errors(include_url=False, include_input=False)
     is_text = any(one["type"] == "json_invalid" for one in found)
     where = "".join(f"{part}." for part in found[0]["loc"]).removesuffix(".")
@@ -425,10 +425,10 @@ class RollupEncoder:
     table = ROLLUPS
     is_compacted = True
 
-    def encode(self, records: Sequence[Record]) -> Encoded:
+    def encode(self, records: Sequence[ConsumedRecord]) -> Encoded:
         """Return one insert, or none where the records are all tombstones or undecodable."""
         rollups: list[Rollup] = []
-        sources: list[Record] = []
+        sources: list[ConsumedRecord] = []
         undecodable: list[Undecodable] = []
         for record in records:
             if record.value is None:
@@ -469,5 +469,5 @@ def latest(rollups: Iterable[Rollup]) -> list[Rollup]:
     return list(by_key.values())
 
 
-def _not_a_rollup(record: Record, error: NotARollup) -> Undecodable:
+def _not_a_rollup(record: ConsumedRecord, error: NotARollup) -> Undecodable:
     return Undecodable(record, error.reason, f"not a rollup: {error}")

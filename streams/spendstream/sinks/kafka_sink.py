@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from spendstream.kafka.consumer import membership
-from spendstream.sinks.encoders import Encoded, Record, RowEncoder, undecodable_insert
+from spendstream.sinks.encoders import ConsumedRecord, Encoded, RowEncoder, undecodable_insert
 from spendstream.sinks.writer import ClickHouseWriter, NoMetrics, SinkMetrics
 from spendstream.waiting import in_thread, sleep_unless_stopped
 
@@ -53,7 +53,7 @@ class KafkaSinkSettings:
 class _Batch:
     """Records of several partitions, each partition's in offset order. ``ends``: the offset after the last one."""
 
-    records: list[Record] = field(default_factory=list)
+    records: list[ConsumedRecord] = field(default_factory=list)
     ends: dict[TopicPartition, int] = field(default_factory=dict)
     size: int = 0
 
@@ -81,7 +81,7 @@ class Gaps:
         self._next.clear()
 
     def skipped(self, partition: TopicPartition, first: int, last: int) -> int:
-        """Record a run of offsets and return how many are missing before it.
+        """ConsumedRecord a run of offsets and return how many are missing before it.
 
         An offset below the expected one is a repetition, or the topic was recreated: nothing is missing.
         """

@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaConnectionError
 
 from spendstream.schemas.dead_letter import Reason
-from spendstream.sinks.encoders import Encoded, Insert, Record, Undecodable
+from spendstream.sinks.encoders import ConsumedRecord, Encoded, Insert, Undecodable
 from spendstream.sinks.kafka_sink import Gaps, KafkaSink, KafkaSinkSettings
 from spendstream.sinks.writer import InsertRejected, NoMetrics
 from tests.unit.sinks.make import FakeRecord
@@ -101,7 +101,7 @@ class FakeEncoder:
     table = "calls"
     is_compacted = False
 
-    def encode(self, records: Sequence[Record]) -> Encoded:
+    def encode(self, records: Sequence[ConsumedRecord]) -> Encoded:
         good = [record for record in records if record.value != b"bad"]
         bad = [Undecodable(record, Reason.NOT_JSON, "bad") for record in records if record.value == b"bad"]
         return Encoded((Insert("calls", ("a",), len(good), b""),) if good else (), tuple(bad))
