@@ -193,7 +193,7 @@ def test_a_worker_that_dies_is_restarted_and_stops_with_the_stack(tmp_path: Path
         assert up.poll() is None, log.read_text()
         first = only_worker(up.pid)
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda: "started again" in log.read_text(), log.read_text())
+        wait_for(lambda: "restarted, as process" in log.read_text(), log.read_text())
         second = only_worker(up.pid)
         assert second != first
         up.send_signal(signal.SIGTERM)
