@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import structlog
 from _pytest.terminal import TerminalReporter
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from hypothesis.database import DirectoryBasedExampleDatabase, ReadOnlyDatabase
@@ -64,3 +66,13 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
         for name, value in report.user_properties:
             if name == "measured":
                 terminalreporter.write_line(f"{report.nodeid.split('::')[-1]}: {value}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, bool, bool]:
+    """Leave logging as it was: a command run in the test's own process sets its level for good."""
+    before = structlog.get_config()
+    try:
+        return (yield)
+    finally:
+        structlog.configure(**before)
