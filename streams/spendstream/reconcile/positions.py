@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from spendstream.core.progress import read_progress
 from spendstream.drain import DrainReport, drain
-from spendstream.kafka.consumer import read_to_end
+from spendstream.kafka.consumer import partitions_of, read_to_end
 from spendstream.schemas import topics
 from spendstream.schemas.progress import Progress
 from spendstream.settings import Settings
@@ -92,14 +92,17 @@ async def read_markers(settings: Settings) -> dict[int, Progress]:
     Raises: aiokafka's errors; TimeoutError, where the broker does not send what it has.
     """
     topic = settings.topic(topics.PROGRESS)
+    try:
+        numbers = (await partitions_of(settings.kafka_client(), [topic]))[topic]
+    except LookupError:
+        return {}
     consumer = AIOKafkaConsumer(
         **settings.kafka_client(), enable_auto_commit=False, fetch_max_wait_ms=100, max_partition_fetch_bytes=16_000_000
     )
     markers: dict[int, list[Progress]] = {}
     try:
         await consumer.start()
-        await consumer.topics()  # all names first: some brokers create a topic whose metadata is asked for by name
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        partitions = [TopicPartition(topic, number) for number in numbers]
         async for at, records in read_to_end(consumer, dict.fromkeys(partitions, -_LAST_MARKERS)):
             markers.setdefault(at.partition, []).extend(
                 read_progress(record.value).marker for record in records if record.value is not None
