@@ -58,7 +58,7 @@ def test_a_declared_measure_with_its_migration_goes_all_the_way(
         "contract": [5, 7, 30],
         "recovered": [5, 7, 30],
         "detector": [5, 7, 30],
-        "alert": ["search: tool tokens at 30 tool tokens/min, bound 20 tool tokens/min"],
+        "alert": ["search: tool tokens at 30 tool tokens/min, limit 20 tool tokens/min"],
         "migrations": [NAME],
         "differences of a record of an older release": [{NAME: -5}, {NAME: -7}, {NAME: -30}],
         "differences": [],
