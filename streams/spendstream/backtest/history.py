@@ -38,7 +38,12 @@ class HistorySeries:
         self.end_us = end_us - end_us % MINUTE_US
         self._client = client
         self._table = f"`{database}`.rollups_1m"
-        self._has_any()
+        if self.start_us >= self.end_us:
+            raise BacktestError("--from must be at least a minute before --to")
+        sql = f"SELECT count() FROM {self._table} AS r WHERE {_within(self.start_us, self.end_us)}"
+        if not client.query(sql).result_rows[0][0]:
+            first, last = from_epoch_us(self.start_us), from_epoch_us(self.end_us)
+            raise BacktestError(f"nothing was metered from {first:%Y-%m-%d %H:%M}Z to {last:%Y-%m-%d %H:%M}Z")
 
     def steps(self) -> Iterator[Step]:
         """Yield the minutes in which something was metered. Keeps one hour in memory."""
@@ -68,14 +73,6 @@ class HistorySeries:
             f"FROM {self._table} AS r FINAL WHERE {_within(open_us, close_us)} GROUP BY {by} ORDER BY {by} "
             "SETTINGS do_not_merge_across_partitions_select_final = 1"
         )
-
-    def _has_any(self) -> None:
-        if self.start_us >= self.end_us:
-            raise BacktestError("--from must be at least a minute before --to")
-        sql = f"SELECT count() FROM {self._table} AS r WHERE {_within(self.start_us, self.end_us)}"
-        if not self._client.query(sql).result_rows[0][0]:
-            first, last = from_epoch_us(self.start_us), from_epoch_us(self.end_us)
-            raise BacktestError(f"nothing was metered from {first:%Y-%m-%d %H:%M}Z to {last:%Y-%m-%d %H:%M}Z")
 
 
 def _within(open_us: int, close_us: int) -> str:

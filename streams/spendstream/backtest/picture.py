@@ -202,7 +202,10 @@ def spans(alerts: Iterable[Alert], end_us: int) -> list[Span]:
             opened = [key for key in fired if key[0] == alert.alert_id and ends[key] == end_us]  # type: ignore[index]
             for key in opened:
                 ends[key] = epoch_us(alert.at)
-    found = [Span(_start_us(alert), ends[key], _text(alert)) for key, alert in fired.items()]
+    found = [
+        Span(epoch_us(alert.started_at if alert.budget is None else alert.at), ends[key], _text(alert))
+        for key, alert in fired.items()
+    ]
     return sorted(found, key=lambda span: span.start_us)
 
 
@@ -231,10 +234,6 @@ def place_labels(found: Sequence[Span], first_us: int, length_us: int) -> tuple[
             placed.append(Label(at, row, span.text))
     rows = max((label.row + 1 for label in placed), default=0)
     return placed, rows, len(found) - len(placed)
-
-
-def _start_us(alert: Alert) -> int:
-    return epoch_us(alert.started_at if alert.budget is None else alert.at)
 
 
 def _text(alert: Alert) -> str:
@@ -266,7 +265,11 @@ def draw(path: Path, charts: Sequence[Chart], alerts: Sequence[Alert], title: st
             mine = [alert for alert in alerts if key_of(alert) == (chart.watch.name, tuple(chart.group.values()))]
             _panel(panel, chart, mine)
         figure.suptitle(title, fontweight="bold", x=0.01, ha="left", fontsize=12)
-        _legend(figure, panels)
+        legend: dict[str, Any] = {}
+        for panel in panels:
+            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+                legend.setdefault(label, handle)
+        figure.legend(legend.values(), legend.keys(), loc="outside lower left", ncols=len(legend) or 1, frameon=False)
         try:
             canvas.print_figure(path, dpi=110)
         except ValueError as error:
@@ -274,6 +277,7 @@ def draw(path: Path, charts: Sequence[Chart], alerts: Sequence[Alert], title: st
 
 
 def _panel(axes: "Axes", chart: Chart, alerts: Sequence[Alert]) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.ticker import FuncFormatter, StrMethodFormatter
 
     times = np.array(chart.minutes_us, dtype="datetime64[us]")
@@ -292,7 +296,9 @@ def _panel(axes: "Axes", chart: Chart, alerts: Sequence[Alert]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(_tick) if is_usd else plain)
     axes.set_xlim(times[0], times[-1] + np.timedelta64(chart.step_us, "us"))
     axes.set_ylim(0, axes.get_ylim()[1] * 1.04)
-    _date(axes)
+    locator: Any = AutoDateLocator(minticks=5, maxticks=12)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.yaxis.set_label_coords(-0.055, 0.5)
     axes.grid(axis="y", color="#e3e7eb", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -301,14 +307,6 @@ def _panel(axes: "Axes", chart: Chart, alerts: Sequence[Alert]) -> None:
 
 def _tick(usd: float, _: int | None) -> str:
     return exact_dollars(Decimal(f"{usd:.12g}"))
-
-
-def _date(axes: Any) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator: Any = AutoDateLocator(minticks=5, maxticks=12)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
 def _anomaly(axes: "Axes", times: Any, chart: Chart, rule: AnomalyRule) -> None:
@@ -333,7 +331,12 @@ def _threshold(axes: "Axes", times: Any, chart: Chart, rule: ThresholdRule) -> N
 
 
 def _budget(axes: "Axes", times: Any, chart: Chart, rule: BudgetRule) -> None:
-    amount = float(_amount(chart, rule))
+    amounts = (
+        own.amount_usd
+        for own in rule.amounts
+        if all(chart.group.get(str(name)) == value for name, value in own.group.items())
+    )
+    amount = float(next(amounts, rule.amount_usd))
     opens = np.array([period_of(at, rule.period, rule.time_zone)[0] for at in chart.minutes_us])
     spent = np.array(chart.numerators, dtype=np.float64) / PUSD
     total = np.cumsum(spent)
@@ -354,13 +357,6 @@ def _budget(axes: "Axes", times: Any, chart: Chart, rule: BudgetRule) -> None:
             color=_BOUND,
             annotation_clip=True,
         )
-
-
-def _amount(chart: Chart, rule: BudgetRule) -> Any:
-    for own in rule.amounts:
-        if all(chart.group.get(str(name)) == value for name, value in own.group.items()):
-            return own.amount_usd
-    return rule.amount_usd
 
 
 def _shade(axes: "Axes", chart: Chart, found: Sequence[Span]) -> None:
@@ -387,11 +383,3 @@ def _shade(axes: "Axes", chart: Chart, found: Sequence[Span]) -> None:
     more = f"   ({unnamed} more without a label)" if unnamed else ""
     name = f"{chart.watch.name}: {who(chart.group)}{more}"
     axes.set_title(name, loc="left", fontsize=10.5, fontweight="bold", pad=6 + 12 * rows)
-
-
-def _legend(figure: Any, panels: Iterable["Axes"]) -> None:
-    found: dict[str, Any] = {}
-    for panel in panels:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    figure.legend(found.values(), found.keys(), loc="outside lower left", ncols=len(found) or 1, frameon=False)

@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spendstream.backtest.series import MINUTE_S, BacktestError, Increment, Series, Step
 from spendstream.core.detect.detector import Detector
@@ -102,18 +101,17 @@ class SimulatedDetector:
     def _decide(self, now_us: int) -> list[Alert]:
         decided = self.detector.decide(now_us, is_live=True)
         self.detector.published(decided)
-        return [self._in_real_time(alert) for alert in decided]
+        if self.clock.step_us == MINUTE_US:
+            return decided
+        names = ("started_at", "at", "ends_at", "notified_at")
+        return [
+            alert.model_copy(update={name: self._real(getattr(alert, name)) for name in names}) for alert in decided
+        ]
 
     def _changes(self, minute_us: int, increment: Increment) -> Changes:
         combinations = [self.detector.book.combination(values) for values in increment.members]
         minutes = np.full(len(combinations), minute_us, dtype=np.int64)
         return Changes(np.array(combinations, dtype=np.int64), minutes, increment.sums)
-
-    def _in_real_time(self, alert: Alert) -> Alert:
-        if self.clock.step_us == MINUTE_US:
-            return alert
-        times = {name: self._real(getattr(alert, name)) for name in ("started_at", "at", "ends_at", "notified_at")}
-        return alert.model_copy(update=times)
 
     def _real(self, at: datetime | None) -> datetime | None:
         return None if at is None else from_epoch_us(self.clock.real(epoch_us(at)))
@@ -154,7 +152,8 @@ class SimulatedDetectors:
         found: list[Alert] = []
         if self._stepped is not None:
             rates = [
-                Increment(MINUTE_S, increment.members, _rate(increment.sums, self._minutes))
+                # The mean of the step's sums per minute, rounded.
+                Increment(MINUTE_S, increment.members, (increment.sums + self._minutes // 2) // self._minutes)
                 for increment in step.increments
             ]
             found += self._stepped.minute(self._stepped.clock.simulated(step.open_us), rates, observers)
@@ -172,12 +171,6 @@ class SimulatedDetectors:
         """Close the last step, which ended at ``end_us``."""
         found = [alert for simulated in self.all for alert in simulated.finish(simulated.clock.simulated(end_us))]
         return sorted(found, key=_order)
-
-
-def _rate(sums: NDArray[np.int64], minutes: int) -> NDArray[np.int64]:
-    """Return the mean of a step's sums per minute, rounded."""
-    means: NDArray[np.int64] = (sums + minutes // 2) // minutes
-    return means
 
 
 def _share(increment: Increment, at: int, minutes: int) -> Increment:
@@ -218,7 +211,14 @@ class Backtest:
             raise BacktestError(f"no watch fits the series: the watches need {wanted}; the series has {has}")
         self.watches = watches.model_copy(update={"watches": tuple(judged)})
         self.summary = Summary()
-        self._refuse_span()
+        stays_real = any(not isinstance(watch.rule, AnomalyRule) for watch in judged)
+        minutes = (series.end_us - series.start_us) // (MINUTE_US if stays_real else series.step_us)
+        if minutes > MAX_MINUTES:
+            first, last = from_epoch_us(series.start_us), from_epoch_us(series.end_us)
+            raise BacktestError(
+                f"the span from {first:%Y-%m-%d} to {last:%Y-%m-%d} has {minutes:,} minutes, "
+                f"more than {MAX_MINUTES:,}: check for a mistyped time, and the unit in --time-format"
+            )
 
     def run(
         self, observers: Sequence[Observer] = (), on_progress: OnProgress | None = None, *, explains: bool = True
@@ -249,17 +249,6 @@ class Backtest:
                 self.summary.alerts[alert.watch] += 1
             self.summary.suspected += alert.transition == "pending"
         return alerts
-
-    def _refuse_span(self) -> None:
-        series = self.series
-        stays_real = any(not isinstance(watch.rule, AnomalyRule) for watch in self.watches.watches)
-        judged = (series.end_us - series.start_us) // (MINUTE_US if stays_real else series.step_us)
-        if judged > MAX_MINUTES:
-            first, last = from_epoch_us(series.start_us), from_epoch_us(series.end_us)
-            raise BacktestError(
-                f"the span from {first:%Y-%m-%d} to {last:%Y-%m-%d} has {judged:,} minutes, more than {MAX_MINUTES:,}: "
-                "check for a mistyped time, and the unit in --time-format"
-            )
 
 
 def _measures(watch: Watch) -> frozenset[Measure]:

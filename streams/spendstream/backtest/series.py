@@ -201,16 +201,13 @@ class _RowReader:
     def row(self, cells: list[str]) -> _Row:
         if len(cells) != self._width:
             raise _BadCell("", f"{len(cells)} cells, but the header has {self._width} columns")
-        at_us = self._at(cells[self._time].strip())
+        try:
+            at_us = self._read_time(cells[self._time].strip())
+        except ValueError as error:
+            raise _BadCell(self._columns.time, str(error)) from None
         value = _amount(cells[self._value].strip(), self._columns.value, self._columns.quantity)
         calls = 0 if self._calls is None else _amount(cells[self._calls].strip(), self._columns.calls or "", "calls")
         return _Row(at_us, value, calls, tuple(cells[at].strip() for at in self._groups))
-
-    def _at(self, text: str) -> int:
-        try:
-            return self._read_time(text)
-        except ValueError as error:
-            raise _BadCell(self._columns.time, str(error)) from None
 
 
 def _position(path: Path, header: Sequence[str], column: str) -> int:
@@ -286,7 +283,9 @@ class CsvSeries:
         self._calls = self._calls_of(rows)
         self.start_us = int(self._opens[0])
         self.end_us = int(self._opens[-1]) + self.step_us
-        _refuse_overflow(rows.values, self._opens)
+        _, where = np.unique(self._opens, return_inverse=True)
+        if np.bincount(where, weights=rows.values.astype(np.float64)).max() >= 2**63:
+            raise BacktestError("the total of one step is above $9.2 million, the most that can be counted exactly")
 
     def steps(self) -> Iterator[Step]:
         """Yield the steps that have rows."""
@@ -360,9 +359,3 @@ def _step_s(rows: Rows) -> int:
     known, counts = np.unique(minutes, return_counts=True)
     usual = int(known[np.argmax(counts)])
     return usual * MINUTE_S if usual > 1 and counts.max() >= MIN_REGULAR_SHARE * len(minutes) else MINUTE_S
-
-
-def _refuse_overflow(values: Ints, opens: Ints) -> None:
-    _, where = np.unique(opens, return_inverse=True)
-    if np.bincount(where, weights=values.astype(np.float64)).max() >= 2**63:
-        raise BacktestError("the total of one step is above $9.2 million, the most that can be counted exactly")

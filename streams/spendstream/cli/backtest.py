@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from spendstream.backtest import Backtest, BacktestError, Series, Summary
+from spendstream.backtest import Backtest, BacktestError, Series
 from spendstream.backtest.series import RowKind
 from spendstream.cli.console import echo_json, err, out, refuse, table
 from spendstream.cli.intake_options import INVALID_EXIT, RowErrors, TimeFormatOption
@@ -159,7 +159,10 @@ def _csv_series(
         refuse(f"--delimiter {delimiter!r}: expected one character")
     columns = Columns(time, value, groups, calls, measure.value, time_format, zone, delimiter)
     row_kind: RowKind | None = None if rows is None else rows.value
-    step_s = None if step is None else _duration(step)
+    try:
+        step_s = None if step is None else duration_s(step)
+    except ValueError as error:
+        refuse(f"--step {step}: {error}")
     read = read_rows(path, columns, errors)
     return CsvSeries(read, tuple(groups), quantity=measure.value, step_s=step_s, row_kind=row_kind)
 
@@ -222,13 +225,6 @@ def _moment(text: str, zone: Any) -> int:
     return epoch_us(at if at.tzinfo is not None else at.replace(tzinfo=zone))
 
 
-def _duration(text: str) -> int:
-    try:
-        return duration_s(text)
-    except ValueError as error:
-        refuse(f"--step {text}: {error}")
-
-
 def _print_limits(run: Backtest) -> None:
     """Print on stderr what limits the result."""
     for watch in run.skipped:
@@ -265,7 +261,13 @@ def _run(run: Backtest, origin: str, *, as_json: bool, plot: Path | None, progre
                 kept.append(alert)
     if not as_json:
         _print_alerts(kept)
-    (err if as_json else out).print(_render(run.summary), markup=False, soft_wrap=True)
+    summary = run.summary
+    watches = ", ".join(
+        f"{name} {summary.alerts[name]} in {groups:,} groups" for name, groups in sorted(summary.groups.items())
+    )
+    still = f", {summary.still_firing} of them still firing" if summary.still_firing else ""
+    result = f"{sum(summary.alerts.values()):,} alerts in {summary.minutes:,} minutes{still}: {watches}"
+    (err if as_json else out).print(result, markup=False, soft_wrap=True)
     if plot is not None:
         _plot(run, totals.largest, kept, plot, origin, progress)
 
@@ -328,15 +330,6 @@ def _print_alerts(alerts: list[Alert]) -> None:
     ]
     if rows:
         out.print(table(columns, rows))
-
-
-def _render(summary: Summary) -> str:
-    watches = ", ".join(
-        f"{name} {summary.alerts[name]} in {groups:,} groups" for name, groups in sorted(summary.groups.items())
-    )
-    fired = sum(summary.alerts.values())
-    still = f", {summary.still_firing} of them still firing" if summary.still_firing else ""
-    return f"{fired:,} alerts in {summary.minutes:,} minutes{still}: {watches}"
 
 
 def _reason(alert: Alert) -> str:

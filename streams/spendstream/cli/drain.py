@@ -40,8 +40,13 @@ def drain(
         echo_json({"ok": report.is_drained, "seconds": round(report.seconds, 3), "behind": behind})
     elif report.is_drained:
         out.print(f"drained after {report.seconds:.1f} s")
+    elif not report.partitions:
+        err.print(f"not drained after {report.seconds:.1f} s: the broker returned no consumer group offsets")
     else:
-        _print_behind(report)
+        rows = [(s.group, s.topic, s.partition, s.committed, s.end, s.behind) for s in report.behind]
+        out.print(table(("group", "topic", "partition", "committed", "end", "behind"), rows))
+        remark = "Is a worker running?" if rows else "Records are still being published."
+        err.print(f"not drained after {report.seconds:.1f} s. {remark}")
     if not report.is_drained:
         raise typer.Exit(1)
 
@@ -57,13 +62,3 @@ def _progress() -> Iterator[Callable[[DrainReport], None] | None]:
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("draining", total=None)
         yield lambda report: bar.update(task, total=report.records, completed=report.records - report.records_behind)
-
-
-def _print_behind(report: DrainReport) -> None:
-    if not report.partitions:
-        err.print(f"not drained after {report.seconds:.1f} s: the broker returned no consumer group offsets")
-        return
-    rows = [(s.group, s.topic, s.partition, s.committed, s.end, s.behind) for s in report.behind]
-    out.print(table(("group", "topic", "partition", "committed", "end", "behind"), rows))
-    remark = "Is a worker running?" if rows else "Records are still being published."
-    err.print(f"not drained after {report.seconds:.1f} s. {remark}")

@@ -2,13 +2,10 @@
 
 import errno
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from spendstream.cli import environment
 from spendstream.errors import SpendstreamError
-
-if TYPE_CHECKING:
-    from clickhouse_connect.driver.exceptions import ClickHouseError
 
 # The driver's text around ClickHouse's own, and the parser's list of every keyword it knows.
 _AROUND_CLICKHOUSE: Final = re.compile(r"^.*?server response: Code: \d+\. DB::Exception: | \(for url .*$")
@@ -35,12 +32,8 @@ def explain(error: BaseException) -> str | None:
         return f"no Kafka broker answers at {environment.load_settings().kafka_bootstrap_servers}{_origin()}"
     if isinstance(error, KafkaError):
         return f"Kafka: {one_line(error)}"
-    if isinstance(error, ClickHouseError):
-        return _clickhouse(error)
-    return None
-
-
-def _clickhouse(error: "ClickHouseError") -> str:
+    if not isinstance(error, ClickHouseError):
+        return None
     from spendstream.clickhouse.client import NO_SUCH_TABLE, error_code
 
     code = error_code(error)

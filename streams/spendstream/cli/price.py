@@ -84,7 +84,14 @@ def _show(totals: Totals) -> None:
     console = Console()
     console.print(_models(totals))
     if totals.pusd_by_bucket:
-        console.print(_buckets(totals))
+        buckets = Table("bucket")
+        buckets.add_column("tokens", justify="right")
+        buckets.add_column("cost", justify="right")
+        for bucket in COST_BUCKETS:
+            tokens, cost = totals.tokens_by_bucket[bucket], totals.pusd_by_bucket[bucket]
+            if tokens or cost:
+                buckets.add_row(bucket, f"{tokens:,}" if tokens else "", _usd(cost))
+        console.print(buckets)
     if totals.saved_by_cache_pusd:
         console.print(f"Without a cache: {_usd(totals.cost_pusd + totals.saved_by_cache_pusd)}")
     if totals.unpriced_calls:
@@ -105,17 +112,6 @@ def _models(totals: Totals) -> Table:
         unpriced = f"{total.unpriced_calls:,}" if total.unpriced_calls else ""
         sources = ", ".join(sorted(total.sources))
         table.add_row(provider, model, sources, f"{total.calls:,}", unpriced, f"{total.tokens:,}", cost)
-    return table
-
-
-def _buckets(totals: Totals) -> Table:
-    table = Table("bucket")
-    table.add_column("tokens", justify="right")
-    table.add_column("cost", justify="right")
-    for bucket in COST_BUCKETS:
-        tokens, cost = totals.tokens_by_bucket[bucket], totals.pusd_by_bucket[bucket]
-        if tokens or cost:
-            table.add_row(bucket, f"{tokens:,}" if tokens else "", _usd(cost))
     return table
 
 

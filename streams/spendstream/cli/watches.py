@@ -13,7 +13,6 @@ from spendstream.cli.console import echo_json, err, out, table
 from spendstream.cli.environment import load_settings
 from spendstream.core.documents import Issue
 from spendstream.schemas.watch import Watch, Watches
-from spendstream.settings import Settings
 from spendstream.watches import (
     WatchesError,
     check_environment,
@@ -66,10 +65,23 @@ def check(file: FileArgument = None, as_json: JsonOption = False) -> None:
 @watches_app.command("list")
 def list_watches(file: FileArgument = None, as_json: JsonOption = False) -> None:
     """List the watches and explain their rules."""
-    watches = _load(file, load_settings())
+    settings = load_settings()
+    watches = configured_watches(file or settings.watches_path, settings.meter_dimensions)
     if as_json:
         for watch in watches.watches:
-            echo_json(_record(watch, watches))
+            echo_json(
+                {
+                    "name": watch.name,
+                    "description": watch.description,
+                    "kind": watch.rule.kind,
+                    "rule": explain_rule(watch.rule),
+                    "scope": watch.scope,
+                    "group_by": watch.group_by,
+                    "severity": watch.severity,
+                    "notifiers": _notified(watch, watches),
+                    "runbook": watch.runbook,
+                }
+            )
         return
     columns = ("watch", "rule", "scope", "group by", "severity", "notifies")
     rows = [
@@ -115,10 +127,6 @@ def _with_units(value: Any, name: str = "") -> Any:
     return explain_duration(value) if name in _DURATIONS and value is not None else value
 
 
-def _load(file: Path | None, settings: Settings) -> Watches:
-    return configured_watches(file or settings.watches_path, settings.meter_dimensions)
-
-
 def _accept(watches: Watches, warnings: list[Issue], origin: str, as_json: bool) -> None:
     for warning in warnings:
         _print_issue(warning, "warning", as_json)
@@ -143,17 +151,3 @@ def _print_issue(issue: Issue, level: str, as_json: bool) -> None:
 def _notified(watch: Watch, watches: Watches) -> tuple[str, ...]:
     """Return the names of a watch's notifiers."""
     return watch.notify if watch.notify is not None else tuple(notifier.name for notifier in watches.notifiers)
-
-
-def _record(watch: Watch, watches: Watches) -> dict[str, Any]:
-    return {
-        "name": watch.name,
-        "description": watch.description,
-        "kind": watch.rule.kind,
-        "rule": explain_rule(watch.rule),
-        "scope": watch.scope,
-        "group_by": watch.group_by,
-        "severity": watch.severity,
-        "notifiers": _notified(watch, watches),
-        "runbook": watch.runbook,
-    }

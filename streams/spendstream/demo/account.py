@@ -1,6 +1,5 @@
 """The demo's account at its end: what was published against what was metered, the ledger against the rollups."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -46,15 +45,8 @@ async def read_counters(settings: Settings) -> Counters:
 
     Raises: TimeoutError, when the broker does not send what it has.
     """
-    return _sum(marker.counters for marker in (await read_markers(settings)).values())
-
-
-def _sum(counters: Iterable[Counters]) -> Counters:
-    sums = dict.fromkeys(Counters.model_fields, 0)
-    for each in counters:
-        for name in sums:
-            sums[name] += getattr(each, name)
-    return Counters(**sums)
+    markers = (await read_markers(settings)).values()
+    return Counters(**{name: sum(getattr(each.counters, name) for each in markers) for name in Counters.model_fields})
 
 
 def account(published: PublisherStatus, counters: Counters, before: Totals, after: Totals) -> list[Equation]:

@@ -193,7 +193,9 @@ class Caller:
         if feature.image:
             event["input_image_tokens"] = self._vary(feature.image)
         if feature.states_parts:
-            _state_parts(event, prompt)
+            for part in ("system", "tools", "history", "retrieval", "logging"):
+                if tokens := getattr(prompt, part):
+                    event[f"prompt_{part}_tokens"] = tokens
         self._answer(event, conversation, model, prompt)
 
     def _cache(self, conversation: Conversation, model: Model, prompt: Prompt) -> tuple[int, int]:
@@ -266,16 +268,3 @@ def _serve(event: dict[str, Any], model: Model) -> None:
         event.pop(name, None)
         if value is not None:
             event[name] = value
-
-
-def _state_parts(event: dict[str, Any], prompt: Prompt) -> None:
-    if prompt.system:
-        event["prompt_system_tokens"] = prompt.system
-    if prompt.tools:
-        event["prompt_tools_tokens"] = prompt.tools
-    if prompt.history:
-        event["prompt_history_tokens"] = prompt.history
-    if prompt.retrieval:
-        event["prompt_retrieval_tokens"] = prompt.retrieval
-    if prompt.logging:
-        event["prompt_logging_tokens"] = prompt.logging

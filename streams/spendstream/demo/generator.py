@@ -44,36 +44,25 @@ def duplicate_delay_ms(rng: random.Random) -> int:
 
 def malformed(event: dict[str, Any], rng: random.Random, encode: Callable[[Any], bytes]) -> bytes:
     """Return an event's record broken in one of the ways that producers break them."""
-    spoil = rng.choice(_SPOILERS)
-    if spoil is None:
-        value = encode(event)
-        return value[: int(len(value) * (0.1 + 0.8 * rng.random()))]
     broken = event.copy()
-    spoil(broken)
+    match rng.choice(_FAULTS):
+        case "no service":
+            del broken["service"]
+        case "no time":
+            broken["occurred_at"] = None
+        case "negative":
+            broken["input_tokens"] = -1 - event["input_tokens"]
+        case "text for a number":
+            broken["input_tokens"] = f"{event['input_tokens']} tokens"
+        case "beyond belief":
+            broken["input_tokens"] = MAX_TOKENS + 1
+        case _:
+            value = encode(event)
+            return value[: int(len(value) * (0.1 + 0.8 * rng.random()))]
     return encode(broken)
 
 
-def _without_service(event: dict[str, Any]) -> None:
-    del event["service"]
-
-
-def _without_time(event: dict[str, Any]) -> None:
-    event["occurred_at"] = None
-
-
-def _negative(event: dict[str, Any]) -> None:
-    event["input_tokens"] = -1 - event["input_tokens"]
-
-
-def _text_for_number(event: dict[str, Any]) -> None:
-    event["input_tokens"] = f"{event['input_tokens']} tokens"
-
-
-def _beyond_belief(event: dict[str, Any]) -> None:
-    event["input_tokens"] = MAX_TOKENS + 1
-
-
-_SPOILERS: Final = (None, None, _without_service, _without_time, _negative, _text_for_number, _beyond_belief)
+_FAULTS: Final = ("cut off", "cut off", "no service", "no time", "negative", "text for a number", "beyond belief")
 
 
 DUPLICATES: Final = 0.01
@@ -158,15 +147,13 @@ class Traffic:
         made = self._due(opened_ms, closed_ms, kinds)
         fresh = max(0, int(self._owed) - len(made))
         self._owed -= len(made) + fresh
-        for at_ms, feature in zip(_spread_over(opened_ms, closed_ms, fresh), self._chosen_features(fresh), strict=True):
+        chosen = self._rng.choices(range(len(FEATURES)), cum_weights=_FEATURE_CUM, k=fresh)
+        for at_ms, feature in zip(_spread_over(opened_ms, closed_ms, fresh), chosen, strict=True):
             on = kinds.get(FEATURES[feature].name, _NO_KINDS) if kinds else _NO_KINDS
             self._publish(made, self._conversations[feature].next(), at_ms, 1, on)
         self._run_away(made, opened_ms, closed_ms, fresh, kinds)
         self._counts.update(publication.kind for publication in made)
         return made
-
-    def _chosen_features(self, count: int) -> list[int]:
-        return self._rng.choices(range(len(FEATURES)), cum_weights=_FEATURE_CUM, k=count)
 
     def _due(self, opened_ms: int, closed_ms: int, kinds: dict[str, frozenset[Kind]]) -> list[Publication]:
         """Return the duplicates and the retries whose time has come."""
@@ -216,17 +203,10 @@ class Traffic:
         publication = Publication(key, self._encode(event), "late" if late else "event")
         made.append(publication)
         if LATE / 2 <= luck < LATE / 2 + DUPLICATES:
-            self._repeat_later(publication, at_ms)
-        if "status" in event:
-            self._retry_later(event, conversation, at_ms, attempt)
-
-    def _repeat_later(self, publication: Publication, at_ms: int) -> None:
-        due_ms = at_ms + duplicate_delay_ms(self._rng)
-        self._scheduled += 1
-        heapq.heappush(self._duplicates, (due_ms, self._scheduled, publication._replace(kind="duplicate")))
-
-    def _retry_later(self, event: dict[str, Any], conversation: Conversation, at_ms: int, attempt: int) -> None:
-        if event["status"] in RETRIED and attempt < MAX_ATTEMPTS and self._rng.random() < 0.9:
+            due_ms = at_ms + duplicate_delay_ms(self._rng)
+            self._scheduled += 1
+            heapq.heappush(self._duplicates, (due_ms, self._scheduled, publication._replace(kind="duplicate")))
+        if event.get("status") in RETRIED and attempt < MAX_ATTEMPTS and self._rng.random() < 0.9:
             backoff_ms = int(400 * 2**attempt * (0.5 + self._rng.random()))
             self._scheduled += 1
             heapq.heappush(self._retries, (at_ms + backoff_ms, self._scheduled, conversation, attempt + 1))

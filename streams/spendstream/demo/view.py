@@ -99,7 +99,7 @@ def line(snapshot: Snapshot) -> str:
         f"{snapshot.elapsed_s:5.0f} s  {_progress(snapshot)}"
         f"{dollars(snapshot.spend_per_minute, 2)}/min  total {dollars(whole.cost_usd, 2)}  "
         f"{snapshot.calls_per_s:,.0f} calls/s  lag {_lag(snapshot)}  unpriced {whole.unpriced:,}  "
-        f"dead letters {_dead(snapshot):,}  dearest: {dearest or 'none yet'}"
+        f"dead letters {sum(count for _, count in snapshot.dead_letters):,}  dearest: {dearest or 'none yet'}"
     )
 
 
@@ -211,10 +211,6 @@ def _lag(snapshot: Snapshot) -> str:
     return f"{median:.1f} s (p99 {p99:.1f} s)"
 
 
-def _dead(snapshot: Snapshot) -> int:
-    return sum(count for _, count in snapshot.dead_letters)
-
-
 _COLOUR: Final = {"info": "cyan", "warning": "yellow", "critical": "red"}
 
 
@@ -239,7 +235,9 @@ def alert_panel(snapshot: Snapshot, rows: int) -> Panel:
     for _ in range(left):
         grid.add_row("", "", "")
     title = f"[bold]alerts[/bold]  {len(firing)} firing, {len(over)} resolved"
-    return Panel(grid, box=ROUNDED, title=title, title_align="left", border_style=_border(firing))
+    severities = {alert.severity for alert in firing}
+    colour = next((_COLOUR[name] for name in ("critical", "warning", "info") if name in severities), "green")
+    return Panel(grid, box=ROUNDED, title=title, title_align="left", border_style=colour)
 
 
 def transition_lines(former: Snapshot, snapshot: Snapshot) -> list[str]:
@@ -273,12 +271,13 @@ def incident_table(incidents: Sequence[Incident], alerts: Sequence[AlertLine]) -
         if not found:
             table.add_row(_named(incident), Text("not caught", "red"), "", "")
         for alert in found:
-            table.add_row(_named(incident), _delay(alert, incident), alert.watch, _told(alert))
+            delay_s = (alert.fired_at - incident.starts_at).total_seconds()
+            table.add_row(_named(incident), _span(delay_s), alert.watch, _worst(alert))
     for alert in alerts:
         if cause := usual_cause(alert):
-            table.add_row(Text(cause, "dim"), "", alert.watch, _told(alert))
+            table.add_row(Text(cause, "dim"), "", alert.watch, _worst(alert))
     for alert in unexplained(alerts, incidents):
-        table.add_row(Text("no incident", "yellow"), "", alert.watch, _told(alert))
+        table.add_row(Text("no incident", "yellow"), "", alert.watch, _worst(alert))
     return table
 
 
@@ -286,11 +285,7 @@ def _named(incident: Incident) -> str:
     return f"{incident.kind} in {incident.feature}"
 
 
-def _delay(alert: AlertLine, incident: Incident) -> str:
-    return _span((alert.fired_at - incident.starts_at).total_seconds())
-
-
-def _told(alert: AlertLine) -> Text:
+def _worst(alert: AlertLine) -> Text:
     return Text(f"{alert.worst_title}{_because(alert.worst_reason)}")
 
 
@@ -310,12 +305,6 @@ def _why(alert: AlertLine) -> str:
 
 def _because(reason: str) -> str:
     return f": {reason}" if reason else ""
-
-
-def _border(firing: Sequence[AlertLine]) -> str:
-    severities = {alert.severity for alert in firing}
-    worst = next((name for name in ("critical", "warning", "info") if name in severities), None)
-    return _COLOUR[worst] if worst else "green"
 
 
 def _span(seconds: float) -> str:

@@ -97,7 +97,13 @@ class EmbeddedClickHouse:
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Return the exit status: 0, or 3 and 4 when the folder or the port is in use."""
-    options = _parser().parse_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m spendstream.embedded.clickhouse", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--path", type=Path, required=True, help="folder of the data; one server a folder")
+    parser.add_argument("--port", type=int, default=0, help="TCP port, 0 for a free one (default)")
+    parser.add_argument("--host", default=HOST, help=f"address to listen on (default {HOST})")
+    options = parser.parse_args(argv)
     # ClickHouse reads its default time zone once, from the environment. A meter's clock is UTC, wherever it runs.
     os.environ["TZ"] = "UTC"
     time.tzset()
@@ -150,16 +156,6 @@ def _announce(path: Path, host: str, port: int) -> None:
 
 def _announcement(path: Path) -> Path:
     return path / "server.json"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m spendstream.embedded.clickhouse", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--path", type=Path, required=True, help="folder of the data; one server a folder")
-    parser.add_argument("--port", type=int, default=0, help="TCP port, 0 for a free one (default)")
-    parser.add_argument("--host", default=HOST, help=f"address to listen on (default {HOST})")
-    return parser
 
 
 if __name__ == "__main__":

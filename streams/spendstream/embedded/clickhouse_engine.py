@@ -180,7 +180,10 @@ class Engine:
             _apply(session.handle, scope)
             yield session.handle
         finally:
-            _revert(session.handle, scope)
+            # Settings in a URL hold for one request, also within a session. What can't be reset (readonly) stays.
+            if scope.settings:
+                with suppress(RuntimeError, chdb.ChdbError):
+                    session.handle.query("SET " + ", ".join(f"{name} = DEFAULT" for name in scope.settings))
             session.expires_at = time.monotonic() + scope.session_timeout_s
             session.lock.release()
 
@@ -189,7 +192,8 @@ class Engine:
             return None
         now = time.monotonic()
         with self._sessions_lock:
-            self._drop_expired(now)
+            for key in [k for k, kept in self._sessions.items() if kept.expires_at < now and not kept.lock.locked()]:
+                self._sessions.pop(key).handle.close()
             session = self._sessions.get(scope.session_id)
             if session is None and make:
                 if len(self._sessions) >= MAX_SESSIONS:
@@ -199,11 +203,6 @@ class Engine:
             if session is not None:
                 session.expires_at = now + scope.session_timeout_s
             return session
-
-    def _drop_expired(self, now: float) -> None:
-        expired = [key for key, kept in self._sessions.items() if kept.expires_at < now and not kept.lock.locked()]
-        for key in expired:
-            self._sessions.pop(key).handle.close()
 
 
 def _lock(path: Path) -> IO[str]:
@@ -227,20 +226,11 @@ def _apply(handle: Any, scope: Scope) -> None:
         if not _SETTING_NAME.fullmatch(name):
             raise refusal(115, f"Unknown setting '{name}'", "UNKNOWN_SETTING")
     with _engine_errors():
-        handle.query("SET " + ", ".join(f"{name} = {_quoted(value)}" for name, value in assignments.items()))
+        handle.query(
+            "SET " + ", ".join(f"{name} = '{_escaped(value, chr(39))}'" for name, value in assignments.items())
+        )
         if scope.database:
             handle.query(f"USE `{_escaped(scope.database, '`')}`")
-
-
-def _revert(handle: Any, scope: Scope) -> None:
-    # Settings in a URL hold for one request, also within a session. What can't be reset (readonly) stays in force.
-    if scope.settings:
-        with suppress(RuntimeError, chdb.ChdbError):
-            handle.query("SET " + ", ".join(f"{name} = DEFAULT" for name in scope.settings))
-
-
-def _quoted(value: str) -> str:
-    return f"'{_escaped(value, chr(39))}'"
 
 
 def _escaped(value: str, quote: str) -> str:

@@ -312,7 +312,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self, read_only: bool) -> None:
         self.query_id = str(uuid.uuid4())
         try:
-            body = self._read_body()
+            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+                body = _read_chunks(self.rfile.readline, self._read_exactly)
+            else:
+                body = self._read_exactly(int(self.headers.get("Content-Length") or 0))
         except ValueError as error:
             self.close_connection = True
             self._fail(refusal(1000, f"Unreadable body: {error}", "POCO_EXCEPTION"), HTTPStatus.BAD_REQUEST)
@@ -399,11 +402,6 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection or self.server.is_stopping:
             self.send_header("Connection", "close")
         self.end_headers()
-
-    def _read_body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            return _read_chunks(self.rfile.readline, self._read_exactly)
-        return self._read_exactly(int(self.headers.get("Content-Length") or 0))
 
     def _read_exactly(self, size: int) -> bytes:
         if not 0 <= size <= MAX_BODY_BYTES:

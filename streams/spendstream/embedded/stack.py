@@ -88,7 +88,11 @@ class EmbeddedStack:
         try:
             self._start_servers()
             prepare(self.settings)
-            _write_env(self.env_path, self.environment)
+            draft = self.env_path.with_name("env.new")
+            lines = [f"{name}={value}\n" for name, value in self.environment.items() if value]
+            draft.write_text("".join(lines), "utf-8")
+            # Renamed into place: a reader sees the former file or the whole new one.
+            draft.replace(self.env_path)
             for number in range(1, self.workers + 1):
                 self._start_worker(number)
         except BaseException:
@@ -221,13 +225,6 @@ def prepare(settings: Settings) -> None:
     asyncio.run(ensure_topics(settings.kafka_client(), specs, replication=replication))
     with open_client(clickhouse_settings(settings)) as connected:
         Migrator(connected, migration_settings(settings)).up()
-
-
-def _write_env(path: Path, values: Mapping[str, str]) -> None:
-    draft = path.with_name("env.new")
-    draft.write_text("".join(f"{name}={value}\n" for name, value in values.items() if value), "utf-8")
-    # Renamed into place: a reader sees the former file or the whole new one.
-    draft.replace(path)
 
 
 def _locked(path: Path) -> IO[str]:

@@ -37,7 +37,9 @@ def text(alert: Alert) -> str:
 def _lines(alert: Alert) -> Iterator[str]:
     if alert.attribution is not None:
         yield from _why(alert.attribution)
-        yield from _who(alert.attribution)
+        top = alert.attribution.contributors[:_MAX_CONTRIBUTORS]
+        if top:
+            yield "who: " + ", ".join(f"{one.value or f'no {one.dimension}'} {one.share:.0%}" for one in top)
     if alert.budget is not None:
         yield _budget(alert.budget)
     if alert.projection is not None and alert.state != "resolved":
@@ -55,13 +57,6 @@ def _why(attribution: Attribution) -> Iterator[str]:
         yield "why: " + "; ".join(f"{part.words} ({_signed(part.change_usd_per_minute)}/min)" for part in parts)
     if attribution.facts:
         yield f"also: {'; '.join(attribution.facts)}"
-
-
-def _who(attribution: Attribution) -> Iterator[str]:
-    top = attribution.contributors[:_MAX_CONTRIBUTORS]
-    if top:
-        named = [f"{one.value or f'no {one.dimension}'} {one.share:.0%}" for one in top]
-        yield f"who: {', '.join(named)}"
 
 
 def _budget(budget: BudgetStatus) -> str:

@@ -95,14 +95,12 @@ def check_prudence(watches: Watches) -> list[Fault]:
 
 def _visible_secrets(watches: Watches) -> Iterator[Fault]:
     for at, notifier in enumerate(watches.notifiers):
-        if notifier.url is not None and _holds_secret(notifier.url):
+        if notifier.url is None:
+            continue
+        parts = urlsplit(notifier.url)
+        if parts.password or parts.hostname in _SECRET_HOSTS:
             message = "holds a secret: move it to an environment variable, and name the variable in url_env"
             yield Fault(("notifiers", at, "url"), message)
-
-
-def _holds_secret(url: str) -> bool:
-    parts = urlsplit(url)
-    return bool(parts.password) or parts.hostname in _SECRET_HOSTS
 
 
 def _unnotified(watches: Watches) -> Iterator[Fault]:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Final, assert_never
 
 from spendstream.core.money import exact_dollars
-from spendstream.schemas.watch import AnomalyRule, BudgetRule, BurnRate, Measure, Rule, ThresholdRule
+from spendstream.schemas.watch import AnomalyRule, BudgetRule, Measure, Rule, ThresholdRule
 
 _UNITS: Final = ((604_800, "w"), (86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _DEPARTS: Final = {
@@ -64,17 +64,14 @@ def _budget(rule: BudgetRule) -> str:
         text += f" ({len(rule.amounts)} groups differ)" if len(rule.amounts) > 1 else " (1 group differs)"
     marks = [percent(threshold) for threshold in rule.thresholds]
     marks += ["forecast"] if rule.forecast else []
-    marks += ["burn " + ", ".join(map(_burn_rate, rates))] if (rates := _shorter_than_period(rule)) else []
-    return f"{text}, {rule.time_zone}: {', '.join(marks) or 'no alerts'}"
-
-
-def _shorter_than_period(rule: BudgetRule) -> list[BurnRate]:
     period_s = {"day": 86_400, "week": 604_800, "month": 28 * 86_400}[rule.period]
-    return [rate for rate in rule.burn_rates if rate.long < period_s]
-
-
-def _burn_rate(rate: BurnRate) -> str:
-    return f"{explain_duration(rate.long)}/{explain_duration(rate.short)} at {rate.factor:g}x"
+    rates = [
+        f"{explain_duration(rate.long)}/{explain_duration(rate.short)} at {rate.factor:g}x"
+        for rate in rule.burn_rates
+        if rate.long < period_s
+    ]
+    marks += ["burn " + ", ".join(rates)] if rates else []
+    return f"{text}, {rule.time_zone}: {', '.join(marks) or 'no alerts'}"
 
 
 def _threshold(rule: ThresholdRule) -> str:

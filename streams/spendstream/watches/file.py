@@ -231,7 +231,8 @@ class WatchFile:
 
         An edit with mistakes is logged once and kept in ``problem``; the previous watches stay in use.
         """
-        if self._is_unchanged():
+        stamp = _stamp(self.path)
+        if stamp is not None and stamp == self._stamp and self._clock() - stamp[0] / 1e9 > _ALWAYS_READ_S:
             return None
         content = self._read()
         if content == self._seen:
@@ -249,10 +250,6 @@ class WatchFile:
         self.watches = watches
         log.info("watches.changed", file=str(self.path), watches=len(watches.watches))
         return watches
-
-    def _is_unchanged(self) -> bool:
-        stamp = _stamp(self.path)
-        return stamp is not None and stamp == self._stamp and self._clock() - stamp[0] / 1e9 > _ALWAYS_READ_S
 
     def _read(self) -> bytes | None:
         """Return the file's content; None if it can't be read, for instance while it is being replaced."""
