@@ -219,7 +219,8 @@ class SpendHistory:
         summed, singles = _Rows(), _Rows()
         digests: list[tuple[bytes, ...]] = []
         for open_us in range(seeding.since_us, until_us, CHUNK_US):
-            within = _within(open_us, min(open_us + CHUNK_US, until_us))
+            open_s, close_s = open_us // US, min(open_us + CHUNK_US, until_us) // US
+            within = f"r.minute >= toDateTime({open_s}, 'UTC') AND r.minute < toDateTime({close_s}, 'UTC')"
             self._read_summed(seeding, f"{within} AND {is_before}", summed)
             self._read_singles(seeding, f"{within} AND NOT ({is_before}) AND r.cost_usd != 0", singles, digests)
         return History(summed.spent(), singles.spent(), digests)
@@ -296,10 +297,6 @@ def _is_before(boundaries: Mapping[Source, SeedBoundary]) -> str:
 
 def _amount(cost: str) -> str:
     return f"{_DOLLARS.format(cost=cost)} AS dollars, {_PUSD.format(cost=cost)} AS pusd"
-
-
-def _within(open_us: int, close_us: int) -> str:
-    return f"r.minute >= toDateTime({open_us // US}, 'UTC') AND r.minute < toDateTime({close_us // US}, 'UTC')"
 
 
 def _quoted(value: str) -> str:

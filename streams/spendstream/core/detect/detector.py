@@ -11,8 +11,7 @@ from pydantic import TypeAdapter
 from spendstream.core.detect.attribution import Profiles
 from spendstream.core.detect.finding import Arrays, Evaluator, Finding, Groups, Level
 from spendstream.core.detect.lifecycle import Case, Lifecycle, Silences, Why
-from spendstream.core.detect.reasons import Reasons
-from spendstream.core.detect.recent import RecentMinutes
+from spendstream.core.detect.reasons import Reasons, RecentMinutes
 from spendstream.core.detect.rollups import Changes, RollupBook, RollupRecord
 from spendstream.core.detect.seeding import Seeding
 from spendstream.core.detect.watch_runner import WatchRunner, definition, evaluator_of
@@ -80,7 +79,9 @@ class Detector:
 
         ``is_live``: the detection clock is near the wall clock, so that alerts notify.
         """
-        self._learn(now_us)
+        # the profiles learn from the minutes that closed, except from groups whose spend has a firing alert
+        for minute_us, members, sums in self._recent.close(now_us):
+            self._profiles.learn(minute_us, self._rows(members), sums, self._rows(self._held()))
         decided = [alert for runner in self._runners.values() for alert in self._evaluate(runner, now_us, is_live)]
         return decided + [
             self.lifecycle.withdraw(alert, now_us, "no longer watched")
@@ -201,11 +202,6 @@ class Detector:
             return self.silences.quiet(watch.name, group, at, {str(n): values for n, values in watch.scope.items()})
 
         return self.lifecycle.decide(case, now_us, explain=explain, quiet=quiet, is_live=is_live)
-
-    def _learn(self, now_us: int) -> None:
-        """Let the profiles learn from the minutes that closed, except from groups whose spend has a firing alert."""
-        for minute_us, members, sums in self._recent.close(now_us):
-            self._profiles.learn(minute_us, self._rows(members), sums, self._rows(self._held()))
 
     def _rows(self, members: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the profiles' numbers of combinations."""

@@ -97,18 +97,25 @@ class Lifecycle:
         """
         last, finding = self._last.get(case.key), case.finding
         is_open = last is not None and last.state != "resolved"
+        now = from_epoch_us(now_us)
         if finding.level is Level.NORMAL:
-            return self._ended(case, last, now_us, quiet, is_live) if last is not None and is_open else None
+            if last is None or not is_open:
+                return None
+            text = title(case.watch, case.group, finding)
+            notify = last.notified_at is not None and quiet(case.watch, case.group, now) is None and is_live
+            return self._over(last, now_us, text, notify=notify, finding=finding)
         if last is None or not is_open:
             transition: Transition = "firing" if finding.level is Level.FIRING else "pending"
         elif last.state == "pending":
             if finding.level is not Level.FIRING:
                 return None
             transition = "firing"
-        elif self._is_due(last, now_us) or (is_live and self._is_unnotified(case, last, now_us, quiet)):
-            transition = "updated"
         else:
-            return None
+            every_s = BUDGET_UPDATE_EVERY_S if last.rule == "budget" else UPDATE_EVERY_S
+            is_due = now - last.at >= timedelta(seconds=every_s)
+            if not is_due and not (is_live and self._is_unnotified(case, last, now_us, quiet)):
+                return None
+            transition = "updated"
         is_reached_threshold = finding.budget is not None and finding.facet.endswith("%")
         if transition == "updated" and last is not None and is_reached_threshold:
             why = Why(last.attribution, last.projection)  # what brought the spend there is in the past
@@ -146,10 +153,6 @@ class Lifecycle:
         """Restore what was remembered, or what the alert topic holds, in any order."""
         for alert in alerts:
             self.published(alert)
-
-    def _is_due(self, last: Alert, now_us: int) -> bool:
-        every_s = BUDGET_UPDATE_EVERY_S if last.rule == "budget" else UPDATE_EVERY_S
-        return from_epoch_us(now_us) - last.at >= timedelta(seconds=every_s)
 
     def _is_unnotified(self, case: Case, last: Alert, now_us: int, quiet: Quiet) -> bool:
         """Return whether nobody was notified of a firing alert that nothing silences any more."""
@@ -208,12 +211,6 @@ class Lifecycle:
         if case.finding.facet != "down" and notified > 0 and case.finding.observed >= NOTIFY_AGAIN_FACTOR * notified:
             return True
         return case.watch.renotify > 0 and now - last.notified_at >= timedelta(seconds=case.watch.renotify)
-
-    def _ended(self, case: Case, last: Alert, now_us: int, quiet: Quiet, is_live: bool) -> Alert:
-        now = from_epoch_us(now_us)
-        text = title(case.watch, case.group, case.finding)
-        notify = last.notified_at is not None and quiet(case.watch, case.group, now) is None and is_live
-        return self._over(last, now_us, text, notify=notify, finding=case.finding)
 
     def _over(self, last: Alert, now_us: int, text: str, *, notify: bool, finding: Finding | None = None) -> Alert:
         now, seq = from_epoch_us(now_us), last.seq + 1
@@ -278,22 +275,22 @@ class Silences:
         search. Of several, returns the one that ends last; None where there is none. Start inclusive, end exclusive.
         """
         known = {**(scope or {}), **{name: (value,) for name, value in group.items()}}
-        held = [*self._silenced(watch, known, at), *self._maintained(watch, known, at)]
+        silences = [
+            (each.ends_at, f"silence {each.silence_id}")
+            for each in self._silences.values()
+            if each.starts_at <= at < each.ends_at
+            and each.watch in (None, watch)
+            and _covers({name: (value,) for name, value in each.group.items()}, known)
+        ]
+        maintenance = [
+            (each.ends_at, f"maintenance {each.name}")
+            for each in self._maintenance
+            if each.starts_at <= at < each.ends_at
+            and (not each.watches or watch in each.watches)
+            and _covers({str(name): values for name, values in each.scope.items()}, known)
+        ]
+        held = silences + maintenance
         return max(held)[1] if held else None
-
-    def _silenced(self, watch: str, known: _Known, at: datetime) -> Iterator[tuple[datetime, str]]:
-        for each in self._silences.values():
-            if not each.starts_at <= at < each.ends_at or each.watch not in (None, watch):
-                continue
-            if _covers({name: (value,) for name, value in each.group.items()}, known):
-                yield each.ends_at, f"silence {each.silence_id}"
-
-    def _maintained(self, watch: str, known: _Known, at: datetime) -> Iterator[tuple[datetime, str]]:
-        for each in self._maintenance:
-            if not each.starts_at <= at < each.ends_at or (each.watches and watch not in each.watches):
-                continue
-            if _covers({str(name): values for name, values in each.scope.items()}, known):
-                yield each.ends_at, f"maintenance {each.name}"
 
 
 def _covers(allowed: _Known, known: _Known) -> bool:

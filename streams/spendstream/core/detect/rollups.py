@@ -286,7 +286,11 @@ class RollupBook:
             self._layouts.setdefault(tuple(rollup.dimensions))
             self._minutes[slot] = rollup.minute_us
             self._blocks[slot] = rollup.correction_block
-            self._source_of[slot] = self._source(rollup.source_log, rollup.source_partition)
+            source = self._sources.setdefault((rollup.source_log, rollup.source_partition), len(self._sources))
+            if source == len(self._newest_minute):
+                self._newest_minute = np.append(self._newest_minute, 0)
+                self._newest_offset = np.append(self._newest_offset, -1)
+            self._source_of[slot] = source
             self._members[slot] = self._member(rollup.dimensions)
             self._through[slot] = _NOTHING
             self._sums[slot] = 0
@@ -307,13 +311,6 @@ class RollupBook:
         if tuple(dimensions) == self.dimensions:
             return self.combination(tuple(dimensions.values()))
         return self.combination(tuple(dimensions.get(name, "") for name in self.dimensions))
-
-    def _source(self, log: str, partition: int) -> int:
-        number = self._sources.setdefault((log, partition), len(self._sources))
-        if number == len(self._newest_minute):
-            self._newest_minute = np.append(self._newest_minute, 0)
-            self._newest_offset = np.append(self._newest_offset, -1)
-        return number
 
     def _new_slot(self, key: bytes) -> int:
         if not self._free:

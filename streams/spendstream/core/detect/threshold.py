@@ -85,7 +85,9 @@ class ThresholdEvaluator:
         everyone = np.flatnonzero(self._first_us)
         first = closed if self._closed is None else max(self._closed + 1, closed - (self._ring.steps - self._width) + 2)
         for step in range(first, closed + 1):
-            self._evaluate_closed(everyone, step)
+            self._mark(everyone, step, self._window(everyone, step)[1])
+            over = everyone[(self._since_us[everyone] > 0) & (step >= self._held[everyone] + 2)]
+            self._since_us[over] = self._held[over] = 0  # it held in neither of the last two closed windows
         self._closed = closed if self._closed is None else max(self._closed, closed)
         is_new = self._evaluated != (self._minute_us, self._closed)
         groups = everyone if is_new else np.array(sorted(touched), dtype=np.int64)
@@ -139,12 +141,6 @@ class ThresholdEvaluator:
         size = len(self._first_us)
         self._since_us, self._held = grown(self._since_us, size), grown(self._held, size)
         self._touched.update(met.tolist())
-
-    def _evaluate_closed(self, groups: Ints, step: int) -> None:
-        """Evaluate the window that ends with a closed step; end what has not held in two of them."""
-        self._mark(groups, step, self._window(groups, step)[1])
-        over = groups[(self._since_us[groups] > 0) & (step >= self._held[groups] + 2)]
-        self._since_us[over] = self._held[over] = 0
 
     def _evaluate(self, groups: Ints) -> None:
         assert self._closed is not None

@@ -61,7 +61,13 @@ class AnomalyState:
         self._recover(minute_us, verdict, sums, expected)
         self._update_firing(minute_us, verdict, expected)
         silent = held | self._up.firing | self._down.firing
-        self._fall_silent(minute_us, verdict, sums, silent)
+        ready = self._baseline.ready(minute_us, self._rule.min_history * 1_000_000)
+        born = self._baseline.columns["first_us"] >= 0
+        since = self._silence.columns["since_us"].copy()
+        calls = sums.calls.astype(np.float64)
+        self._report.end(
+            self._silence.close(minute_us, calls, self._calls(verdict), born, ready, silent), "no_data", since
+        )
         self._baseline.learn(minute_us, sums, expected, verdict.sigma, silent | self._silence.firing)
         self._adopt(minute_us)
         shown = np.union1d(self._up.abnormal(), self._down.abnormal())
@@ -128,7 +134,12 @@ class AnomalyState:
             seen = verdict.observed[rows]
             beyond = seen > band.upper if sign > 0 else seen < band.lower
             leans = sign * self._scores["quick"][rows] > self._still_leaning(then, verdict.sigma[rows])
-            self._end(firing, firing.recover(minute_us, rows, ~beyond, leans), expected.trust)
+            ended = firing.recover(minute_us, rows, ~beyond, leans)
+            self._report.end(ended, firing.side, firing.columns["since_us"])
+            # relearn the level where the frozen one had become a guess
+            old = self._baseline.columns["frozen"][ended] > limits.STALE_RESTART
+            self._baseline.restart(ended[old & (expected.trust[ended] < limits.TRUSTED)])
+            self._forget(ended)
 
     def _still_leaning(self, expected: Expectation, sigma: Floats) -> Floats:
         """Return the mean score above which an alert isn't over: for noisy groups, that of half of ``min_change``."""
@@ -137,13 +148,6 @@ class AnomalyState:
         half = (np.sqrt(1 + self._rule.min_change) - 1) / 2
         least: Floats = np.clip(half * expected.point / sigma, 0.3, limits.QUICK_LEAN)
         return least
-
-    def _end(self, firing: FiringState, ended: GroupNumbers, trust: Floats) -> None:
-        """Report the end, and relearn the level where the frozen one had become a guess."""
-        self._report.end(ended, firing.side, firing.columns["since_us"])
-        old = (self._baseline.columns["frozen"][ended] > limits.STALE_RESTART) & (trust[ended] < limits.TRUSTED)
-        self._baseline.restart(ended[old])
-        self._forget(ended)
 
     def _forget(self, groups: GroupNumbers) -> None:
         for name in _MEANS:
@@ -157,14 +161,6 @@ class AnomalyState:
                 self._report.end(lasting, firing.side, firing.columns["since_us"])
                 self._baseline.restart(lasting)
                 self._forget(lasting)
-
-    def _fall_silent(self, minute_us: int, verdict: Verdict, sums: Sums, held: Mask) -> None:
-        calls = sums.calls.astype(np.float64)
-        ready = self._baseline.ready(minute_us, self._rule.min_history * 1_000_000)
-        born = self._baseline.columns["first_us"] >= 0
-        since = self._silence.columns["since_us"].copy()
-        ended = self._silence.close(minute_us, calls, self._calls(verdict), born, ready, held)
-        self._report.end(ended, "no_data", since)
 
     def _calls(self, verdict: Verdict) -> Floats:
         """Return the calls that a sum's expectation implies; infinite for a ratio, whose calls have no expectation."""
@@ -302,16 +298,13 @@ class AnomalyEvaluator:
             return
         due_us = _minute(self._clock_us - limits.GRACE_US) - MINUTE_US
         if due_us - self._through_us > limits.GAP_US:
-            self._leap(due_us)
+            # the clock jumped by more than a day: the time between is no evidence, and levels are out of date
+            oldest = due_us - limits.FORGOTTEN_US
+            self._minutes.drop_before(oldest)
+            self._baseline.forget_levels()
+            self._through_us = oldest - MINUTE_US
         for minute_us in range(self._through_us + MINUTE_US, due_us + MINUTE_US, MINUTE_US):
             self._close(minute_us)
-
-    def _leap(self, due_us: int) -> None:
-        """The clock jumped by more than a day: the time between is no evidence, and levels are out of date."""
-        oldest = due_us - limits.FORGOTTEN_US
-        self._minutes.drop_before(oldest)
-        self._baseline.forget_levels()
-        self._through_us = oldest - MINUTE_US
 
     def _close(self, minute_us: int) -> None:
         self._grow(len(self._marks["held"]))

@@ -66,7 +66,9 @@ class Scorer:
         observed = self.baseline.scale.observed(sums)
         band = self.band(sums, expected, sigma, rows)
         score = self._deviation(observed, expected, sigma, rows)
-        ready = self._ready(minute_us, sums, rows)
+        ready = self.baseline.ready(minute_us, self.rule.min_history * 1_000_000, rows)
+        if not self.baseline.scale.is_sum:
+            ready = ready & self.baseline.scale.known(sums) & (sums.calls >= self.rule.min_calls)
         upwards = ready & (self.rule.direction != "down")
         early = upwards & self._early(observed, sums, expected, band, rows)
         up = upwards & (self._sparing(observed, sums, band, rows) > band.upper)
@@ -132,12 +134,6 @@ class Scorer:
         size = self.baseline.call_size(rows)
         capped = np.minimum(observed, limits.SPARSE_CALL_CAP * sums.calls * size)
         return np.where(band.expected < limits.SPARSE_CALLS * size, capped, observed)
-
-    def _ready(self, minute_us: int, sums: Sums, rows: Rows) -> Mask:
-        ready = self.baseline.ready(minute_us, self.rule.min_history * 1_000_000, rows)
-        if self.baseline.scale.is_sum:
-            return ready
-        return ready & self.baseline.scale.known(sums) & (sums.calls >= self.rule.min_calls)
 
     def _extreme(
         self, observed: Floats, score: Floats, sums: Sums, expected: Expectation, sigma: Floats, rows: Rows
@@ -297,7 +293,11 @@ class Silence:
             unusual = columns["empty"] >= limits.GAP_FACTOR * columns["gap"]
             implausible = long & unusual & (columns["missed"] >= limits.SILENCE_MISSED)
             columns["level"][implausible & ready] = _FIRING
-        return np.concatenate([ended, self._adopt(minute_us)])
+        habit = np.flatnonzero(self.firing & (minute_us - columns["since_us"] >= self._adopt_after_s * US))
+        columns["level"][habit] = _NORMAL
+        columns["rate"][habit] = 0.0
+        columns["missed"][habit] = 0.0
+        return np.concatenate([ended, habit])
 
     def _learn(self, calls: Floats, quiet: Mask, back: Mask, held: Mask) -> None:
         """The rate learns from empty minutes only once the silence is over: until then it may be the alert."""
@@ -311,14 +311,6 @@ class Silence:
         learns = ~quiet & ~held
         rate = columns["rate"]
         rate[learns] = (keep * rate * passed + (1 - keep) * calls)[learns]
-
-    def _adopt(self, minute_us: int) -> GroupNumbers:
-        columns = self.columns
-        groups = np.flatnonzero(self.firing & (minute_us - columns["since_us"] >= self._adopt_after_s * US))
-        columns["level"][groups] = _NORMAL
-        columns["rate"][groups] = 0.0
-        columns["missed"][groups] = 0.0
-        return groups
 
     def snapshot(self) -> dict[str, Column]:
         """Return all state."""

@@ -101,10 +101,6 @@ class Focus(NamedTuple):
         return Sides(*found)
 
 
-Notes = dict[str, str | None]
-"""What calls that fail or repeat add to a sentence, by placeholder; None where the sentence then doesn't hold."""
-
-
 @dataclass(frozen=True)
 class Template:
     """A sentence, and the ratio that must have moved for it to be true.
@@ -127,20 +123,17 @@ class Template:
         before, now = (self.shown(value * self.scale) for value in ratio)
         if (ratio.change > 0) != (rises != self.inverse) or before == now:
             return None
-        notes = _notes(focus, rises)
+        failing, retried = focus.per(("failed_calls",)), focus.per(("retries",))
+        moves_it = abs(failing.change) >= _MANY_CALLS and (failing.change > 0) != rises
+        # what calls that fail or repeat add, by placeholder; None where a sentence with it doesn't hold
+        notes = {
+            "retries": f", {percent(retried.now)} of them retries" if rises and retried.change > _MANY_CALLS else "",
+            "failing": f", with {percent(failing.now)} of calls failing" if failing.change > _MANY_CALLS else "",
+            "failures": f", {percent(failing.now)} fail instead of {percent(failing.before)}" if moves_it else None,
+        }
         if any(f"{{{name}}}" in self.numbers and note is None for name, note in notes.items()):
             return None
         return f"{self.headlines[not rises]}{focus.where}{self.numbers.format(now=now, before=before, **notes)}"
-
-
-def _notes(focus: Focus, rises: bool) -> Notes:
-    failing, retried = focus.per(("failed_calls",)), focus.per(("retries",))
-    moves_it = abs(failing.change) >= _MANY_CALLS and (failing.change > 0) != rises
-    return {
-        "retries": f", {percent(retried.now)} of them retries" if rises and retried.change > _MANY_CALLS else "",
-        "failing": f", with {percent(failing.now)} of calls failing" if failing.change > _MANY_CALLS else "",
-        "failures": f", {percent(failing.now)} fail instead of {percent(failing.before)}" if moves_it else None,
-    }
 
 
 _VOLUME: Final = Template(

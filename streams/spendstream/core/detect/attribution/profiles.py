@@ -85,7 +85,12 @@ class Profiles:
             self._through[frozen] = np.maximum(self._through[frozen], minute)
         samples = ~np.isin(rows, frozen)
         self._last = max(self._last, minute)
-        self._add(minute, rows[samples], sums[samples][:, _COLUMNS])
+        unique, which = np.unique(rows[samples], return_inverse=True)  # a row may stand several times
+        self._advance(unique, minute)
+        added = np.zeros((len(unique), len(LEARNED)))
+        np.add.at(added, which, sums[samples][:, _COLUMNS])
+        behind = np.maximum(self._through[unique] - minute, 0)  # a row opened before anything was learned stands at 0
+        self._sums[unique] += (added * (_DECAY**behind)[:, None]).astype(np.float32)
 
     def expected(self, rows: Rows) -> Cube:
         """Return what is usual for combinations, in a cube of one minute. Changes nothing.
@@ -181,15 +186,6 @@ class Profiles:
             self._sums = np.concatenate((self._sums, np.zeros_like(self._sums)))
             self._weights = np.concatenate((self._weights, np.zeros_like(self._weights)))
             self._through = np.concatenate((self._through, np.zeros_like(self._through)))
-
-    def _add(self, minute: int, rows: Rows, sums: NDArray[np.int64]) -> None:
-        """Add a minute's sums. A row may stand several times."""
-        unique, which = np.unique(rows, return_inverse=True)
-        self._advance(unique, minute)
-        added = np.zeros((len(unique), len(LEARNED)))
-        np.add.at(added, which, sums)
-        behind = np.maximum(self._through[unique] - minute, 0)  # a row opened before anything was learned stands at 0
-        self._sums[unique] += (added * (_DECAY**behind)[:, None]).astype(np.float32)
 
     def _advance(self, rows: Rows, minute: int) -> None:
         """Let rows fade up to a minute that counts as zero, unless they are already there."""

@@ -59,21 +59,18 @@ class Calendar:
             known = (at >= 0) & (minutes < self._closes[at]) if len(self._opens) else np.zeros(len(minutes), dtype=bool)
             if known.all():
                 return self._opens[at] if len(minutes) else np.zeros(0, dtype=np.int64)
-            self._learn(int(minutes[np.argmin(known)]))
+            if len(self._opens) >= _SPANS_KEPT:  # dates all over the calendar: start over rather than grow
+                self._opens = self._closes = np.zeros(0, dtype=np.int64)
+            opened, closed = self.span(int(minutes[np.argmin(known)]))
+            before = int(np.searchsorted(self._opens, opened))
+            self._opens = np.insert(self._opens, before, opened)
+            self._closes = np.insert(self._closes, before, closed)
 
     def back(self, opened_us: int, periods: int) -> int:
         """Return the open of the period that lies ``periods`` before the one that opened then."""
         for _ in range(periods):
             opened_us, _ = self.span(opened_us - 1)
         return opened_us
-
-    def _learn(self, minute_us: int) -> None:
-        if len(self._opens) >= _SPANS_KEPT:  # dates all over the calendar: start over rather than grow
-            self._opens = self._closes = np.zeros(0, dtype=np.int64)
-        opened, closed = self.span(minute_us)
-        at = int(np.searchsorted(self._opens, opened))
-        self._opens = np.insert(self._opens, at, opened)
-        self._closes = np.insert(self._closes, at, closed)
 
 
 def _first_date(day: date, period: Period) -> date:

@@ -66,8 +66,12 @@ class Amounts:
         """Return for each group the position of its amount in ``pusd`` and ``usd``."""
         known, needed = len(self._chosen), int(groups.max(initial=-1)) + 1
         if known < needed:
-            more = [self._choose(group) if self._overrides else 0 for group in range(known, needed)]
-            self._chosen = np.append(self._chosen, np.array(more, dtype=np.int64))
+            more = np.zeros(needed - known, dtype=np.int64)
+            if self._overrides:
+                for group in range(known, needed):
+                    named = self._groups.named(group).items()
+                    more[group - known] = next((at for at, each in self._overrides if each.group.items() <= named), 0)
+            self._chosen = np.append(self._chosen, more)
         return self._chosen[groups]
 
     def limits(self, chosen: Ints) -> tuple[Ints, Ints]:
@@ -77,13 +81,6 @@ class Amounts:
     def floats(self, chosen: Ints) -> NDArray[np.float64]:
         """Return the chosen amounts in USD."""
         return self._float_usd[chosen]
-
-    def _choose(self, group: int) -> int:
-        named = self._groups.named(group)
-        for position, override in self._overrides:
-            if override.group.items() <= named.items():
-                return position
-        return 0
 
 
 RECENT_S: Final = 86_400

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spendstream.core.detect.recent import KEPT_MINUTES, RecentMinutes
+from spendstream.core.detect.reasons import KEPT_MINUTES, RecentMinutes
 from spendstream.core.detect.rollups import Changes
 from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.measures import COLUMN, SUMS
