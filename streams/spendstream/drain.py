@@ -122,27 +122,23 @@ class _Watch:
         """Look repeatedly; return when it is over, or when the broker does not answer as it should."""
         while True:
             within_s = min(max(1.0, self._left_s()), _LOOK_WITHIN_S)
-            report = await _look(offsets, self.settings, self.started, within_s)
-            if report is not None and self.on_progress is not None:
+            try:
+                async with asyncio.timeout(within_s):
+                    states, is_drained = await _states(offsets, self.settings)
+            except (KafkaError, TimeoutError, OSError) as error:
+                log.info("drain.retry", error=repr(error))
+                self.last = replace(self.last, seconds=time.monotonic() - self.started, is_drained=False)
+                return
+            report = DrainReport(tuple(states), time.monotonic() - self.started, is_drained)
+            if self.on_progress is not None:
                 self.on_progress(report)
-            self.last = report or replace(self.last, seconds=time.monotonic() - self.started, is_drained=False)
-            if report is None or self.is_over():
+            self.last = report
+            if self.is_over():
                 return
             await asyncio.sleep(_INTERVAL_S)
 
     def _left_s(self) -> float:
         return self.timeout_s - (time.monotonic() - self.started)
-
-
-async def _look(offsets: "_Offsets", settings: Settings, started: float, timeout_s: float) -> DrainReport | None:
-    """Look once; None where the broker did not answer as it should."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            states, is_drained = await _states(offsets, settings)
-    except (KafkaError, TimeoutError, OSError) as error:
-        log.info("drain.retry", error=repr(error))
-        return None
-    return DrainReport(tuple(states), time.monotonic() - started, is_drained)
 
 
 async def _states(offsets: "_Offsets", settings: Settings) -> tuple[list[PartitionState], bool]:
@@ -178,7 +174,14 @@ class _Offsets:
         try:
             await self._admin.start()
             await self._consumer.start()
-            await self._find_partitions()
+            # All names first: some brokers create a topic whose metadata is asked for by name.
+            missing = sorted(set(self._names) - set(await self._admin.list_topics()))
+            if missing:
+                raise TopicsMissing(f"{', '.join(missing)}: no such topic; run `spendstream topics`")
+            for topic in await self._admin.describe_topics(self._names):
+                name = topic["topic"]
+                numbers = sorted(each["partition"] for each in topic["partitions"])
+                self._partitions[name] = [TopicPartition(name, number) for number in numbers]
         except BaseException:
             await self.__aexit__()
             raise
@@ -187,16 +190,6 @@ class _Offsets:
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()
         await self._admin.close()
-
-    async def _find_partitions(self) -> None:
-        # All names first: some brokers create a topic whose metadata is asked for by name.
-        missing = sorted(set(self._names) - set(await self._admin.list_topics()))
-        if missing:
-            raise TopicsMissing(f"{', '.join(missing)}: no such topic; run `spendstream topics`")
-        for topic in await self._admin.describe_topics(self._names):
-            name = topic["topic"]
-            numbers = sorted(each["partition"] for each in topic["partitions"])
-            self._partitions[name] = [TopicPartition(name, number) for number in numbers]
 
     async def ends(self, names: Sequence[str]) -> Mapping[TopicPartition, int]:
         """Return the offset that each partition's next record will get."""

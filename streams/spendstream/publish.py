@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
-from spendstream.core.decode import decode
+from spendstream.core.decode import decode, uuid_text
 from spendstream.errors import SpendstreamError
 from spendstream.intake import MAX_LINE_BYTES, Line, RowError
 
@@ -232,15 +232,9 @@ def validate(batch: Sequence[Line | RowError]) -> Iterator[Outgoing | RowError]:
             yield RowError(row.line, rejection.field, rejection.message)
         else:
             task, conversation, hi, lo = next(keys)  # calls are in the order of their records
-            key = task or conversation or _uuid_text(hi, lo)
+            key = task or conversation or uuid_text(hi, lo)
             yield Outgoing(key.encode(), row.value)
         index += 1
-
-
-def _uuid_text(hi: int, lo: int) -> str:
-    """Return the UUID's text, in a fifth of the time that ``str`` of it takes."""
-    digits = f"{hi:016x}{lo:016x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 class _Feed:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 import spendstream.drain
@@ -102,11 +102,13 @@ def answers(monkeypatch: pytest.MonkeyPatch, *looks: bool | None) -> list[bool |
     """Let each look find this: drained or not, or None where the broker does not answer as it should."""
     left = list(looks)
 
-    async def look(*_: Any) -> DrainReport | None:
+    async def states(*_: Any) -> tuple[list[PartitionState], bool]:
         found = left.pop(0)
-        return None if found is None else DrainReport((), 0.0, found)
+        if found is None:
+            raise KafkaError("not now")
+        return [], found
 
-    monkeypatch.setattr(spendstream.drain, "_look", look)
+    monkeypatch.setattr(spendstream.drain, "_states", states)
     return left
 
 

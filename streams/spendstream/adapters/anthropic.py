@@ -42,11 +42,6 @@ def _one(usage: Counts) -> dict[str, int]:
     }
 
 
-def _tier(usage: Body, body: Body) -> object:
-    # Fast mode costs more than any tier that an event can state: it must not be priced as standard.
-    return "fast" if usage.get("speed") == "fast" else usage.get("service_tier")
-
-
 _OWN_FIELDS: Final = ("cache_creation_input_tokens", "cache_read_input_tokens", "cache_creation", "server_tool_use")
 
 ANTHROPIC: Final = Shape(
@@ -54,7 +49,8 @@ ANTHROPIC: Final = Shape(
     marks=frozenset({"input_tokens", "output_tokens", *_OWN_FIELDS}),
     held_at=(("usage",), ("message", "usage")),
     buckets=buckets,
-    tier=_tier,
+    # Fast mode costs more than any tier that an event can state: it must not be priced as standard.
+    tier=lambda usage, body: "fast" if usage.get("speed") == "fast" else usage.get("service_tier"),
 )
 
 HOSTED_CLAUDE: Final = Shape(

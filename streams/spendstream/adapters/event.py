@@ -97,6 +97,8 @@ def usage_event(
         raise TypeError(f"A usage event has no field {name!r}; {hint}")
     shape, usage, body = _find_usage(provider, response)
     at = occurred_at or datetime.now(UTC)
+    metrics = body.get("metrics")  # Bedrock measures the latency; with other providers the caller does
+    measured = metrics.get("latencyMs") if isinstance(metrics, Mapping) else None
     event = {
         "event_id": mint_event_id(at),
         "occurred_at": at,
@@ -105,7 +107,7 @@ def usage_event(
         "model_requested": model,
         "model_served": _first(body, shape.model_at),
         "provider_response_id": _first(body, shape.id_at),
-        "latency_ms": _latency_ms(body),
+        "latency_ms": measured if isinstance(measured, int) else None,
         **_fields(provider, shape, usage, body),
         **fields,
     }
@@ -165,13 +167,6 @@ def _fields(provider: str, shape: Shape, usage: Body, body: Body) -> dict[str, i
 
 def _first(body: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     return next((value for name in names if isinstance(value := body.get(name), str)), None)
-
-
-def _latency_ms(body: Mapping[str, Any]) -> int | None:
-    """Return the latency that Bedrock measured; with other providers the caller measures it."""
-    metrics = body.get("metrics")
-    measured = metrics.get("latencyMs") if isinstance(metrics, Mapping) else None
-    return measured if isinstance(measured, int) else None
 
 
 def usage_tags(usage: Mapping[str, Any], room: int = MAX_TAGS) -> dict[str, str]:

@@ -23,9 +23,18 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     """
     usage = Counts(usage.provider, {_camel(field): value for field, value in usage.raw.items()})
     tools_beside, thoughts_beside = _placement(usage)
+    made = _input(usage, tools_beside)
+    candidates, thoughts = _candidates(usage), usage.part("thoughtsTokenCount")
+    details = candidates.field.replace("TokenCount", "TokensDetails")
+    audio = Part(f"{details}.AUDIO", _of_kind(usage, details, AUDIO_KINDS))
+    image = Part(f"{details}.IMAGE", _of_kind(usage, details, IMAGE_KINDS))
+    inside = () if thoughts_beside else (thoughts,)
     return {
-        **_input(usage, tools_beside),
-        **_output(usage, thoughts_beside),
+        **made,
+        "output_tokens": usage.rest(candidates, *inside, audio, image),
+        "reasoning_tokens": thoughts.tokens,
+        "output_audio_tokens": audio.tokens,
+        "output_image_tokens": image.tokens,
         "web_searches": web_searches(body),
     }
 
@@ -71,20 +80,6 @@ def _input(usage: Counts, tools_beside: bool) -> dict[str, int]:
         cached_audio=_of_kind(usage, "cacheTokensDetails", AUDIO_KINDS) if usage.states("cacheTokensDetails") else None,
         cached_image=_of_kind(usage, "cacheTokensDetails", IMAGE_KINDS),
     )
-
-
-def _output(usage: Counts, thoughts_beside: bool) -> dict[str, int]:
-    candidates, thoughts = _candidates(usage), usage.part("thoughtsTokenCount")
-    details = candidates.field.replace("TokenCount", "TokensDetails")
-    audio = Part(f"{details}.AUDIO", _of_kind(usage, details, AUDIO_KINDS))
-    image = Part(f"{details}.IMAGE", _of_kind(usage, details, IMAGE_KINDS))
-    inside = () if thoughts_beside else (thoughts,)
-    return {
-        "output_tokens": usage.rest(candidates, *inside, audio, image),
-        "reasoning_tokens": thoughts.tokens,
-        "output_audio_tokens": audio.tokens,
-        "output_image_tokens": image.tokens,
-    }
 
 
 def _of_kind(usage: Counts, details: str, kinds: frozenset[str]) -> int:

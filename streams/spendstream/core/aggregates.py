@@ -59,22 +59,16 @@ def blocks(calls: pl.DataFrame) -> NDArray[np.int64]:
     offsets, then -4; too late: the offset's block of 4,096, from 0 on.
     """
     offset = calls["offset"].to_numpy()
-    tier = _tiers(calls)
+    columns = [calls[name].to_numpy() for name in SIZES]
+    tier = np.zeros(calls.height, dtype=np.int64)
+    if max((int(column.max(initial=0)) for column in columns), default=0) >= TIERS[0].below:  # almost never
+        size = np.maximum.reduce(columns)
+        for each in TIERS[:-1]:
+            tier += size >= each.below
     width = np.take(np.array([each.offsets for each in TIERS]), tier)
     on_time = ON_TIME - (len(TIERS) * (offset // width) + tier)
     too_late = (calls["lateness"].to_numpy() == CORRECTION_CODE) & (tier != ALONE)
     return np.where(too_late, offset // CORRECTION_BLOCK_OFFSETS, on_time)
-
-
-def _tiers(calls: pl.DataFrame) -> NDArray[np.int64]:
-    columns = [calls[name].to_numpy() for name in SIZES]
-    tier = np.zeros(calls.height, dtype=np.int64)
-    if max((int(column.max(initial=0)) for column in columns), default=0) < TIERS[0].below:
-        return tier  # as almost always
-    size = np.maximum.reduce(columns)
-    for each in TIERS[:-1]:
-        tier += size >= each.below
-    return tier
 
 
 @dataclass
@@ -121,7 +115,11 @@ class Aggregates:
             return calls
         by = ["minute_us", "block", *self.dimensions]
         if self._replay_until >= int(calls["offset"].min()):  # type: ignore[arg-type]
-            calls = self._without_absorbed(calls, by)
+            keys = calls.group_by(by).agg(pl.col("offset").min().alias("__first"))
+            rows = self._resolve(keys.select(by), keys["__first"].to_numpy())
+            through = keys.select(by).with_columns(pl.Series("__through", self._totals[rows, _THROUGH_OFFSET]))
+            joined = calls.join(through, on=by, how="left", maintain_order="left")
+            calls = joined.filter(pl.col("offset") > pl.col("__through")).drop("__through")
             if calls.height == 0:
                 return calls
         for part in _summable(calls):
@@ -130,13 +128,6 @@ class Aggregates:
             self._add(rows, folded.select(f"__{name}" for name in COLUMN).to_numpy())
             self._dirty.update(rows.tolist())
         return calls
-
-    def _without_absorbed(self, calls: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-        keys = calls.group_by(by).agg(pl.col("offset").min().alias("__first"))
-        rows = self._resolve(keys.select(by), keys["__first"].to_numpy())
-        through = keys.select(by).with_columns(pl.Series("__through", self._totals[rows, _THROUGH_OFFSET]))
-        joined = calls.join(through, on=by, how="left", maintain_order="left")
-        return joined.filter(pl.col("offset") > pl.col("__through")).drop("__through")
 
     def _resolve(self, keys: pl.DataFrame, first_offsets: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the matrix row of each key, opening rows in the order of first offsets."""
@@ -152,7 +143,7 @@ class Aggregates:
                     dimensions = self._other
                 row = window.rows.get(dimensions)
                 if row is None:
-                    row = self._open_in(window, AggregateKey(minute_us, block, dimensions), int(first_offsets[i]))
+                    row = self._open(window, AggregateKey(minute_us, block, dimensions), int(first_offsets[i]))
             rows[i] = row
         return rows
 
@@ -163,15 +154,7 @@ class Aggregates:
         own = [row for dimensions, row in window.rows.items() if dimensions != self._other]
         return int(np.count_nonzero(self._totals[own, _FIRST_OFFSET] < offset))
 
-    def _open_in(self, window: _Window, key: AggregateKey, first_offset: int) -> int:
-        row = window.rows[key.dimensions] = self._open(key)
-        self._totals[row, _FIRST_OFFSET] = first_offset
-        if key.dimensions != self._other:
-            window.admitted += 1
-            window.latest_first = max(window.latest_first, first_offset)
-        return row
-
-    def _open(self, key: AggregateKey) -> int:
+    def _open(self, window: _Window, key: AggregateKey, first_offset: int) -> int:
         if self._free:
             row = self._free.pop()
             self._keys[row] = key
@@ -183,6 +166,11 @@ class Aggregates:
         self._totals[row] = 0
         self._totals[row, _MAX_COLUMNS] = -1
         self._totals[row, _MIN_COLUMNS] = np.iinfo(np.int64).max
+        self._totals[row, _FIRST_OFFSET] = first_offset
+        window.rows[key.dimensions] = row
+        if key.dimensions != self._other:
+            window.admitted += 1
+            window.latest_first = max(window.latest_first, first_offset)
         return row
 
     def _add(self, rows: NDArray[np.int64], folded: NDArray[np.int64]) -> None:
@@ -200,7 +188,7 @@ class Aggregates:
         window.rollups_from = rollups_from if window.rollups_from is None else min(window.rollups_from, rollups_from)
         row = window.rows.get(key.dimensions)
         if row is None:
-            row = self._open_in(window, key, int(totals[_FIRST_OFFSET]))
+            row = self._open(window, key, int(totals[_FIRST_OFFSET]))
         if totals[_THROUGH_OFFSET] > self._totals[row, _THROUGH_OFFSET]:
             self._totals[row] = totals
         self._replay_until = max(self._replay_until, int(totals[_THROUGH_OFFSET]))

@@ -93,17 +93,16 @@ class SeenIds:
         accepted = np.zeros(len(ids), dtype=np.bool_)
         bounds = np.flatnonzero(np.diff(generations)) + 1
         for rows in np.split(np.arange(len(ids)), bounds):
-            if rows.size:
-                accepted[rows] = self._accept_in(int(generations[rows[0]]), ids[rows])
+            if rows.size == 0:
+                continue
+            generation, offered = int(generations[rows[0]]), ids[rows]
+            fresh = _first_of_each(offered)
+            for known, table in self._tables.items():
+                if generation - GENERATIONS <= known <= generation:
+                    fresh &= ~table.contains(offered)
+            self.learn(generation, offered[fresh])
+            accepted[rows] = fresh
         return accepted
-
-    def _accept_in(self, generation: int, ids: Ids) -> NDArray[np.bool_]:
-        fresh = _first_of_each(ids)
-        for known, table in self._tables.items():
-            if generation - GENERATIONS <= known <= generation:
-                fresh &= ~table.contains(ids)
-        self.learn(generation, ids[fresh])
-        return fresh
 
     def learn(self, generation: int, ids: Ids) -> None:
         """Remember ids that were counted, none of which the generation knows yet."""

@@ -53,7 +53,9 @@ def ledger_table(calls: pl.DataFrame, *, partition: int, source_log: str) -> pa.
         elif name == "provider_cost":
             columns.append(arrow[name].cast(pa.string()).cast(USD))
         elif pa.types.is_dictionary(field.type):
-            columns.append(_dictionary(arrow[name]).cast(field.type))
+            column = arrow[name]
+            coded = pa.types.is_dictionary(column.type)
+            columns.append((column if coded else column.cast(pa.string()).dictionary_encode()).cast(field.type))
         else:
             column = arrow[_RENAMED.get(name, name)]
             columns.append((pc.fill_null(column, "") if name == "tags" else column).cast(field.type))
@@ -65,7 +67,10 @@ def ledger_records(table: pa.Table, max_rows: int, max_bytes: int) -> Iterator[b
     start, rows = 0, min(max_rows, _FIRST_GUESS_ROWS)
     while start < table.num_rows:
         piece = table.slice(start, rows)
-        payload = _ipc(piece)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, piece.schema, options=_WRITE_OPTIONS) as writer:
+            writer.write_table(piece)
+        payload: bytes = sink.getvalue().to_pybytes()
         fitting = int(piece.num_rows * max_bytes / len(payload) * _FILL)
         if len(payload) > max_bytes and piece.num_rows > 1:
             rows = max(1, min(fitting, piece.num_rows - 1))
@@ -73,14 +78,6 @@ def ledger_records(table: pa.Table, max_rows: int, max_bytes: int) -> Iterator[b
         yield payload
         start += piece.num_rows
         rows = max(1, min(max_rows, fitting))
-
-
-def _ipc(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=_WRITE_OPTIONS) as writer:
-        writer.write_table(table)
-    payload: bytes = sink.getvalue().to_pybytes()
-    return payload
 
 
 def _uuid_column(frame: pl.DataFrame) -> pa.Array:
@@ -92,7 +89,3 @@ def _uuid_column(frame: pl.DataFrame) -> pa.Array:
 
 def _coded(codes: NDArray[np.integer], names: tuple[str, ...]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names, type=pa.string()))
-
-
-def _dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column if pa.types.is_dictionary(column.type) else column.cast(pa.string()).dictionary_encode()

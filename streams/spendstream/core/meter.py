@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from spendstream.core.aggregates import Aggregates, blocks
 from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
-from spendstream.core.decode import Rejection, decode
+from spendstream.core.decode import Rejection, decode, uuid_text
 from spendstream.core.dedupe import Ids, SeenIds
 from spendstream.core.lateness import CORRECTION_CODE, NO_WATERMARK, advance, classify_lateness, window_of
 from spendstream.core.pricing import PriceBook
@@ -197,7 +197,7 @@ class PartitionMeter:
         for call in calls.filter(pl.Series(keyless)).iter_rows(named=True):
             value = batch.values[call["row"]]
             assert value is not None, "a decoded record has a value"
-            key = call["task_id"] or call["conversation_id"] or _uuid_text(call["id_hi"], call["id_lo"])
+            key = call["task_id"] or call["conversation_id"] or uuid_text(call["id_hi"], call["id_lo"])
             self._pending.rerouted.append(Rerouted(call["offset"], call["recorded_at_us"] // 1000, key.encode(), value))
         self._counters["rerouted"] += int(keyless.sum())
         return calls.filter(pl.Series(~keyless))
@@ -220,7 +220,7 @@ class PartitionMeter:
                 f"{self._rules.allowed_skew_s} s are allowed: set the producer's clock"
             )
             rejected[row] = Rejection(
-                Reason.OCCURRED_IN_FUTURE, "occurred_at", message, _uuid_text(hi, lo), service or None
+                Reason.OCCURRED_IN_FUTURE, "occurred_at", message, uuid_text(hi, lo), service or None
             )
         self._reject(batch, rejected)
         return calls.filter(pl.Series(~future))
@@ -381,8 +381,3 @@ def restore(
         meter.aggregates.restore(rollup.key, values, offset)
     meter.aggregates.evict(marker.watermark_us, marker.through_offset, rules.allowed_lateness_s)
     return meter
-
-
-def _uuid_text(hi: int, lo: int) -> str:
-    digits = f"{(hi << 64) | lo:032x}"
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

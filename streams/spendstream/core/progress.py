@@ -20,7 +20,8 @@ class ProgressRecord:
 
 def write_progress(record: ProgressRecord) -> bytes:
     """Return the Kafka value: the marker as one line of JSON, then 16 big-endian bytes for each id."""
-    segments = _segments(record.generations)
+    generations, counts = np.unique(record.generations, return_counts=True)
+    segments = [[int(generation), int(count)] for generation, count in zip(generations, counts, strict=True)]
     marker = record.marker.model_copy(update={"id_segments": segments})
     return marker.model_dump_json().encode() + b"\n" + record.ids.astype(">u8").tobytes()
 
@@ -35,8 +36,3 @@ def read_progress(value: bytes) -> ProgressRecord:
         np.array([count for _, count in marker.id_segments], dtype=np.int64),
     )
     return ProgressRecord(marker, ids, generations)
-
-
-def _segments(generations: NDArray[np.int64]) -> list[list[int]]:
-    values, counts = np.unique(generations, return_counts=True)
-    return [[int(value), int(count)] for value, count in zip(values, counts, strict=True)]

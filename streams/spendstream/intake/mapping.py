@@ -55,7 +55,11 @@ class TableMapping:
 
     def __post_init__(self) -> None:
         for name in (*self.columns, *self.constants):
-            _check_field(name)
+            if name == "tags":
+                example = "tags.experiment=COLUMN"
+                raise MappingError(f"tags is a set of names and values: give one tag at a time, e.g. {example}")
+            if not _is_field(name):
+                raise MappingError(f"Events have no field {name!r}{_closest(name, UsageEvent.model_fields)}")
         for name in self.columns.keys() & self.constants.keys():
             raise MappingError(
                 f"{name} has both a column ({self.columns[name]}) and a value ({self.constants[name]!r}): remove one"
@@ -184,14 +188,6 @@ def _is_field(name: str) -> bool:
     return name in UsageEvent.model_fields and name != "tags"
 
 
-def _check_field(name: str) -> None:
-    if _is_field(name):
-        return
-    if name == "tags":
-        raise MappingError("tags is a set of names and values: give one tag at a time, e.g. tags.experiment=COLUMN")
-    raise MappingError(f"Events have no field {name!r}{_closest(name, UsageEvent.model_fields)}")
-
-
 def _place(column: str, name: str, header: Sequence[str]) -> int:
     found = [at for at, title in enumerate(header) if title == column]
     if len(found) == 1:
@@ -247,13 +243,9 @@ def _read_iso(text: str, assume_utc: bool) -> str:
     if zone is None and not assume_utc:
         raise ValueError(_no_zone(text))
     digits = f".{fraction[:6]}" if fraction else ""
-    return f"{day}T{minute}{second or ':00'}{digits}{_offset(zone)}"
-
-
-def _offset(zone: str | None) -> str:
-    if zone is None or zone.upper() in ("Z", "UTC"):
-        return "Z"
-    return f"{zone[:3]}:{zone[-2:] if len(zone) > 3 else '00'}"
+    is_utc = zone is None or zone.upper() in ("Z", "UTC")
+    offset = "Z" if is_utc else f"{zone[:3]}:{zone[-2:] if len(zone) > 3 else '00'}"
+    return f"{day}T{minute}{second or ':00'}{digits}{offset}"
 
 
 def _read_epoch(text: str, time_format: str) -> str:

@@ -96,16 +96,13 @@ class AckedProducer:
             except KafkaError as error:
                 pause_s = round(_BACKOFF.pause_s(attempt), 3)
                 log.warning("kafka.write_retried", topic=topic, error=repr(error), pause_s=pause_s)
-                await self._discard(producer)
+                if producer is not None and self._producer is producer:
+                    self._producer = None
+                    try:
+                        await asyncio.wait_for(producer.stop(), timeout=1.0)
+                    except (KafkaError, TimeoutError, OSError):
+                        pass
                 await asyncio.sleep(pause_s)
-
-    async def _discard(self, producer: AIOKafkaProducer | None) -> None:
-        if producer is not None and self._producer is producer:
-            self._producer = None
-            try:
-                await asyncio.wait_for(producer.stop(), timeout=1.0)
-            except (KafkaError, TimeoutError, OSError):
-                pass
 
     async def _send(self, producer: AIOKafkaProducer, topic: str, records: Sequence[Record]) -> None:
         futures = [

@@ -169,20 +169,15 @@ async def _differences(admin: Any, specs: Sequence[TopicSpec]) -> dict[str, tupl
         return {}
     names = [spec.name for spec in specs]
     partitions = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics(names)}
-    configs = await _configs(admin, names)
-    return {spec.name: tuple(_compare(spec, partitions[spec.name], configs[spec.name])) for spec in specs}
-
-
-async def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
     # Every setting of each topic: asked for chosen ones, Tansu closes the connection.
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    configs: dict[str, dict[str, str]] = {name: {} for name in names}
     for answer in await admin.describe_configs(resources):
         for code, message, _, name, entries in answer.resources:
             if code != 0:
                 raise for_code(code)(f"settings of {name}: {message}")
-            found[name] = {entry[0]: entry[1] for entry in entries}
-    return found
+            configs[name] = {entry[0]: entry[1] for entry in entries}
+    return {spec.name: tuple(_compare(spec, partitions[spec.name], configs[spec.name])) for spec in specs}
 
 
 def _compare(spec: TopicSpec, partitions: int, config: Mapping[str, str]) -> Iterable[str]:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from spendstream.reconcile.plan import CELL, MINUTE, SUMS
-from spendstream.reconcile.positions import Positions, SourcePartition
+from spendstream.reconcile.positions import Positions
 from spendstream.schemas.measures import TOKENS
 from spendstream.schemas.progress import Counters
 
@@ -208,13 +208,13 @@ def stored_counts(client: Any, database: str, topic: str, state: Positions) -> d
 def retention_days(client: Any, database: str) -> dict[str, int]:
     """Return after how many days each table deletes its rows; a table that keeps them is absent."""
     found = rows(client, f"SELECT name, engine_full FROM system.tables WHERE database = {quoted(database)}")
-    return {row["name"]: days for row in found if (days := _days(row["engine_full"])) is not None}
-
-
-def _days(engine_full: str) -> int | None:
-    if known := _TTL.search(engine_full):
-        return int(known.group(1))
-    return 0 if _ANY_TTL.search(engine_full) else None  # another form of retention: nothing can be compared with it
+    days: dict[str, int] = {}
+    for row in found:
+        if known := _TTL.search(row["engine_full"]):
+            days[row["name"]] = int(known.group(1))
+        elif _ANY_TTL.search(row["engine_full"]):
+            days[row["name"]] = 0  # another form of retention: nothing can be compared with it
+    return days
 
 
 def problems(state: Positions, found: Mapping[int, StoredCounts], retention: Mapping[str, int]) -> Iterator[str]:
@@ -222,19 +222,16 @@ def problems(state: Positions, found: Mapping[int, StoredCounts], retention: Map
     for each in state.partitions:
         if each.marker is None:
             continue
-        yield from _counter_problems(each, each.marker.counters)
+        counters = each.marker.counters
+        parts = counters.metered + counters.duplicates + counters.dead_letters + counters.rerouted
+        if parts != counters.records:
+            yield (
+                f"partition {each.partition}: {counters.records} records, but {counters.metered} metered "
+                f"+ {counters.duplicates} duplicates + {counters.dead_letters} dead letters "
+                f"+ {counters.rerouted} rerouted = {parts}"
+            )
         if state.is_drained and each.partition in found:
-            yield from _stored_problems(each.partition, each.marker.counters, found[each.partition], retention)
-
-
-def _counter_problems(each: SourcePartition, counters: Counters) -> Iterator[str]:
-    parts = counters.metered + counters.duplicates + counters.dead_letters + counters.rerouted
-    if parts != counters.records:
-        yield (
-            f"partition {each.partition}: {counters.records} records, but {counters.metered} metered "
-            f"+ {counters.duplicates} duplicates + {counters.dead_letters} dead letters + {counters.rerouted} rerouted "
-            f"= {parts}"
-        )
+            yield from _stored_problems(each.partition, counters, found[each.partition], retention)
 
 
 def _stored_problems(

@@ -247,23 +247,23 @@ def undecodable_insert(undecodable: Sequence[Undecodable]) -> Insert:
 
     They go straight to the table: through Kafka they would need a producer, and room for their bytes in base64.
     """
-    return _letters_insert([_letter(one) for one in undecodable])
-
-
-def _letter(one: Undecodable) -> _DeadLetter:
-    record = one.record
-    return _DeadLetter(
-        topic=record.topic,
-        # A sink does not know the life of the topic; the timestamp tells apart two records at one offset.
-        source_log=f"timestamp-ms:{record.timestamp}",
-        partition=record.partition,
-        offset=record.offset,
-        reason=one.reason.value,
-        message=one.message,
-        # kept within 1970 and 2100: producers may set any number
-        recorded_at=_EPOCH + timedelta(milliseconds=min(max(record.timestamp, 0), _LATEST_MS)),
-        original=record.value or b"",
-        key=record.key,
+    return _letters_insert(
+        [
+            _DeadLetter(
+                topic=one.record.topic,
+                # A sink does not know the life of the topic; the timestamp tells apart two records at one offset.
+                source_log=f"timestamp-ms:{one.record.timestamp}",
+                partition=one.record.partition,
+                offset=one.record.offset,
+                reason=one.reason.value,
+                message=one.message,
+                # kept within 1970 and 2100: producers may set any number
+                recorded_at=_EPOCH + timedelta(milliseconds=min(max(one.record.timestamp, 0), _LATEST_MS)),
+                original=one.record.value or b"",
+                key=one.record.key,
+            )
+            for one in undecodable
+        ]
     )
 
 
@@ -335,7 +335,19 @@ _ALERT_PARTS: Final[dict[str, tuple[pa.DataType, Callable[[Alert], Any]]]] = {
     ),
     "factor_words": (pa.map_(_TEXT, _TEXT), lambda alert: [(part.factor, part.words) for part in _factor_parts(alert)]),
     "facts": (pa.list_(_TEXT), lambda alert: list(alert.attribution.facts) if alert.attribution else []),
-    "contributors": (pa.list_(_CONTRIBUTOR), lambda alert: _contributors(alert)),
+    "contributors": (
+        pa.list_(_CONTRIBUTOR),
+        lambda alert: [
+            {
+                "dimension": one.dimension,
+                "value": one.value,
+                "change_usd": one.change_usd_per_minute,
+                "observed_usd": one.observed_usd_per_minute,
+                "share": one.share,
+            }
+            for one in (alert.attribution.contributors if alert.attribution else ())
+        ],
+    ),
     **{
         name: (USD, _member("projection", name)) for name in ("excess_by_end_of_hour_usd", "excess_by_end_of_month_usd")
     },
@@ -396,19 +408,6 @@ def _field(alert: Alert, name: str) -> Any:
 
 def _factor_parts(alert: Alert) -> Sequence[Any]:
     return alert.attribution.parts if alert.attribution else ()
-
-
-def _contributors(alert: Alert) -> list[dict[str, Any]]:
-    return [
-        {
-            "dimension": one.dimension,
-            "value": one.value,
-            "change_usd": one.change_usd_per_minute,
-            "observed_usd": one.observed_usd_per_minute,
-            "share": one.share,
-        }
-        for one in (alert.attribution.contributors if alert.attribution else ())
-    ]
 
 
 def _not_an_alert(record: ConsumedRecord, error: ValidationError) -> Undecodable:

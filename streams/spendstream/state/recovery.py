@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker, newest_marker, restore
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import ProgressRecord, read_progress
-from spendstream.core.rollup_record import NotARollup, Rollup, read_rollup
+from spendstream.core.rollup_record import NotARollup, read_rollup
 from spendstream.errors import SpendstreamError
 from spendstream.kafka.consumer import high_watermarks, read_to_end
 from spendstream.schemas import topics
@@ -85,8 +85,13 @@ class Recovery:
                 raise NotARollup(f"{at}: {error}. If a newer release wrote it, upgrade this worker") from error
             if tuple(rollup.dimensions) == self._rules.dimensions:
                 rollups.append((offset, rollup))
-            else:
-                self._refuse_other_dimensions(rollup, live, newest.through_offset)
+            elif rollup.source_log == live and rollup.through_offset > newest.through_offset:
+                former = ",".join(rollup.dimensions)
+                raise InterruptedFlush(
+                    f"a flush was interrupted while METER_DIMENSIONS was {former}, and now it is "
+                    f"{','.join(self._rules.dimensions)}: its calls would count twice. Start once with the former "
+                    "dimensions, stop, then change them"
+                )
         meter = restore(live, records, rollups, self._rules, self._book)
         log.info(
             "meter.recovered",
@@ -159,12 +164,3 @@ class Recovery:
             for record in records
             if record.value is not None
         ]
-
-    def _refuse_other_dimensions(self, rollup: Rollup, source_log: str, through_offset: int) -> None:
-        if rollup.source_log == source_log and rollup.through_offset > through_offset:
-            former = ",".join(rollup.dimensions)
-            raise InterruptedFlush(
-                f"a flush was interrupted while METER_DIMENSIONS was {former}, and now it is "
-                f"{','.join(self._rules.dimensions)}: its calls would count twice. Start once with the former "
-                "dimensions, stop, then change them"
-            )

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 from aiokafka.consumer import fetcher
-from numpy.typing import NDArray
 
 from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
 
@@ -43,7 +42,11 @@ def record_batch(partition: int, records: Sequence[Any]) -> RecordBatch:
     first, last, n = records[0], records[-1], len(records)
     return RecordBatch(
         partition=partition,
-        offsets=_offsets(records),
+        offsets=(
+            np.arange(first.offset, last.offset + 1, dtype=np.int64)
+            if last.offset + 1 - first.offset == n  # offsets grow: without a gap between the ends there is none inside
+            else np.array([r.offset for r in records], dtype=np.int64)
+        ),
         timestamps_ms=(
             np.full(n, last.timestamp, dtype=np.int64)
             if first.timestamp_type == _LOG_APPEND_TIME and first.timestamp == last.timestamp
@@ -52,13 +55,6 @@ def record_batch(partition: int, records: Sequence[Any]) -> RecordBatch:
         keys=[r.key for r in records],
         values=[r.value for r in records],
     )
-
-
-def _offsets(records: Sequence[Any]) -> NDArray[np.int64]:
-    first, end = records[0].offset, records[-1].offset + 1
-    if end - first == len(records):  # offsets grow: without a gap between the ends there is none inside
-        return np.arange(first, end, dtype=np.int64)
-    return np.array([r.offset for r in records], dtype=np.int64)
 
 
 class _WholeBatch:

@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from spendstream.core.decode.columns import CALL_SCHEMA, validate, without_nul
+from spendstream.core.decode.columns import CALL_SCHEMA, uuid_text, validate, without_nul
 from spendstream.core.decode.fast import read_fast
 from spendstream.core.decode.strict import Rejection, call_row, explain, read_strict
 
-__all__ = ["Decoded", "Rejection", "decode", "explain"]
+__all__ = ["Decoded", "Rejection", "decode", "explain", "uuid_text"]
 
 MAX_ONE_BY_ONE: Final = 200
 """So few records are read faster one by one than as columns."""
@@ -34,7 +34,11 @@ def decode(values: Sequence[bytes | None], max_bytes: int = 1_000_000) -> Decode
     """Decode JSON records into calls, by the contract of ``spendstream.schemas.usage.UsageEvent``. Never raises."""
     if not values:
         return Decoded(pl.DataFrame(schema=CALL_SCHEMA), {})
-    records = _readable(values, max_bytes)
+    # empty records stand for those that are absent or too large
+    if None not in values and max(map(len, values)) <= max_bytes:  # type: ignore[arg-type]
+        records: list[bytes] = list(values)  # type: ignore[arg-type]
+    else:
+        records = [v if v is not None and len(v) <= max_bytes else b"" for v in values]
     frames: list[pl.DataFrame] = []
     left = np.arange(len(records))
     if left.size > MAX_ONE_BY_ONE and (fast := read_fast(records)).certain.any():
@@ -60,13 +64,6 @@ def decode(values: Sequence[bytes | None], max_bytes: int = 1_000_000) -> Decode
         frames.append(pl.DataFrame(explained, schema=CALL_SCHEMA))
     calls = pl.concat(frames) if frames else pl.DataFrame(schema=CALL_SCHEMA)
     return Decoded(calls.sort("row") if len(frames) > 1 else calls, rejected)
-
-
-def _readable(values: Sequence[bytes | None], max_bytes: int) -> list[bytes]:
-    """Return the records; empty ones in place of those that are absent or too large."""
-    if None not in values and max(map(len, values)) <= max_bytes:  # type: ignore[arg-type]
-        return list(values)  # type: ignore[arg-type]
-    return [v if v is not None and len(v) <= max_bytes else b"" for v in values]
 
 
 def _rows(calls: pl.DataFrame, chosen: np.ndarray, rows: np.ndarray) -> pl.DataFrame:

@@ -42,7 +42,8 @@ def read_fast(values: list[bytes]) -> FastRead:
         lines = [v if ok else _PLACEHOLDER for v, ok in zip(values, framed, strict=True)]
         joined = b"\n".join(lines)
     # absent columns cost as much as present ones: read those of a sample, and all of them only if those don't suffice
-    read = _read(joined, lines, _fields_in(lines[:: max(1, len(lines) // _SAMPLE)]))
+    found = set(_KEY.findall(b"\n".join(lines[:: max(1, len(lines) // _SAMPLE)])))  # and some that texts mention
+    read = _read(joined, lines, {field: kind for field, kind in RAW_SCHEMA.items() if field.encode() in found})
     if read is not None and np.count_nonzero(framed & ~read.certain) > _MAX_LEFT * len(lines):
         read = _read(joined, lines, RAW_SCHEMA)
     if read is None:
@@ -61,12 +62,6 @@ def _in_halves(lines: list[bytes]) -> FastRead:
     first, second = read_fast(lines[:middle]), read_fast(lines[middle:])
     frames = [half.frame.select(list(RAW_SCHEMA)) for half in (first, second)]
     return FastRead(pl.concat(frames), np.concatenate((first.certain, second.certain)))
-
-
-def _fields_in(sample: list[bytes]) -> dict[str, pl.DataType]:
-    """Return the fields that these records have, and perhaps some that only their texts mention."""
-    found = set(_KEY.findall(b"\n".join(sample)))
-    return {field: kind for field, kind in RAW_SCHEMA.items() if field.encode() in found}
 
 
 def _read(joined: bytes, lines: list[bytes], fields: dict[str, pl.DataType]) -> FastRead | None:

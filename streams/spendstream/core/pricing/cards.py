@@ -131,24 +131,22 @@ def _scope(card: Card) -> tuple[str, ...]:
 
 def compile_cards(cards: Sequence[TokenCard | DeploymentCard], intern: Intern) -> tuple[OwnCard, ...]:
     """Compile cards into matchable ones. All their rate sets are interned, whether or not a call ever needs them."""
-    return tuple(_gpu(c, intern) if isinstance(c, DeploymentCard) else _token(c, intern) for c in cards)
-
-
-def _token(card: TokenCard, intern: Intern) -> OwnCard:
-    tiers = SERVICE_TIERS if card.service_tier is None else (card.service_tier,)
-    timelines: dict[str, Timeline] = {
-        tier: _timeline(card.rates, [intern(_token_rates(card, entry, tier)) for entry in card.rates]) for tier in tiers
-    }
-    provider = card.provider.lower()
-    provider = PROVIDER_ALIASES.get(provider, provider)
-    scope = (card.region or "").lower(), card.service_tier or "", (card.deployment or "").lower()
-    return OwnCard(card.kind, provider, card.model.lower(), *scope, timelines)
-
-
-def _gpu(card: DeploymentCard, intern: Intern) -> OwnCard:
-    sets = [intern(_gpu_rates(card, entry)) for entry in card.rates]
-    timelines: dict[str, Timeline] = dict.fromkeys(SERVICE_TIERS, _timeline(card.rates, sets))
-    return OwnCard(card.kind, "*", card.model.lower(), "", "", card.deployment.lower(), timelines)
+    compiled = []
+    for card in cards:
+        timelines: dict[str, Timeline]
+        if isinstance(card, DeploymentCard):
+            sets = [intern(_gpu_rates(card, entry)) for entry in card.rates]
+            timelines = dict.fromkeys(SERVICE_TIERS, _timeline(card.rates, sets))
+            provider, scope = "*", ("", "", card.deployment.lower())
+        else:
+            timelines = {
+                tier: _timeline(card.rates, [intern(_token_rates(card, entry, tier)) for entry in card.rates])
+                for tier in (SERVICE_TIERS if card.service_tier is None else (card.service_tier,))
+            }
+            provider = PROVIDER_ALIASES.get(card.provider.lower(), card.provider.lower())
+            scope = (card.region or "").lower(), card.service_tier or "", (card.deployment or "").lower()
+        compiled.append(OwnCard(card.kind, provider, card.model.lower(), *scope, timelines))
+    return tuple(compiled)
 
 
 def _token_rates(card: TokenCard, entry: TokenRates, tier: ServiceTier) -> RateSet:
