@@ -11,9 +11,8 @@ from rich.console import Console
 
 from spendstream.cli.demo import RATE_PER_S, WATCHES, DemoWatches
 from spendstream.demo.generator import Traffic
-from spendstream.demo.incidents import STAGES, Incident, Player, Timeline
 from spendstream.demo.publisher import Publisher, PublisherStatus, read_status
-from spendstream.demo.scenario import AURORA
+from spendstream.demo.scenario import AURORA, STAGES, Incident, Player, Timeline
 from spendstream.demo.snapshot import AlertLine, Snapshot, caught, unexplained
 from spendstream.demo.view import incident_lines, incident_table, picture, transition_lines
 from spendstream.settings import Settings

@@ -17,8 +17,19 @@ from spendstream.core.decode import decode
 from spendstream.core.pricing import PriceBook, Unpriced
 from spendstream.demo.calls import CONTEXT_LIMIT
 from spendstream.demo.generator import Publication, Traffic
-from spendstream.demo.incidents import BLOWUP_FACTOR, RUNAWAY_FACTOR, Incident, Kind
-from spendstream.demo.scenario import AURORA, CUSTOMERS, FEATURES, OWN_LLAMA, PUBLICLY_PRICED, Feature, Model
+from spendstream.demo.scenario import (
+    AURORA,
+    BLOWUP_FACTOR,
+    CUSTOMERS,
+    FEATURES,
+    OWN_LLAMA,
+    PUBLICLY_PRICED,
+    RUNAWAY_FACTOR,
+    Feature,
+    Incident,
+    Kind,
+    Model,
+)
 from spendstream.schemas.usage import UsageEvent
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

@@ -293,7 +293,9 @@ def _panel(axes: "Axes", chart: Chart, alerts: Sequence[Alert]) -> None:
     is_usd, is_share = label.startswith("USD"), label == "share"
     axes.set_ylabel(label)
     plain = StrMethodFormatter("{x:.0%}" if is_share else "{x:,.12g}")
-    axes.yaxis.set_major_formatter(FuncFormatter(_tick) if is_usd else plain)
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda usd, _: exact_dollars(Decimal(f"{usd:.12g}"))) if is_usd else plain
+    )
     axes.set_xlim(times[0], times[-1] + np.timedelta64(chart.step_us, "us"))
     axes.set_ylim(0, axes.get_ylim()[1] * 1.04)
     locator: Any = AutoDateLocator(minticks=5, maxticks=12)  # type: ignore[no-untyped-call]
@@ -303,10 +305,6 @@ def _panel(axes: "Axes", chart: Chart, alerts: Sequence[Alert]) -> None:
     axes.grid(axis="y", color="#e3e7eb", linewidth=0.7)
     axes.set_axisbelow(True)
     _shade(axes, chart, spans(alerts, int(chart.minutes_us[-1]) + chart.step_us))
-
-
-def _tick(usd: float, _: int | None) -> str:
-    return exact_dollars(Decimal(f"{usd:.12g}"))
 
 
 def _anomaly(axes: "Axes", times: Any, chart: Chart, rule: AnomalyRule) -> None:

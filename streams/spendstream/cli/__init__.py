@@ -1,4 +1,4 @@
-"""The command line, ``spendstream``: one file per command."""
+"""The command line, ``spendstream``."""
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
-"""What commands print: results on stdout, as tables for people or JSON lines for scripts; logs on stderr."""
+"""What commands print: results on stdout, as tables for people or JSON lines for scripts; errors and logs on stderr."""
 
+import errno
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
@@ -13,11 +15,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from spendstream.cli import environment
+from spendstream.errors import SpendstreamError
+
 USAGE_EXIT: Final = 2
 
 _WIDE: Final = 10_000
 # "abc" is the logger of classes that Faust creates at run time.
 _QUIET: Final = ("faust", "mode", "aiokafka", "abc")
+# The driver's text around ClickHouse's own, and the parser's list of every keyword it knows.
+_AROUND_CLICKHOUSE: Final = re.compile(r"^.*?server response: Code: \d+\. DB::Exception: | \(for url .*$")
+_EXPECTED: Final = re.compile(r"\. Expected one of: .*(?= \([A-Z_]+\))")
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 """Standard output, for results. When piped, nothing is wrapped to the width of a screen."""
@@ -90,6 +98,49 @@ def utc_time(text: str) -> datetime:
             f"{text!r} is not a valid time; expected e.g. 2026-01-31 or 2026-01-31T12:00Z"
         ) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def explain(error: BaseException) -> str | None:
+    """Return an error as one paragraph that says what to do; None for a bug, which needs its traceback."""
+    if isinstance(error, SpendstreamError | FileNotFoundError | PermissionError | IsADirectoryError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"{error.strerror}: set METRICS_PORT to a free port, or to 0 to take any"
+    # Imported here: a command that succeeds needs none of these.
+    from aiokafka.errors import KafkaConnectionError, KafkaError
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError) and error.title == "Settings":
+        return "\n".join(
+            f"{str(each['loc'][0]).upper()}={each.get('input')}: {each['msg'].removeprefix('Value error, ')}"
+            for each in error.errors()
+        )
+    if isinstance(error, KafkaConnectionError):
+        return f"no Kafka broker answers at {environment.load_settings().kafka_bootstrap_servers}{_origin()}"
+    if isinstance(error, KafkaError):
+        return f"Kafka: {one_line(error)}"
+    if not isinstance(error, ClickHouseError):
+        return None
+    from spendstream.clickhouse.client import NO_SUCH_TABLE, error_code
+
+    code = error_code(error)
+    if code is None:
+        return f"ClickHouse does not answer at {environment.load_settings().clickhouse_url}{_origin()}"
+    hint = ". Run `spendstream migrate` if you have not yet" if code in NO_SUCH_TABLE else ""
+    message = _EXPECTED.sub(".", _AROUND_CLICKHOUSE.sub("", one_line(error)))
+    return f"ClickHouse: {message}{hint}"
+
+
+def _origin() -> str:
+    if environment.adopted is not None:
+        return f" (address from {environment.adopted}). Is `spendstream up` still running?"
+    return ". Set KAFKA_BOOTSTRAP_SERVERS and CLICKHOUSE_URL, or run `spendstream up` here"
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message in one line; its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def configure_logs(level: str, form: Literal["json", "console"]) -> None:

@@ -22,10 +22,18 @@ import spendstream.demo
 from spendstream.cli.console import err, out, silence_libraries
 from spendstream.cli.environment import embedded_stack
 from spendstream.clickhouse.client import clickhouse_settings, open_client
-from spendstream.demo.account import Equation, Totals, account, read_counters, read_totals
-from spendstream.demo.incidents import HISTORY_S, Incident, Kind
 from spendstream.demo.publisher import PublisherStatus, read_status
-from spendstream.demo.snapshot import Snapshot, read_snapshot, total
+from spendstream.demo.scenario import HISTORY_S, Incident, Kind
+from spendstream.demo.snapshot import (
+    Equation,
+    Snapshot,
+    Totals,
+    account,
+    read_counters,
+    read_snapshot,
+    read_totals,
+    total,
+)
 from spendstream.demo.view import incident_lines, incident_table, line, picture, spend_table, transition_lines
 from spendstream.drain import drain
 from spendstream.embedded.process import ManagedProcess
@@ -98,10 +106,14 @@ def demo(
         status_path.unlink(missing_ok=True)
         what = incident or ("all" if incidents else "none")
         past_s = history if history is not None else (0.0 if what == "none" else HISTORY_S)
-        publisher = _publisher(
-            stack,
-            status_path,
-            ("--rate", f"{rate:g}", "--seed", str(seed), "--history", f"{past_s:g}", "--incidents", what),
+        publisher = ManagedProcess(
+            [
+                *(sys.executable, "-m", "spendstream.demo.publisher", "--status", str(status_path)),
+                *("--rate", f"{rate:g}", "--seed", str(seed), "--history", f"{past_s:g}", "--incidents", what),
+            ],
+            log_path=stack.logs / "publisher.log",
+            ready=status_path.exists,
+            env=stack.environment,
         )
         run = _Run(stack, client, publisher, status_path, watches, before)
         at_end.enter_context(run.publisher)
@@ -199,15 +211,6 @@ class _Run:
         if not status.is_done:
             raise PublisherLost(f"the publisher did not stop cleanly; its log ends with: {self.publisher.log_tail()}")
         return account(status, asyncio.run(read_counters(settings)), self.before, read_totals(self.client))
-
-
-def _publisher(stack: "EmbeddedStack", status_path: Path, options: Sequence[str]) -> ManagedProcess:
-    return ManagedProcess(
-        [sys.executable, "-m", "spendstream.demo.publisher", "--status", str(status_path), *options],
-        log_path=stack.logs / "publisher.log",
-        ready=status_path.exists,
-        env=stack.environment,
-    )
 
 
 def _stop_on_signal() -> threading.Event:

@@ -20,8 +20,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from rich.text import Text
 
 from spendstream.cli import environment
-from spendstream.cli.console import echo_json, out, silence_libraries
-from spendstream.cli.failures import explain, one_line
+from spendstream.cli.console import echo_json, explain, one_line, out, silence_libraries
 from spendstream.cli.topics import check_topics
 from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.clickhouse.migrate import Migrator, migration_settings

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Final, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from spendstream.cli.console import keep_stdout_for_answers
+from spendstream.cli.console import explain, keep_stdout_for_answers
 from spendstream.cli.environment import adopt_running_stack
-from spendstream.cli.failures import explain
 
 
 class CommandEntry(NamedTuple):
@@ -31,7 +30,7 @@ COMMANDS: Final = {
     "worker": CommandEntry("worker", "worker", "Run a worker, configured by the environment."),
     "publish": CommandEntry("publish", "publish", "Publish usage events from JSON lines or CSV."),
     "drain": CommandEntry("drain", "drain", "Wait until everything published is visible in ClickHouse."),
-    "query": CommandEntry("query", "query", "Run SQL on ClickHouse; print a table or JSON lines."),
+    "query": CommandEntry("clickhouse", "query", "Run SQL on ClickHouse; print a table or JSON lines."),
     "price": CommandEntry("price", "price", "Price a file of usage. Needs no broker.", False),
     "rates": CommandEntry("rates", "rates_app", "Show which price applies to a model; check rate cards.", False),
     "watches": CommandEntry("watches", "watches_app", "Check and list watches: the rules that raise alerts.", False),
@@ -39,7 +38,7 @@ COMMANDS: Final = {
     "silence": CommandEntry("silence", "silence_app", "Mute alerts for a while."),
     "deadletters": CommandEntry("deadletters", "deadletters", "List records that could not be metered; replay them."),
     "reconcile": CommandEntry("reconcile", "reconcile", "Compare Kafka, ledger and rollups by hour; repair rollups."),
-    "migrate": CommandEntry("migrate", "migrate", "Bring ClickHouse's tables up to date, or roll them back."),
+    "migrate": CommandEntry("clickhouse", "migrate", "Bring ClickHouse's tables up to date, or roll them back."),
     "topics": CommandEntry("topics", "topics", "Create missing Kafka topics; compare the others."),
     "doctor": CommandEntry("doctor", "doctor", "Check every connection and setting, and say how to fix what is wrong."),
 }
@@ -64,7 +63,16 @@ def run(arguments: list[str] | None = None) -> int:
     An error that the operator can fix becomes one line on stderr and status 1; any other is raised.
     """
     keep_stdout_for_answers()
-    root = _root()
+    app = typer.Typer(
+        cls=LazyGroup,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_start)
+    root: Any = typer.main.get_command(app)
+    root.commands.update({name: TyperCommand(name, help=entry.summary) for name, entry in COMMANDS.items()})
     try:
         root.main(args=arguments, prog_name="spendstream")
     except SystemExit as ending:
@@ -76,20 +84,6 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"spendstream: {message}\n")
         return 1
     return 0
-
-
-def _root() -> Any:
-    app = typer.Typer(
-        cls=LazyGroup,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback()(_start)
-    root: Any = typer.main.get_command(app)
-    root.commands.update({name: TyperCommand(name, help=entry.summary) for name, entry in COMMANDS.items()})
-    return root
 
 
 def _print_version(asked: bool) -> None:

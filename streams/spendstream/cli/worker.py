@@ -9,9 +9,8 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 import structlog
 import typer
 
-from spendstream.cli.console import configure_logs
+from spendstream.cli.console import configure_logs, explain
 from spendstream.cli.environment import load_settings
-from spendstream.cli.failures import explain
 from spendstream.worker import run_worker
 
 log = structlog.get_logger(__name__)

@@ -6,8 +6,16 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final
 
-from spendstream.demo.incidents import BLOWUP_FACTOR, OUTAGE_FAILURES, Kind
-from spendstream.demo.scenario import CUSTOMER_WEIGHTS, CUSTOMERS, ENVIRONMENTS, Feature, Model
+from spendstream.demo.scenario import (
+    BLOWUP_FACTOR,
+    CUSTOMER_WEIGHTS,
+    CUSTOMERS,
+    ENVIRONMENTS,
+    OUTAGE_FAILURES,
+    Feature,
+    Kind,
+    Model,
+)
 
 OPEN_AT_ONCE: Final = 64
 """Conversations of one feature that are open at the same time."""
@@ -144,7 +152,13 @@ class Caller:
         model = conversation.model
         if kinds and "dearer_model" in kinds:
             model = conversation.feature.dearer
-            _serve(event, model)
+            # That model answers, whatever was requested.
+            event["provider"] = model.provider
+            event["model_served"] = model.served
+            for name, value in (("region", model.region), ("deployment", model.deployment)):
+                event.pop(name, None)
+                if value is not None:
+                    event[name] = value
         if self._random() < (OUTAGE_FAILURES if kinds and "provider_outage" in kinds else FAILURES):
             self._fail(event, conversation, model, outage="provider_outage" in kinds)
         else:
@@ -258,13 +272,3 @@ class Caller:
 def _busy_s(read: int, written: int) -> float:
     """Return how many seconds a deployment is busy with the tokens; refusing a call takes 2 ms."""
     return max(0.002, round(0.0004 * read + 0.022 * written, 3))
-
-
-def _serve(event: dict[str, Any], model: Model) -> None:
-    """State that ``model`` answered, whatever was requested."""
-    event["provider"] = model.provider
-    event["model_served"] = model.served
-    for name, value in (("region", model.region), ("deployment", model.deployment)):
-        event.pop(name, None)
-        if value is not None:
-            event[name] = value

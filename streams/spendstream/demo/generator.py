@@ -15,8 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from spendstream.demo.calls import RETRIED, Caller, Conversation, Conversations
-from spendstream.demo.incidents import RUNAWAY_FACTOR, Incident, Kind, active_kinds
-from spendstream.demo.scenario import FEATURES
+from spendstream.demo.scenario import FEATURES, RUNAWAY_FACTOR, Incident, Kind, active_kinds
 from spendstream.schemas.usage import MAX_TOKENS
 
 FAR_LATE: Final = 0.03
@@ -192,7 +191,9 @@ class Traffic:
         luck = self._rng.random()
         late = luck < LATE
         occurred_ms = at_ms - lateness_ms(self._rng) if late else at_ms
-        event["event_id"] = self._event_id(occurred_ms)
+        # UUID version 7: it sorts by time.
+        moment, noise = f"{occurred_ms:012x}", f"{self._rng.getrandbits(76):019x}"
+        event["event_id"] = f"{moment[:8]}-{moment[8:]}-7{noise[:3]}-a{noise[3:6]}-{noise[6:18]}"
         event["occurred_at"] = _rfc3339(occurred_ms)
         if conversation.feature.tier == "batch":
             event["requested_at"] = _rfc3339(occurred_ms - 60_000 - int(3_000_000 * self._rng.random()))
@@ -210,11 +211,6 @@ class Traffic:
             backoff_ms = int(400 * 2**attempt * (0.5 + self._rng.random()))
             self._scheduled += 1
             heapq.heappush(self._retries, (at_ms + backoff_ms, self._scheduled, conversation, attempt + 1))
-
-    def _event_id(self, at_ms: int) -> str:
-        """Return an id of UUID version 7: it sorts by time."""
-        moment, noise = f"{at_ms:012x}", f"{self._rng.getrandbits(76):019x}"
-        return f"{moment[:8]}-{moment[8:]}-7{noise[:3]}-a{noise[3:6]}-{noise[6:18]}"
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

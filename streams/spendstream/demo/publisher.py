@@ -23,9 +23,10 @@ from aiokafka import AIOKafkaProducer
 from pydantic import TypeAdapter
 
 from spendstream.demo.generator import Publication, Traffic
-from spendstream.demo.incidents import STAGES, Incident, Player, Timeline
+from spendstream.demo.scenario import STAGES, Incident, Player, Timeline
 from spendstream.schemas import topics
 from spendstream.settings import Settings
+from spendstream.waiting import sleep_unless_stopped
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +116,7 @@ class Publisher:
         stands behind ``last`` because it was set back, nothing is published.
         """
         while not self.stop.is_set():
-            await _sleep_unless_stopped(self.stop, _TICK_S)
+            await sleep_unless_stopped(_TICK_S, self.stop)
             now = datetime.now(UTC)
             for incident in player.begin(now):
                 self.traffic.add_incident(incident)
@@ -184,14 +185,6 @@ async def publish(
     finally:
         await producer.stop()
     publisher.report(PublisherStatus(history_s=None, incidents=tuple(player.begun), is_done=True))
-
-
-async def _sleep_unless_stopped(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass
 
 
 def _seed(text: str) -> int:

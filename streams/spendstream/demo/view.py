@@ -26,8 +26,8 @@ from rich.text import Text
 from spendstream.cli.environment import read_env_file
 from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.core.money import dollars
-from spendstream.demo.incidents import Incident
 from spendstream.demo.publisher import read_status
+from spendstream.demo.scenario import Incident
 from spendstream.demo.snapshot import (
     AlertLine,
     Snapshot,

@@ -165,21 +165,19 @@ def _scope(parameters: Mapping[str, str], headers: Headers, read_only: bool) -> 
         for name, value in parameters.items()
         if name not in _HANDLER_PARAMETERS and not name.startswith(_PARAMETER_PREFIX)
     }
+    timeout = parameters.get("session_timeout", "")
+    try:
+        timeout_s = min(float(timeout), MAX_SESSION_TIMEOUT_S) if timeout else DEFAULT_SESSION_TIMEOUT_S
+    except ValueError:
+        raise refusal(374, f"Invalid session timeout {timeout!r}", "INVALID_SESSION_TIMEOUT") from None
     return Scope(
         database=parameters.get("database") or headers.get("X-ClickHouse-Database"),
         settings=settings,
         params=values,
         session_id=parameters.get("session_id") or None,
-        session_timeout_s=_session_timeout_s(parameters.get("session_timeout", "")),
+        session_timeout_s=timeout_s,
         read_only=read_only,
     )
-
-
-def _session_timeout_s(text: str) -> float:
-    try:
-        return min(float(text), MAX_SESSION_TIMEOUT_S) if text else DEFAULT_SESSION_TIMEOUT_S
-    except ValueError:
-        raise refusal(374, f"Invalid session timeout {text!r}", "INVALID_SESSION_TIMEOUT") from None
 
 
 def _multipart_fields(content_type: str, body: bytes) -> dict[str, str] | None:
@@ -348,23 +346,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.query_id = request.query_id or self.query_id
         self.server.enter()
         try:
-            self._answer(request)
+            started_at = time.monotonic()
+            insert = split_insert(request.text)
+            if insert is not None:
+                answer = self.server.engine.insert(insert, request.scope)
+            else:
+                stream = not request.is_buffered
+                answer = self.server.engine.query(request.text, request.scope, request.default_format, stream)
+            headers = _answer_headers(answer, time.monotonic() - started_at)
+            if answer.stream is None:
+                self._reply(HTTPStatus.OK, answer.body, headers)
+            else:
+                self._send_chunks(answer.stream, headers)
         finally:
             self.server.leave()
-
-    def _answer(self, request: Request) -> None:
-        started_at = time.monotonic()
-        insert = split_insert(request.text)
-        if insert is not None:
-            answer = self.server.engine.insert(insert, request.scope)
-        else:
-            stream = not request.is_buffered
-            answer = self.server.engine.query(request.text, request.scope, request.default_format, stream)
-        headers = _answer_headers(answer, time.monotonic() - started_at)
-        if answer.stream is None:
-            self._reply(HTTPStatus.OK, answer.body, headers)
-        else:
-            self._send_chunks(answer.stream, headers)
 
     def _send_chunks(self, chunks: Generator[bytes, None, None], headers: dict[str, str]) -> None:
         self._send_head(HTTPStatus.OK, {**headers, "Transfer-Encoding": "chunked"})

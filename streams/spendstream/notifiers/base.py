@@ -200,7 +200,11 @@ class HttpClient:
             ) as response:
                 if 200 <= response.status < 300:
                     return
-                answer = await self._excerpt(response)
+                # The beginning, which is where Slack says what is wrong: ``: invalid_blocks``. Redacted before it is
+                # cut: half a secret would no longer be found.
+                raw = (await response.content.read(4 * _MAX_ANSWER_CHARS)).decode("utf-8", "replace")
+                shown = endpoint.redact(" ".join(raw.split()))[:_MAX_ANSWER_CHARS]
+                answer = f": {shown}" if shown else ""
                 status, retry_after = response.status, response.headers.get("Retry-After")
         # The client's own message may hold the whole URL, and so may the exception's cause: neither is passed on.
         except TimeoutError:
@@ -230,13 +234,6 @@ class HttpClient:
                 trust_env=True,
             )
         return self._session
-
-    async def _excerpt(self, response: aiohttp.ClientResponse) -> str:
-        """Return the beginning of an answer, as ``: invalid_blocks``, which is where Slack says what is wrong."""
-        raw = await response.content.read(4 * _MAX_ANSWER_CHARS)
-        # Redacted before it is cut: half a secret would no longer be found.
-        shown = self._endpoint.redact(" ".join(raw.decode("utf-8", "replace").split()))[:_MAX_ANSWER_CHARS]
-        return f": {shown}" if shown else ""
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaConnectionError
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from spendstream.cli import environment, root
-from spendstream.cli.failures import explain
+from spendstream.cli.console import explain
 from spendstream.errors import SpendstreamError
 
 

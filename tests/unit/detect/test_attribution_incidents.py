@@ -18,7 +18,7 @@ from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook
 from spendstream.core.timestamps import MINUTE_US, epoch_us
 from spendstream.demo.generator import Traffic
-from spendstream.demo.incidents import Incident, Kind
+from spendstream.demo.scenario import Incident, Kind
 from spendstream.schemas.alert import Attribution, Factor
 from spendstream.schemas.measures import SUMS
 from spendstream.schemas.rollup import ON_TIME

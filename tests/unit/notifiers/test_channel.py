@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from spendstream.agents import notify_channel
-from spendstream.agents.notify_channel import Channel, ChannelSettings
+from spendstream.agents import notify
+from spendstream.agents.notify import Channel, ChannelSettings
 from spendstream.metrics import Metrics
 from spendstream.notifiers import messenger_of
 from spendstream.notifiers.alertmanager import Alertmanager
@@ -65,8 +65,8 @@ async def test_an_alert_whose_end_comes_with_the_assignment_is_not_raised_again(
     async def started(*_: Any) -> bool:
         return True
 
-    monkeypatch.setattr(notify_channel, "read_committed_alerts", recalled)
-    monkeypatch.setattr(notify_channel, "commit_start_offset", started)
+    monkeypatch.setattr(notify, "read_committed_alerts", recalled)
+    monkeypatch.setattr(notify, "commit_start_offset", started)
     monkeypatch.setattr(Alertmanager, "refresh_s", 0.01)
     async with receiver() as hook:
         messenger = messenger_of(make_notifier(hook.url, kind="alertmanager"), {})
