@@ -154,24 +154,20 @@ class Reasons:
         minutes = self._recent.evidence(since_us, now_us)
         if not minutes:
             return Why()
+        members, sums = self._recent.of(minutes, wanted)
+        running = min(max((now_us - minutes[-1]) / MINUTE_US, MIN_RUNNING), 1.0)  # the part of it that has passed
+        observed = Cube([self._book.combinations[m] for m in members.tolist()], sums, len(minutes) - 1 + running)
         rule = case.watch.rule
         is_spend = isinstance(rule, AnomalyRule) and rule.measure == "cost"
         rows = [self._profiles.combination(self._book.combinations[m]) for m in np.flatnonzero(wanted).tolist()]
         attribution = attribute(
-            self._observed(minutes, wanted, now_us),
+            observed,
             self._profiles.expected(np.array(rows, dtype=np.int64)),
             self._book.dimensions,
             case.watch.group_by,
             expected_usd_per_minute=finding.expected if is_spend else None,
         )
         return Why(attribution, self._projection(case, now_us))
-
-    def _observed(self, minutes: list[int], wanted: NDArray[np.bool_], now_us: int) -> Cube:
-        """Return the calls of the minutes. The running minute counts by the part that has passed, at least a sixth."""
-        members, sums = self._recent.of(minutes, wanted)
-        running = min(max((now_us - minutes[-1]) / MINUTE_US, MIN_RUNNING), 1.0)
-        spanned = len(minutes) - 1 + running
-        return Cube([self._book.combinations[m] for m in members.tolist()], sums, spanned)
 
     def _projection(self, case: Case, now_us: int) -> Projection | None:
         """Return what the excess adds up to if every minute until then costs as much as this one."""

@@ -79,20 +79,15 @@ class Scorer:
     def band(self, sums: Sums, expected: Expectation, sigma: Floats, rows: Rows, part: float = 1.0) -> Band:
         """Return the band of a minute. ``part``: the fraction of the bound and of the rule's minima to use."""
         scale = self.baseline.scale
-        reach = part * self.bound * sigma * self._tail(rows) + self.baseline.slack(expected, rows)
+        tail: Floats | float = 1.0  # widens the bound: sums of few calls have heavy tails
+        if scale.is_sum:
+            tail = 1 + limits.TAIL / np.sqrt(np.maximum(self.baseline.columns["calls"][rows], limits.TAIL_CALLS))
+        reach = part * self.bound * sigma * tail + self.baseline.slack(expected, rows)
         mean = scale.mean(expected.point, sigma)
         least = np.maximum(part * self.rule.min_change * mean, part * self._min_effect(sums, mean, rows))
         upper = np.maximum(scale.back(expected.point + reach), mean + least)
         lower = np.minimum(scale.back(expected.point - reach), mean - least)
         return Band(mean, np.maximum(lower, 0), upper, mean - least, mean + least)
-
-    def _tail(self, rows: Rows) -> Floats | float:
-        """Return the factor that widens the bound of a minute: sums of few calls have heavy tails."""
-        if not self.baseline.scale.is_sum:
-            return 1.0
-        calls = np.maximum(self.baseline.columns["calls"][rows], limits.TAIL_CALLS)
-        tail: Floats = 1 + limits.TAIL / np.sqrt(calls)
-        return tail
 
     def _early(self, observed: Floats, sums: Sums, expected: Expectation, band: Band, rows: Rows) -> Mask:
         """Return where the number of calls alone is enough evidence, even if the minute ended now. Sums only."""
