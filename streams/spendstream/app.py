@@ -11,15 +11,14 @@ from faust.types import TP
 from yarl import URL
 
 from spendstream.agents.meter import MeterAgent
+from spendstream.agents.meter_state import Flusher, Recovery
 from spendstream.core.meter import MeterRules
 from spendstream.core.pricing import PriceBook
+from spendstream.kafka.batched import BatchSchema, batched_transport
 from spendstream.kafka.producer import AckedProducer
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.state.flush import Flusher
-from spendstream.state.recovery import Recovery
-from spendstream.transport.batched import BatchSchema, batched_transport
 
 _BUFFERED_BATCHES = 10_000  # the transport holds back by itself, by records
 _FETCH_RECORDS = 20_000

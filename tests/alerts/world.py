@@ -13,12 +13,12 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from spendstream.agents.detect_snapshots import SnapshotStore
 from spendstream.core.detect.detector import Detector
 from spendstream.kafka.consumer import partitions_of
 from spendstream.kafka.producer import AckedProducer
 from spendstream.schemas import topics
 from spendstream.schemas.alert import Alert
-from spendstream.state.snapshots import SnapshotStore
 from spendstream.watches import read_watches
 from tests.alerts.receiver import Receiver
 from tests.crash.world import World

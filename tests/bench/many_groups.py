@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from spendstream.agents.detect_snapshots import pack
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.rollup_record import AggregateKey, rollup_record
 from spendstream.core.timestamps import MINUTE_US, US
 from spendstream.schemas.measures import COLUMN, COST, MEASURES
 from spendstream.schemas.watch import Watches
-from spendstream.state.snapshots import pack
 from spendstream.watches import DEFAULT_WATCHES
 
 _NAMES = ("team", "feature", "provider", "model")

@@ -14,6 +14,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
+from spendstream.agents.meter_state import PRICED_MAX_BYTES, PRICED_MAX_ROWS
 from spendstream.core.batch import RecordBatch
 from spendstream.core.decode import decode
 from spendstream.core.ledger import ledger_records, ledger_table
@@ -21,9 +22,8 @@ from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import write_progress
 from spendstream.core.rollup_record import rollup_record
+from spendstream.kafka.batched import fetch_columns
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
-from spendstream.state.flush import PRICED_MAX_BYTES, PRICED_MAX_ROWS
-from spendstream.transport.fetch_columns import fetch_columns
 from spendstream.worker import collect_rarely
 from tests.bench.load import events
 

@@ -14,8 +14,7 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
 from spendstream.core.batch import RecordBatch
-from spendstream.transport.batched import Backlog, FetchedBatch
-from spendstream.transport.fetch_columns import ColumnTopics, fetch_columns
+from spendstream.kafka.batched import Backlog, ColumnTopics, FetchedBatch, fetch_columns
 
 PARTITION = 3
 GZIP = 1

@@ -12,8 +12,8 @@ from faust.types import TP
 from spendstream.agents.meter import MeterAgent
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook
+from spendstream.kafka.batched import FetchedBatch
 from spendstream.metrics import Metrics
-from spendstream.transport.batched import FetchedBatch
 from tests.unit.log import Log, as_batch, make_usage_event
 
 TOPIC = "llm.usage.v1"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from aiokafka import TopicPartition
 
-from spendstream.state import snapshots
-from spendstream.state.snapshots import SnapshotStore
+from spendstream.agents import detect_snapshots
+from spendstream.agents.detect_snapshots import SnapshotStore
 
 PROGRESS = {"clock_us": 7, "rollup_offsets": {0: 1}, "alert_offsets": {0: 2}}
 
@@ -35,7 +35,7 @@ class Topic:
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     topic = Topic()
-    monkeypatch.setattr(snapshots, "read_to_end", topic.read)
+    monkeypatch.setattr(detect_snapshots, "read_to_end", topic.read)
     return topic
 
 
@@ -53,7 +53,7 @@ async def test_the_newest_whole_snapshot_is_read(topic: Topic) -> None:
 async def test_a_snapshot_of_another_format_is_ignored(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SnapshotStore(topic, "state")  # type: ignore[arg-type]
     await store.write({"book": {"n": np.array([1])}}, {"number": 1, **PROGRESS})
-    monkeypatch.setattr(snapshots, "FORMAT", snapshots.FORMAT + 1)
+    monkeypatch.setattr(detect_snapshots, "FORMAT", detect_snapshots.FORMAT + 1)
     assert await store.read(topic) is None  # type: ignore[arg-type]
     await store.write({"book": {"n": np.array([2])}}, {"number": 1, **PROGRESS})
     found = await store.read(topic)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ async def test_a_snapshot_without_a_format_is_ignored(topic: Topic) -> None:
     store = SnapshotStore(topic, "state")  # type: ignore[arg-type]
     await store.write({"book": {"n": np.array([1])}}, {"number": 1, **PROGRESS})
     manifest = topic.records[-1]
-    former = manifest.value.replace(b'"format":%d,' % snapshots.FORMAT, b"")
+    former = manifest.value.replace(b'"format":%d,' % detect_snapshots.FORMAT, b"")
     assert former != manifest.value
     topic.records[-1] = dataclasses.replace(manifest, value=former)
     assert await store.read(topic) is None  # type: ignore[arg-type]

@@ -89,7 +89,7 @@ class World:
         return first if taken.rollups else None
 
     def flush(self, meter: PartitionMeter, taken: MeterOutput, crash: str | None) -> ProgressRecord:
-        """Write in the order of ``spendstream.state.flush``, and die where told to."""
+        """Write in the order of ``spendstream.agents.meter_state``, and die where told to."""
         if crash == "priced lost":
             raise Crash
         self.write_calls(taken, 0.5 if crash == "priced half" else 1.0)

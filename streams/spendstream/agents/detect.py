@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from pydantic import ValidationError
 
 from spendstream.agents.detect_seed import ReadPosition, Seeder
+from spendstream.agents.detect_snapshots import PARTITION, SnapshotStore, copied
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.timestamps import US
@@ -29,7 +30,6 @@ from spendstream.schemas import topics
 from spendstream.schemas.alert import Alert, Silence
 from spendstream.schemas.watch import Watches
 from spendstream.settings import Settings
-from spendstream.state.snapshots import PARTITION, SnapshotStore, copied
 
 log = structlog.get_logger(__name__)
 

@@ -15,13 +15,12 @@ from aiokafka.errors import IllegalStateError
 from faust import Stream
 from faust.types import TP, AppT, EventT, StreamT
 
+from spendstream.agents.meter_state import Flusher, Recovery
 from spendstream.core.batch import RecordBatch
 from spendstream.core.meter import PartitionMeter
+from spendstream.kafka.batched import FetchedBatch
 from spendstream.metrics import Metrics
 from spendstream.schemas.progress import Counters
-from spendstream.state.flush import Flusher
-from spendstream.state.recovery import Recovery
-from spendstream.transport.batched import FetchedBatch
 
 log = structlog.get_logger(__name__)
 

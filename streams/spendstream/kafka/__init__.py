@@ -1,1 +1,2 @@
-"""Kafka around the stream: its topics with their settings, reading one to its end, and acknowledged writes."""
+"""Kafka around the stream: its topics with their settings, reading one to its end, acknowledged writes, and the way
+into Faust."""

@@ -1,1 +1,0 @@
-"""Kafka into Faust, a fetch batch at a time."""
