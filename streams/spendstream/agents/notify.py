@@ -83,7 +83,12 @@ class NotifyAgent:
         try:
             while not self._stopping:
                 self._changed.clear()
-                await self._apply()
+                wanted = dict(self._wanted)
+                running = self._running.items()
+                await self._end([name for name, (channel, _) in running if wanted.get(name) != channel.notifier])
+                for name, notifier in wanted.items():
+                    if name not in self._running and (started := self._channel(notifier)) is not None:
+                        self._running[name] = started, asyncio.create_task(started.run(), name=f"notify-{name}")
                 await self._until_changed()
         finally:
             await self._end(list(self._running))
@@ -102,13 +107,6 @@ class NotifyAgent:
         """
         self._wanted = _by_name(notifiers)
         self._changed.set()
-
-    async def _apply(self) -> None:
-        wanted = dict(self._wanted)
-        await self._end([name for name, (channel, _) in self._running.items() if wanted.get(name) != channel.notifier])
-        for name, notifier in wanted.items():
-            if name not in self._running and (channel := self._channel(notifier)) is not None:
-                self._running[name] = channel, asyncio.create_task(channel.run(), name=f"notify-{name}")
 
     def _channel(self, notifier: Notifier) -> Channel | None:
         try:

@@ -82,7 +82,18 @@ def load_book(rates: list[Path] | None) -> PriceBook:
 
 def _show(totals: Totals) -> None:
     console = Console()
-    console.print(_models(totals))
+    table = Table("provider", "model", "rates", show_footer=True)
+    table.columns[0].footer = "total"
+    table.add_column("calls", f"{totals.calls:,}", justify="right")
+    table.add_column("unpriced", f"{totals.unpriced_calls:,}", justify="right")
+    table.add_column("tokens", f"{sum(totals.tokens_by_bucket.values()):,}", justify="right")
+    table.add_column("cost", _usd(totals.cost_pusd), justify="right")
+    for (provider, model), total in sorted(totals.models.items(), key=lambda item: -item[1].cost_pusd):
+        shown = _usd(total.cost_pusd) if total.calls > total.unpriced_calls else "no price"
+        unpriced = f"{total.unpriced_calls:,}" if total.unpriced_calls else ""
+        sources = ", ".join(sorted(total.sources))
+        table.add_row(provider, model, sources, f"{total.calls:,}", unpriced, f"{total.tokens:,}", shown)
+    console.print(table)
     if totals.pusd_by_bucket:
         buckets = Table("bucket")
         buckets.add_column("tokens", justify="right")
@@ -98,21 +109,6 @@ def _show(totals: Totals) -> None:
         console.print(
             f"{totals.unpriced_calls:,} calls have no price and are not in the total: see `spendstream rates show`"
         )
-
-
-def _models(totals: Totals) -> Table:
-    table = Table("provider", "model", "rates", show_footer=True)
-    table.columns[0].footer = "total"
-    table.add_column("calls", f"{totals.calls:,}", justify="right")
-    table.add_column("unpriced", f"{totals.unpriced_calls:,}", justify="right")
-    table.add_column("tokens", f"{sum(totals.tokens_by_bucket.values()):,}", justify="right")
-    table.add_column("cost", _usd(totals.cost_pusd), justify="right")
-    for (provider, model), total in sorted(totals.models.items(), key=lambda item: -item[1].cost_pusd):
-        cost = _usd(total.cost_pusd) if total.calls > total.unpriced_calls else "no price"
-        unpriced = f"{total.unpriced_calls:,}" if total.unpriced_calls else ""
-        sources = ", ".join(sorted(total.sources))
-        table.add_row(provider, model, sources, f"{total.calls:,}", unpriced, f"{total.tokens:,}", cost)
-    return table
 
 
 def _usd(pusd: int) -> str:

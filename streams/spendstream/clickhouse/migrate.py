@@ -304,20 +304,18 @@ class Migrator:
 
     def _prepare(self) -> None:
         if self._target.cluster:
-            self._check_one_shard(self._target.cluster)
+            cluster = self._target.cluster
+            rows = self._client.query(f"SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = '{cluster}'")
+            shards = int(rows.result_rows[0][0])
+            if shards == 0:
+                raise MigrationError(f"system.clusters has no cluster {cluster!r}")
+            if shards > 1:
+                raise ShardedCluster(
+                    f"cluster {cluster!r} has {shards} shards; a row and its replacement must meet on one: "
+                    "name a cluster of one shard with any number of replicas"
+                )
         self._client.command(f"CREATE DATABASE IF NOT EXISTS {self._target.database} {self._target.on_cluster}")
         self._run(_RECORD_DDL)
-
-    def _check_one_shard(self, cluster: str) -> None:
-        rows = self._client.query(f"SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = '{cluster}'")
-        shards = int(rows.result_rows[0][0])
-        if shards == 0:
-            raise MigrationError(f"system.clusters has no cluster {cluster!r}")
-        if shards > 1:
-            raise ShardedCluster(
-                f"cluster {cluster!r} has {shards} shards; a row and its replacement must meet on one: "
-                "name a cluster of one shard with any number of replicas"
-            )
 
     def _records(self) -> dict[int, _Record]:
         rows = self._client.query(

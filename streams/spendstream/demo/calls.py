@@ -71,12 +71,8 @@ class Conversations:
 
     def begin(self) -> Conversation:
         """Begin a conversation for some customer. It isn't kept open."""
-        (model,) = self.rng.choices(self._models, cum_weights=self._model_weights)
-        return Conversation(self.feature, model, self._fields(model))
-
-    def _fields(self, model: Model) -> dict[str, Any]:
-        """Return what is the same for all calls of a conversation."""
         rng, feature = self.rng, self.feature
+        (model,) = rng.choices(self._models, cum_weights=self._model_weights)
         (customer,) = rng.choices(CUSTOMERS, cum_weights=_CUSTOMERS_CUM)
         (environment,) = rng.choices(_ENVIRONMENT_NAMES, cum_weights=_ENVIRONMENTS_CUM)
         task = f"{feature.name}-{rng.getrandbits(48):012x}"
@@ -97,7 +93,7 @@ class Conversations:
             "environment": environment,
             "deployment": model.deployment,
         }
-        return {name: value for name, value in stated.items() if value is not None}
+        return Conversation(feature, model, {name: value for name, value in stated.items() if value is not None})
 
 
 _CUSTOMERS_CUM: Final = list(accumulate(CUSTOMER_WEIGHTS))

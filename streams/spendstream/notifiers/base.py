@@ -192,7 +192,14 @@ class HttpClient:
         """
         endpoint = self._endpoint
         try:
-            async with self._open().post(
+            if self._session is None:
+                self._session = aiohttp.ClientSession(
+                    timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
+                    headers={"User-Agent": "spendstream"},
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    trust_env=True,
+                )
+            async with self._session.post(
                 endpoint.url,
                 data=body,
                 headers={**endpoint.headers, "Content-Type": "application/json", **headers},
@@ -224,16 +231,6 @@ class HttpClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._endpoint.timeout_s),
-                headers={"User-Agent": "spendstream"},
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=True,
-            )
-        return self._session
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 from spendstream.core.money import dollars
-from spendstream.schemas.alert import Alert, Attribution, BudgetStatus
+from spendstream.schemas.alert import Alert, BudgetStatus
 
 _MAX_PARTS: Final = 3
 _MAX_CONTRIBUTORS: Final = 3
@@ -36,7 +36,11 @@ def text(alert: Alert) -> str:
 
 def _lines(alert: Alert) -> Iterator[str]:
     if alert.attribution is not None:
-        yield from _why(alert.attribution)
+        parts = [part for part in alert.attribution.parts if part.change_usd_per_minute and part.words][:_MAX_PARTS]
+        if parts:
+            yield "why: " + "; ".join(f"{part.words} ({_signed(part.change_usd_per_minute)}/min)" for part in parts)
+        if alert.attribution.facts:
+            yield f"also: {'; '.join(alert.attribution.facts)}"
         top = alert.attribution.contributors[:_MAX_CONTRIBUTORS]
         if top:
             yield "who: " + ", ".join(f"{one.value or f'no {one.dimension}'} {one.share:.0%}" for one in top)
@@ -49,14 +53,6 @@ def _lines(alert: Alert) -> Iterator[str]:
         yield f"from {_moment(alert.started_at)} to {_moment(alert.ends_at)}"
     if alert.runbook:
         yield f"runbook: {alert.runbook}"
-
-
-def _why(attribution: Attribution) -> Iterator[str]:
-    parts = [part for part in attribution.parts if part.change_usd_per_minute and part.words][:_MAX_PARTS]
-    if parts:
-        yield "why: " + "; ".join(f"{part.words} ({_signed(part.change_usd_per_minute)}/min)" for part in parts)
-    if attribution.facts:
-        yield f"also: {'; '.join(attribution.facts)}"
 
 
 def _budget(budget: BudgetStatus) -> str:

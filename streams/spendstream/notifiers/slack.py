@@ -70,22 +70,18 @@ def _alert(alert: Alert) -> Iterator[Block]:
     shown = [line for line in render.lines(alert) if not line.startswith("runbook: ")]
     if shown:
         yield _section("\n".join(map(_line, shown)))
-    yield {"type": "context", "elements": [{"type": "mrkdwn", "text": _cut(_footer(alert), _MAX_SECTION)}]}
+    moment = f"{alert.started_at:%Y-%m-%d %H:%M} UTC"
+    since = f"<!date^{int(alert.started_at.timestamp())}^{{date_short_pretty}} {{time}}|{moment}>"
+    footer = [alert.severity, _escaped(f"{alert.watch} · {alert.facet}"), f"since {since}"]
+    if alert.runbook:
+        is_link = alert.runbook.startswith(("https://", "http://")) and not set(alert.runbook) & set("<>|")
+        footer.append(f"<{_escaped(alert.runbook)}|runbook>" if is_link else f"runbook: {_escaped(alert.runbook)}")
+    yield {"type": "context", "elements": [{"type": "mrkdwn", "text": _cut(" · ".join(footer), _MAX_SECTION)}]}
 
 
 def _line(line: str) -> str:
     label, colon, rest = line.partition(": ")
     return f"*{_escaped(label)}:* {_escaped(rest)}" if colon else _escaped(line)
-
-
-def _footer(alert: Alert) -> str:
-    moment = f"{alert.started_at:%Y-%m-%d %H:%M} UTC"
-    since = f"<!date^{int(alert.started_at.timestamp())}^{{date_short_pretty}} {{time}}|{moment}>"
-    parts = [alert.severity, _escaped(f"{alert.watch} · {alert.facet}"), f"since {since}"]
-    if alert.runbook:
-        is_link = alert.runbook.startswith(("https://", "http://")) and not set(alert.runbook) & set("<>|")
-        parts.append(f"<{_escaped(alert.runbook)}|runbook>" if is_link else f"runbook: {_escaped(alert.runbook)}")
-    return " · ".join(parts)
 
 
 def _header(content: str) -> Block:

@@ -81,35 +81,40 @@ def dimension_faults(parts: Parts, dimensions: Collection[str]) -> Iterator[Faul
 
 def check_environment(watches: Watches, environ: Mapping[str, str]) -> list[Fault]:
     """Return the notifiers' variables that are not set or hold no address. No message holds a value."""
-    return [
-        fault
-        for at, notifier in enumerate(watches.notifiers)
-        for fault in _variables(("notifiers", at), notifier, environ)
-    ]
+    found = []
+    for at, notifier in enumerate(watches.notifiers):
+        named = {"url_env": notifier.url_env, "secret_env": notifier.secret_env}
+        places: list[tuple[Loc, str]] = [
+            (("notifiers", at, field), variable) for field, variable in named.items() if variable is not None
+        ]
+        places += [
+            (("notifiers", at, "headers_env", header), variable) for header, variable in notifier.headers_env.items()
+        ]
+        for place, variable in places:
+            if not environ.get(variable):
+                found.append(Fault(place, f"the environment variable {variable} is not set"))
+            elif place[-1] == "url_env" and (mistake := _wrong_url(notifier, environ[variable])):
+                found.append(Fault(place, f"the environment variable {variable} is {mistake}"))
+    return found
 
 
 def check_prudence(watches: Watches) -> list[Fault]:
     """Return warnings: what works, but is rarely intended."""
-    return [*_visible_secrets(watches), *_unnotified(watches)]
-
-
-def _visible_secrets(watches: Watches) -> Iterator[Fault]:
+    found = []
     for at, notifier in enumerate(watches.notifiers):
         if notifier.url is None:
             continue
         parts = urlsplit(notifier.url)
         if parts.password or parts.hostname in _SECRET_HOSTS:
             message = "holds a secret: move it to an environment variable, and name the variable in url_env"
-            yield Fault(("notifiers", at, "url"), message)
-
-
-def _unnotified(watches: Watches) -> Iterator[Fault]:
+            found.append(Fault(("notifiers", at, "url"), message))
     ranks = ("info", "warning", "critical")
     for at, watch in enumerate(watches.watches):
         heard = [n for n in watches.notifiers if watch.notify is None or n.name in watch.notify]
         if heard and all(ranks.index(n.min_severity) > ranks.index(watch.severity) for n in heard):
             message = f"no notifier sends these alerts: the min_severity of each is above {watch.severity}"
-            yield Fault(("watches", at, "severity"), message)
+            found.append(Fault(("watches", at, "severity"), message))
+    return found
 
 
 def _texts(listed: Any) -> list[str]:
@@ -180,14 +185,3 @@ def _wrong_url(notifier: Notifier, url: str) -> str:
     if parts.scheme not in _WEB or not parts.hostname:
         return "not an http or https URL: write it as https://host/path"
     return ""
-
-
-def _variables(loc: Loc, notifier: Notifier, environ: Mapping[str, str]) -> Iterator[Fault]:
-    named = {"url_env": notifier.url_env, "secret_env": notifier.secret_env}
-    places = [((*loc, field), variable) for field, variable in named.items() if variable is not None]
-    places += [((*loc, "headers_env", header), variable) for header, variable in notifier.headers_env.items()]
-    for place, variable in places:
-        if not environ.get(variable):
-            yield Fault(place, f"the environment variable {variable} is not set")
-        elif place[-1] == "url_env" and (mistake := _wrong_url(notifier, environ[variable])):
-            yield Fault(place, f"the environment variable {variable} is {mistake}")
