@@ -48,15 +48,14 @@ Duration = Annotated[int, BeforeValidator(duration_s)]
 """Seconds; in YAML as ``90s``, ``5m``, ``1h``, ``3d``, ``2w``."""
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
-
-
-def _version(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+OneOrMore = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Field(min_length=1),
+]
+Version = Annotated[
+    Literal[1], BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdecimal() else value)
+]
 
 
 def _refuse(code: str, message: str, *at: str) -> PydanticCustomError:
@@ -233,7 +232,7 @@ class Watches(_Model):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, title="Watches")
 
-    version: Annotated[Literal[1], BeforeValidator(_version)] = 1
+    version: Version = 1
     notifiers: tuple[Notifier, ...] = ()
     maintenance: tuple[Maintenance, ...] = ()
     watches: tuple[Watch, ...] = Field(min_length=1)

@@ -128,9 +128,6 @@ class CallEncoder:
                 streams.append(_read_stream(record.value))
             except (pa.ArrowException, ValueError, OSError) as error:
                 undecodable.append(Undecodable(record, Reason.INVALID_VALUE, f"not priced calls: {error}"))
-        return Encoded(tuple(self._inserts(streams)), tuple(undecodable))
-
-    def _inserts(self, streams: Sequence[_Stream]) -> list[Insert]:
         inserts: list[Insert] = []
         group: list[_Stream] = []
         rows = 0
@@ -140,7 +137,9 @@ class CallEncoder:
                 group, rows = [], 0
             group.append(stream)
             rows += stream.calls.num_rows
-        return [*inserts, _calls_insert(group)] if rows else inserts
+        if rows:
+            inserts.append(_calls_insert(group))
+        return Encoded(tuple(inserts), tuple(undecodable))
 
 
 def read_priced(value: bytes) -> pa.Table:
