@@ -13,7 +13,7 @@ import polars as pl
 
 from spendstream.core.decode import decode
 from spendstream.core.money import usd_text
-from spendstream.core.pricing import PriceBook, Unpriced
+from spendstream.core.pricing import CardRef, PriceBook, Unpriced
 from spendstream.intake import MAX_LINE_BYTES, Row, RowError, UsageRow
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
 
@@ -45,8 +45,8 @@ class Quote:
     without_cache_pusd: int | None
     at_standard_tier_pusd: int | None
     with_requested_model_pusd: int | None
-    rate_card_id: str
-    rate_source: str
+    card: CardRef | None
+    """What priced the call, or lacked a rate for it; None if no card prices the model."""
     tier_substituted: bool
     unpriced_reason: str
     missing_buckets: tuple[str, ...]
@@ -62,8 +62,8 @@ class Quote:
             "cost_without_cache_usd": _usd(self.without_cache_pusd),
             "cost_at_standard_tier_usd": _usd(self.at_standard_tier_pusd),
             "cost_with_requested_model_usd": _usd(self.with_requested_model_pusd),
-            "rate_card_id": self.rate_card_id,
-            "rate_source": self.rate_source,
+            "rate_card_id": self.card.id if self.card else "",
+            "rate_source": self.card.source if self.card else "",
             "tier_substituted": self.tier_substituted,
             "unpriced_reason": self.unpriced_reason,
             "missing_buckets": list(self.missing_buckets),
@@ -100,7 +100,7 @@ class Totals:
             total.unpriced_calls += 1
             return
         total.cost_pusd += quote.cost_pusd
-        total.sources.add(quote.rate_source)
+        total.sources.add(quote.card.source if quote.card else "")
         self.pusd_by_bucket.update(quote.by_bucket)
         self.saved_by_cache_pusd += (quote.without_cache_pusd or 0) - quote.cost_pusd
 
@@ -115,6 +115,41 @@ class Totals:
     @property
     def cost_pusd(self) -> int:
         return sum(total.cost_pusd for total in self.models.values())
+
+
+@dataclass
+class Covered:
+    """Calls of one provider's model that were priced alike: by the same card, or not at all for the same reason."""
+
+    provider: str
+    model: str
+    priced_as: str
+    """Source, provider and model of the card; "" if no card prices the model."""
+    unpriced_reason: str
+    """"" if the calls have a price."""
+    missing_buckets: tuple[str, ...]
+    calls: int = 0
+    tokens: int = 0
+
+
+@dataclass
+class Coverage:
+    """Which models of a file have a price."""
+
+    groups: dict[tuple[str, str, str, str, tuple[str, ...]], Covered] = field(default_factory=dict)
+
+    def add(self, quote: Quote) -> None:
+        """Count a quote."""
+        card = quote.card
+        priced_as = f"{card.source} {card.provider} {card.model}" if card else ""
+        key = (quote.provider, quote.model, priced_as, quote.unpriced_reason, quote.missing_buckets)
+        group = self.groups.setdefault(key, Covered(*key))
+        group.calls += 1
+        group.tokens += sum(quote.tokens.values())
+
+    def listed(self) -> list[Covered]:
+        """Return the groups without a price first, then by tokens, most first."""
+        return sorted(self.groups.values(), key=lambda group: (not group.unpriced_reason, -group.tokens, -group.calls))
 
 
 def quote_rows(rows: Iterable[Row], book: PriceBook) -> Iterator[Quote | RowError]:
@@ -157,8 +192,7 @@ def _quotes(events: list[UsageRow], book: PriceBook) -> Iterator[Quote]:
             without_cache_pusd=int(costs.without_cache_pusd[i]) if priced else None,
             at_standard_tier_pusd=int(costs.at_standard_tier_pusd[i]) if priced else None,
             with_requested_model_pusd=int(costs.with_requested_model_pusd[i]) if priced else None,
-            rate_card_id=costs.cards[card].id if card >= 0 else "",
-            rate_source=costs.cards[card].source if card >= 0 else "",
+            card=costs.cards[card] if card >= 0 else None,
             tier_substituted=bool(costs.tier_substituted[i]),
             unpriced_reason=_REASONS[Unpriced(int(costs.unpriced_reason[i]))],
             missing_buckets=costs.missing_buckets(i),

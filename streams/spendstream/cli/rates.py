@@ -1,4 +1,4 @@
-"""``spendstream rates``: shows which price applies to a model on a date and where it comes from; checks rate cards."""
+"""``spendstream rates``: which price applies to a model on a date and where it comes from; which models have none."""
 
 from __future__ import annotations
 
@@ -11,16 +11,33 @@ import typer
 
 from spendstream.cli.console import echo_json, err, out, refuse, table, utc_time
 from spendstream.cli.environment import load_settings
+from spendstream.cli.intake_options import (
+    INVALID_EXIT,
+    AssumeUtcOption,
+    DelimiterOption,
+    FileArgument,
+    FormatOption,
+    Intake,
+    MapOption,
+    NamespaceOption,
+    RowErrors,
+    SetOption,
+    TimeFormatOption,
+)
 from spendstream.cli.price import RatesOption, load_book
 from spendstream.core.money import exact_dollars
 from spendstream.core.pricing import SERVICE_TIERS, CardRef, Explanation, PriceBook, RateCardError
+from spendstream.intake import RowError
+from spendstream.quote import Coverage, Covered, quote_rows
 
 NOT_FOUND_EXIT: Final = 1
+
+_ADVICE: Final = " Add an alias or a card to a file in RATE_CARDS."
 
 rates_app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Show which price applies to a model on a date; check rate cards.",
+    help="Show which price applies to a model on a date; check rate cards; find models without a price.",
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON, one object per line.")]
@@ -121,6 +138,83 @@ def check(
         out.print(f"OK: {len(own)} rates in {len(files)} file{'s' if len(files) > 1 else ''}")
 
 
+@rates_app.command("coverage")
+def coverage(
+    file: FileArgument,
+    file_format: FormatOption = None,
+    maps: MapOption = None,
+    sets: SetOption = None,
+    id_namespace: NamespaceOption = None,
+    time_format: TimeFormatOption = "iso",
+    delimiter: DelimiterOption = None,
+    assume_utc: AssumeUtcOption = True,
+    rates: RatesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models of a file of usage without a price, then those with one. Needs no broker.
+
+    Exit status: 0 if every row is valid, priced or not; 1 if some are not; 2 for wrong usage.
+    """
+    intake = Intake(file, file_format, maps, sets, id_namespace, time_format, delimiter, assume_utc)
+    book = load_book(rates)
+    errors, found = RowErrors(), Coverage()
+    with intake.open() as source:
+        for quote in quote_rows(intake.rows(source), book):
+            if isinstance(quote, RowError):
+                errors(quote)
+            else:
+                found.add(quote)
+    errors.close()
+    rows = [_covered(group, book) for group in found.listed()]
+    if as_json:
+        for row in rows:
+            echo_json(row)
+    else:
+        _show_coverage(rows)
+    if errors.count:
+        raise typer.Exit(INVALID_EXIT)
+
+
+def _covered(group: Covered, book: PriceBook) -> dict[str, Any]:
+    """Return a line of the coverage as JSON values."""
+    why = ""
+    nearest: tuple[str, ...] = ()
+    if group.unpriced_reason == "unknown_model":
+        why, nearest = book.why_unpriced(group.provider, group.model), book.nearest(group.provider, group.model)
+    elif group.unpriced_reason == "no_rate_for_bucket":
+        why = f"its card has no rate for {', '.join(group.missing_buckets)}"
+    elif group.unpriced_reason:
+        why = "the cost exceeds 9.2 million USD: check the counts"
+    return {
+        "provider": group.provider,
+        "model": group.model,
+        "priced": not group.unpriced_reason,
+        "calls": group.calls,
+        "tokens": group.tokens,
+        "priced_as": group.priced_as,
+        "unpriced_reason": group.unpriced_reason,
+        "missing_buckets": group.missing_buckets,
+        "why": why,
+        "nearest": nearest,
+    }
+
+
+def _show_coverage(rows: list[dict[str, Any]]) -> None:
+    without = [row for row in rows if not row["priced"]]
+    priced = [row for row in rows if row["priced"]]
+    names = ("provider", "model", "calls", "tokens")
+    if without:
+        columns = (*names, "why", "nearest names")
+        cells = [(*(r[name] for name in names), r["why"], ", ".join(r["nearest"]) or "–") for r in without]
+        out.print(table(columns, cells, title="Without a price"))
+    if priced:
+        cells = [(*(r[name] for name in names), r["priced_as"]) for r in priced]
+        out.print(table((*names, "priced as"), cells, title="With a price"))
+    calls = sum(row["calls"] for row in without)
+    total = calls + sum(row["calls"] for row in priced)
+    out.print(f"{calls:,} of {total:,} calls have no price." + (_ADVICE if calls else ""))
+
+
 def record(found: Explanation) -> dict[str, Any]:
     """Return an explanation as JSON values; rates are decimal strings in USD."""
     return {
@@ -153,6 +247,8 @@ def _card(card: CardRef) -> dict[str, Any]:
 def _show(found: Explanation, title: str) -> None:
     if found.card is None:
         out.print(f"{title}: no card prices it, so its calls count as unpriced. Add a card to a file in RATE_CARDS.")
+        for note in found.notes:
+            out.print(note)
         return
     card = found.card
     out.print(title)

@@ -32,7 +32,9 @@ COMMANDS: Final = {
     "drain": CommandEntry("drain", "drain", "Wait until everything published is visible in ClickHouse."),
     "query": CommandEntry("clickhouse", "query", "Run SQL on ClickHouse; print a table or JSON lines."),
     "price": CommandEntry("price", "price", "Price a file of usage. Needs no broker.", False),
-    "rates": CommandEntry("rates", "rates_app", "Show which price applies to a model; check rate cards.", False),
+    "rates": CommandEntry(
+        "rates", "rates_app", "Show which price applies to a model, and which have none; check cards.", False
+    ),
     "watches": CommandEntry("watches", "watches_app", "Check and list watches: the rules that raise alerts.", False),
     "backtest": CommandEntry("backtest", "backtest", "Show the alerts your watches would have sent."),
     "silence": CommandEntry("silence", "silence_app", "Mute alerts for a while."),

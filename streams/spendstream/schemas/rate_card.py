@@ -297,8 +297,39 @@ class DeploymentCard(_Block):
         return self
 
 
+class AliasedModel(_Block):
+    """The model that an alias stands for."""
+
+    provider: Label | None = Field(None, description="Default: the provider of the alias.")
+    model: Label
+
+
+class ModelAlias(_Block):
+    """A name of your own for a model: an Azure deployment, an application inference profile, a gateway's route.
+
+    Calls under the name cost what the model costs, by your own cards or in public. An alias stands for a model, not for
+    another alias.
+    """
+
+    provider: Label = Field(description="As in events.")
+    model: Label = Field(description="The name as in events, whole; case doesn't matter.")
+    means: AliasedModel
+
+    @model_validator(mode="after")
+    def _is_one_name(self) -> Self:
+        for at, name in (
+            (("provider",), self.provider),
+            (("model",), self.model),
+            (("means", "model"), self.means.model),
+        ):
+            if any(character in "*?[" for character in name):
+                raise _refuse("alias", "an alias is one name, not a glob: write it out", *at)
+        return self
+
+
 class RateCards(_Block):
     """One file of rate cards."""
 
     cards: list[TokenCard] = Field(default_factory=list, description="Billed by the token.")
     deployments: list[DeploymentCard] = Field(default_factory=list, description="Self-hosted, billed by the GPU-hour.")
+    aliases: list[ModelAlias] = Field(default_factory=list, description="Your own names for models.")

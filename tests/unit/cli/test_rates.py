@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +81,86 @@ def test_an_invalid_card_is_reported_by_file_line_and_column(
     errors = capsys.readouterr().err
     assert errors.startswith(f"{path}:12:")
     assert "did you mean input" in errors
+
+
+def coverage(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> list[dict[str, Any]]:
+    assert run(["rates", "coverage", "--json", *arguments]) == status
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def write_calls(tmp_path: Path, *calls: dict[str, Any]) -> str:
+    base = {"occurred_at": "2026-11-15T12:00:00Z", "service": "api", "input_tokens": 100, "output_tokens": 10}
+    path = tmp_path / "calls.jsonl"
+    lines = (json.dumps({"event_id": str(uuid.UUID(int=n)), **base, **c}) for n, c in enumerate(calls, start=1))
+    path.write_text("".join(line + "\n" for line in lines))
+    return str(path)
+
+
+def test_coverage_lists_models_without_a_price_first_with_calls_tokens_and_reason(
+    card: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_calls(
+        tmp_path,
+        {"provider": "openai", "model_served": "gpt-4o"},
+        {"provider": "openai", "model_served": "gpt-4o", "input_tokens": 200},
+        {"provider": "openai", "model_served": "gpt-4o-minni"},
+        {"provider": "azure", "model_requested": "prod-chat", "input_tokens": 5000},
+        {"provider": "openai", "model_served": "ft:gpt-4-0613:acme::abc"},
+        {"provider": "openrouter", "model_served": "x-ai/grok-4"},
+        {"provider": "acme", "model_served": "acme-1"},
+    )
+    rows = coverage(capsys, file, "--rates", card)
+    assert [(r["model"], r["priced"], r["calls"], r["tokens"], r["priced_as"]) for r in rows] == [
+        ("prod-chat", False, 1, 5010, ""),
+        ("gpt-4o-minni", False, 1, 110, ""),
+        ("ft:gpt-4-0613:acme::abc", False, 1, 110, ""),
+        ("gpt-4o", True, 2, 320, "genai-prices openai gpt-4o"),
+        ("x-ai/grok-4", True, 1, 110, "genai-prices x-ai grok-4-0709"),
+        ("acme-1", True, 1, 110, "contract acme acme-1"),
+    ]
+    deployment, misspelt, tuned = rows[:3]
+    assert deployment["unpriced_reason"] == "unknown_model"
+    assert "doesn't list this model of azure" in deployment["why"]
+    assert misspelt["nearest"][0] == "openai gpt-4o-mini"
+    assert "fine-tuned" in tuned["why"]
+
+
+def test_coverage_says_which_rate_a_card_lacks(card: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_calls(
+        tmp_path,
+        {"provider": "acme", "model_served": "acme-1"},
+        {"provider": "acme", "model_served": "acme-1", "tool_calls": 0, "web_searches": 2},
+    )
+    without, with_price = coverage(capsys, file, "--rates", card)
+    assert without["missing_buckets"] == ["web_search"]
+    assert without["why"] == "its card has no rate for web_search"
+    assert (with_price["priced"], with_price["calls"]) == (True, 1)
+
+
+def test_coverage_takes_a_table_and_reports_its_invalid_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("when,tokens,name\n2026-11-15 12:00:00,100,gpt-4o\n2026-11-15 12:00:01,many,gpt-4o\n")
+    options = ["--map", "occurred_at=when", "--map", "input_tokens=tokens", "--map", "model_served=name"]
+    options += ["--set", "service=api", "--set", "provider=openai", "--set", "output_tokens=0"]
+    (row,) = coverage(capsys, str(path), *options, status=1)
+    assert (row["model"], row["calls"], row["tokens"]) == ("gpt-4o", 1, 100)
+    assert run(["rates", "coverage", "no-such-file.jsonl"]) == 2
+
+
+def test_coverage_for_people_names_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_calls(
+        tmp_path,
+        {"provider": "openai", "model_served": "gpt-4o"},
+        {"provider": "litellm", "model_served": "fast"},
+    )
+    assert run(["rates", "coverage", file]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 2 calls have no price. Add an alias or a card to a file in RATE_CARDS." in shown
+    assert "a gateway sells nothing itself" in shown
+
+
+def test_show_says_why_a_model_has_no_price(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rates", "show", "azure", "prod-chat"]) == 1
+    assert "doesn't list this model of azure" in capsys.readouterr().out

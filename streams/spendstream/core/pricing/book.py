@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import polars as pl
 
-from spendstream.core.pricing.cards import compile_cards, read_cards
+from spendstream.core.pricing.cards import Entry, aliases_of, compile_cards, read_cards
 from spendstream.core.pricing.choose import Chooser, Key
 from spendstream.core.pricing.price import PricedColumns, price
 from spendstream.core.pricing.public import Exclusion, PublicPrices
@@ -27,7 +27,6 @@ from spendstream.core.pricing.rates import (
     instant,
 )
 from spendstream.schemas.buckets import TOKEN_BUCKETS
-from spendstream.schemas.rate_card import DeploymentCard, TokenCard
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -56,24 +55,24 @@ class Explanation:
     notes: tuple[str, ...]
 
 
-_UNPRICED = Explanation(None, None, None, {}, {}, 0, (), None, None, None, ("no card prices this model",))
-
-
 class PriceBook:
     """Prices of model calls: contract > custom > public > unpriced, by the date of the call.
 
     Rates are compiled when first needed, then remembered; threads that price take turns.
     """
 
-    def __init__(self, cards: Sequence[TokenCard | DeploymentCard] = ()) -> None:
+    def __init__(self, entries: Sequence[Entry] = ()) -> None:
         self._turn = threading.Lock()
         self._table = RateTable()
         self._public = PublicPrices(self._table.intern)
-        self._chooser = Chooser(compile_cards(cards, self._table.intern), self._public)
+        self._chooser = Chooser(compile_cards(entries, self._table.intern), self._public, aliases_of(entries))
 
     @classmethod
     def load(cls, paths: Sequence[Path] = ()) -> Self:
-        """Return a price book with your own cards from YAML files, or directories of them. Raises: RateCardError."""
+        """Return a price book with your own cards and aliases from YAML files, or directories of them.
+
+        Raises: RateCardError.
+        """
         return cls(read_cards(paths))
 
     def price(self, calls: pl.DataFrame) -> PricedColumns:
@@ -105,7 +104,25 @@ class PriceBook:
         key = Key(provider, "", model, service_tier, region, deployment)
         at_us = (at - _EPOCH) // timedelta(microseconds=1)
         timeline = self._chooser.choose(key).billed
-        return _explain(self._table.sets, timeline, at_us, service_tier, total_input_tokens)
+        if timeline.at(at_us) == UNKNOWN:
+            return Explanation(None, None, None, {}, {}, 0, (), None, None, None, (self.why_unpriced(provider, model),))
+        return _explain(
+            self._table.sets,
+            timeline,
+            at_us,
+            service_tier,
+            total_input_tokens,
+            self._chooser.names(provider, model).seller,
+        )
+
+    def why_unpriced(self, provider: str, model: str) -> str:
+        """Return why no card prices calls of a model, in a sentence without a full stop."""
+        why = self._public.why_unlisted(self._chooser.names(provider, model))
+        return why or "no rates are known for that date"
+
+    def nearest(self, provider: str, model: str) -> tuple[str, ...]:
+        """Return up to three listed names that look most like a model's, as ``provider model``: hints, not matches."""
+        return self._public.nearest(self._chooser.names(provider, model))
 
     def cards(self) -> tuple[CardRef, ...]:
         """Return all cards, your own first, one entry for each date and service tier. Compiles all public prices."""
@@ -117,11 +134,11 @@ class PriceBook:
         return self._public.compile_all()
 
 
-def _explain(sets: list[RateSet], timeline: Timeline, at_us: int, tier: str, total_input: int) -> Explanation:
+def _explain(
+    sets: list[RateSet], timeline: Timeline, at_us: int, tier: str, total_input: int, seller: str
+) -> Explanation:
     """Explain the rate set in force on a timeline at an instant, for calls of this much input."""
     index = timeline.at(at_us)
-    if index == UNKNOWN:
-        return _UNPRICED
     chosen = sets[index]
     rates = {bucket: chosen.rate(bucket, total_input) for bucket in TOKEN_BUCKETS}
     end = timeline.end_of(at_us)
@@ -130,6 +147,8 @@ def _explain(sets: list[RateSet], timeline: Timeline, at_us: int, tier: str, tot
     notes = []
     if chosen.gpu_hour is None and tier != chosen.tier_applied:
         notes.append(f"no {tier} price is known: the {chosen.tier_applied} rates apply")
+    if chosen.source == "genai-prices" and chosen.provider != seller:
+        notes.append(f"no price of {seller}'s own is known: the price of {chosen.provider} applies")
     if timeline.slots_us:
         notes.append("the price depends on the time of day (UTC)")
     if unrated := [bucket for bucket in TOKEN_BUCKETS if chosen.rate(bucket) == NO_RATE]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from ruamel.yaml.nodes import Node
 
 from spendstream.core.documents import DocumentError, Issue, Unreadable, compose, position, repeated_keys, validate
-from spendstream.core.pricing.choose import OwnCard
-from spendstream.core.pricing.public import PROVIDER_ALIASES
+from spendstream.core.pricing.choose import Aliases, OwnCard
+from spendstream.core.pricing.names import PROVIDER_ALIASES
 from spendstream.core.pricing.rates import (
     NAME_OF_RATE,
     NO_RATE,
@@ -32,7 +32,15 @@ from spendstream.core.pricing.rates import (
     whole,
 )
 from spendstream.schemas.buckets import TOKEN_BUCKETS
-from spendstream.schemas.rate_card import Dated, DeploymentCard, GpuRates, RateCards, TokenCard, TokenRates
+from spendstream.schemas.rate_card import (
+    Dated,
+    DeploymentCard,
+    GpuRates,
+    ModelAlias,
+    RateCards,
+    TokenCard,
+    TokenRates,
+)
 from spendstream.schemas.usage import ServiceTier
 
 
@@ -49,16 +57,17 @@ class RateCardInvalid(RateCardError):
 
 
 Card = TokenCard | DeploymentCard
+Entry = Card | ModelAlias
 
 
-def read_cards(paths: Sequence[Path]) -> list[Card]:
-    """Read the cards of files, and of the ``.yaml`` and ``.yml`` files of directories, in the order given.
+def read_cards(paths: Sequence[Path]) -> list[Entry]:
+    """Read the cards and aliases of files, and of the ``.yaml`` and ``.yml`` files of directories, in the order given.
 
     Raises: RateCardUnreadable, RateCardInvalid; each with every issue of its kind in all files.
     """
     documents = _compose_all(paths)
     issues: list[Issue] = []
-    found: list[tuple[Card, Issue]] = []
+    found: list[tuple[Entry, Issue]] = []
     for file, root in documents:
         repeated = list(repeated_keys(file, root))
         issues += repeated
@@ -88,13 +97,17 @@ def _compose_all(paths: Sequence[Path]) -> list[tuple[Path, Node]]:
     return documents
 
 
-def _validate(file: Path, root: Node, issues: list[Issue]) -> list[tuple[Card, Issue]]:
-    """Return the file's cards with their positions; append what is wrong with them to ``issues``."""
+def _validate(file: Path, root: Node, issues: list[Issue]) -> list[tuple[Entry, Issue]]:
+    """Return the file's cards and aliases with their positions; append what is wrong with them to ``issues``."""
     cards, wrong = validate(RateCards, file, root)
     issues += wrong
     if cards is None:
         return []
-    by_key: dict[str, Sequence[Card]] = {"cards": cards.cards, "deployments": cards.deployments}
+    by_key: dict[str, Sequence[Entry]] = {
+        "cards": cards.cards,
+        "deployments": cards.deployments,
+        "aliases": cards.aliases,
+    }
     return [
         (card, Issue(file, *position(root, (key, index)), ""))
         for key, listed in by_key.items()
@@ -102,10 +115,12 @@ def _validate(file: Path, root: Node, issues: list[Issue]) -> list[tuple[Card, I
     ]
 
 
-def _contradictions(found: list[tuple[Card, Issue]]) -> Iterator[Issue]:
-    """Find cards that price the same calls with the same precedence, so that neither overrides the other."""
+def _contradictions(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
+    """Find cards that price the same calls with the same precedence, and names that aliases make ambiguous."""
     first: dict[object, Issue] = {}
     for card, place in found:
+        if isinstance(card, ModelAlias):
+            continue
         scope = _scope(card)
         if scope in first:
             other = first[scope]
@@ -120,6 +135,42 @@ def _contradictions(found: list[tuple[Card, Issue]]) -> Iterator[Issue]:
             message = f"{card.deployment} is also priced by the GPU-hour: remove one, a deployment is billed one way"
             yield Issue(place.file, place.line, place.column, message)
 
+    yield from _ambiguous_aliases(found)
+
+
+def _ambiguous_aliases(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
+    """Find aliases with two meanings, aliases of aliases, and cards that an alias would hide."""
+    aliases: dict[tuple[str, str], Issue] = {}
+    for entry, place in found:
+        if isinstance(entry, ModelAlias):
+            other = aliases.setdefault(_alias_key(entry.provider, entry.model), place)
+            if other is not place:
+                message = f"{entry.model} already has an alias in {other.file}:{other.line}: remove one"
+                yield Issue(place.file, place.line, place.column, message)
+    for entry, place in found:
+        if isinstance(entry, ModelAlias):
+            other_name = _alias_key(entry.means.provider or entry.provider, entry.means.model)
+            if other_name in aliases:
+                message = f"{entry.means.model} is an alias itself: name the model that it stands for"
+                yield Issue(place.file, place.line, place.column, message)
+        elif isinstance(entry, TokenCard) and (hidden_by := aliases.get(_alias_key(entry.provider, entry.model))):
+            message = f"{entry.model} is an alias in {hidden_by.file}:{hidden_by.line}: remove the alias or this card"
+            yield Issue(place.file, place.line, place.column, message)
+
+
+def _alias_key(provider: str, model: str) -> tuple[str, str]:
+    provider = provider.lower()
+    return PROVIDER_ALIASES.get(provider, provider), model.lower()
+
+
+def aliases_of(entries: Sequence[Entry]) -> Aliases:
+    """Return what each alias stands for, in lower case."""
+    return {
+        _alias_key(alias.provider, alias.model): ((alias.means.provider or "").lower(), alias.means.model.lower())
+        for alias in entries
+        if isinstance(alias, ModelAlias)
+    }
+
 
 def _scope(card: Card) -> tuple[str, ...]:
     """Return which calls a card prices, in a form that two cards can be compared by."""
@@ -129,10 +180,12 @@ def _scope(card: Card) -> tuple[str, ...]:
     return card.kind, card.provider.lower(), card.model.lower(), *scope
 
 
-def compile_cards(cards: Sequence[TokenCard | DeploymentCard], intern: Intern) -> tuple[OwnCard, ...]:
+def compile_cards(entries: Sequence[Entry], intern: Intern) -> tuple[OwnCard, ...]:
     """Compile cards into matchable ones. All their rate sets are interned, whether or not a call ever needs them."""
     compiled = []
-    for card in cards:
+    for card in entries:
+        if isinstance(card, ModelAlias):
+            continue
         timelines: dict[str, Timeline]
         if isinstance(card, DeploymentCard):
             sets = [intern(_gpu_rates(card, entry)) for entry in card.rates]

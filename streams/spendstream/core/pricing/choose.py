@@ -1,16 +1,21 @@
 """Whose rates price a call: the most specific card of the strongest kind, contract > custom > public."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Final
 
-from spendstream.core.pricing.public import PublicPrices, model_names
+from spendstream.core.pricing.names import Names
+from spendstream.core.pricing.public import PublicPrices
 from spendstream.core.pricing.rates import SERVICE_TIERS, Timeline, overlay
 from spendstream.schemas.usage import ServiceTier
 
 MAX_KEYS: Final = 65_536
 """How many keys are remembered. Keys come with events, so there must be a limit."""
+
+Aliases = Mapping[tuple[str, str], tuple[str, str]]
+"""(provider, name of a model) in lower case → the provider and model that it stands for; "" for the same provider."""
 
 _EXACT: Final = 1_000  # more than any glob has letters
 _NOWHERE: Final = Timeline()
@@ -97,9 +102,10 @@ class Choice:
 class Chooser:
     """Chooses rates by key, and remembers its choices."""
 
-    def __init__(self, own: Sequence[OwnCard], public: PublicPrices) -> None:
+    def __init__(self, own: Sequence[OwnCard], public: PublicPrices, aliases: Aliases = MappingProxyType({})) -> None:
         self._own = own
         self._public = public
+        self._aliases = aliases
         self._choices: dict[Key, Choice] = {}
 
     def choose(self, key: Key) -> Choice:
@@ -119,10 +125,19 @@ class Chooser:
 
     def _timeline(self, key: Key, model: str, service_tier: str) -> Timeline:
         tier: ServiceTier = next((known for known in SERVICE_TIERS if known == service_tier), "standard")
+        names = self.names(key.provider, model)
         layers: list[Timeline] = []
         if self._own:
-            providers = self._public.provider_names(key.provider)
-            models = tuple(model_names(providers[-1], frozenset(providers), model))
-            layers = layers_for(self._own, Call(providers, models, tier, key.region.lower(), key.deployment.lower()))
-        public = self._public.timeline(key.provider, model, tier)
+            call = Call(names.providers, names.models, tier, key.region.lower(), key.deployment.lower())
+            layers = layers_for(self._own, call)
+        public = self._public.timeline(names, tier)
         return overlay([*layers, public or _NOWHERE])
+
+    def names(self, provider: str, model: str) -> Names:
+        """Return who sells the model of a call and what it may be called; of an alias, what it stands for."""
+        names = self._public.names(provider, model)
+        for name in names.models if self._aliases else ():
+            for seller in names.providers:
+                if meaning := self._aliases.get((seller, name)):
+                    return self._public.names(meaning[0] or names.seller, meaning[1])
+        return names

@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from spendstream.core.pricing.names import Names, read_names
 from spendstream.core.pricing.rates import (
     DAY_US,
     NAME_OF_RATE,
@@ -56,66 +58,18 @@ CONTEXT: Final = MappingProxyType(
 MAX_NAMES: Final = 65_536
 """How many looked-up names are remembered, known or not. Names come with events, so there must be a limit."""
 
-PROVIDER_ALIASES: Final = MappingProxyType(
-    {
-        # OpenTelemetry GenAI
-        "gcp.gen_ai": "google",
-        "mistral_ai": "mistral",
-        "moonshot_ai": "moonshotai",
-        "x_ai": "x-ai",
-        # common SDKs and gateways
-        "az.ai.inference": "azure",
-        "az.ai.openai": "azure",
-        "fireworks-ai": "fireworks",
-        "fireworks_ai": "fireworks",
-        "google-anthropic": "google",
-        "grok": "x-ai",
-        "novita-ai": "novita",
-        "together.ai": "together",
-        "togetherai": "together",
-        "z-ai": "zai",
-        "z_ai": "zai",
-        "zhipu": "zhipuai",
-    }
+_FINE_TUNED_LISTING: Final = re.compile(r"^ft:|\.ft-")
+"""The price book's ids of fine-tuned models."""
+
+_AT_MAKERS_PRICE: Final = re.compile(
+    r"^(?:anthropic/claude-|google/gemini-|openai/(?:chatgpt-|gpt-(?!oss)|o\d)|x-ai/grok-)[^:]*$"
 )
-"""Names of providers that the price book doesn't know, or would mistake for another."""
+"""What OpenRouter resells at its maker's price. Open weights have many sellers, and a suffix changes the price."""
 
-_HOSTS: Final = (("azure", "azure"), ("bedrock", "aws"), ("vertex", "google"))
-"""The host of a model bills it: ``azure.ai.openai`` is not OpenAI, ``anthropic-bedrock`` is not Anthropic."""
-
-_PUBLISHER_PATH: Final = re.compile(r"^(?:projects/.+/)?(?:publishers/[^/]+/)?models/")
-_BEDROCK_GEOGRAPHY: Final = re.compile(r"^(?:us-gov|us|eu|apac|au|ca|jp|sa)\.(?=[a-z0-9]+\.)")
-"""A cross-region profile of one geography. ``global.`` stays: it has prices of its own."""
+_VERSION: Final = re.compile(r"[-@](?:\d{4}-\d\d-\d\d|\d{8}|\d{4})$")
 
 _FREE: Final = {frozenset({("family", "tokens")}): Decimal(0)}
 _AUDIO: Final = ("modality", "audio")
-
-
-def provider_alias(name: str) -> str:
-    """Return a provider's usual name, by default its own: ``provider_alias("aws.bedrock") == "aws"``.
-
-    Services name providers as their SDK or OpenTelemetry does (``gen_ai.provider.name``).
-    """
-    name = name.strip().lower()
-    hosted = next((provider for word, provider in _HOSTS if word in name), name)
-    return PROVIDER_ALIASES.get(name, hosted)
-
-
-def model_names(provider: str, own_names: frozenset[str], model: str) -> Iterator[str]:
-    """Yield the names under which a model may be listed, the exact one first, each once, in lower case.
-
-    ``own_names`` are the provider's: a prefix that repeats one of them, as in ``openai/gpt-4o``, is dropped.
-    """
-    name = model.strip().lower()
-    yield name
-    bare = _PUBLISHER_PATH.sub("", name)
-    head, slash, tail = bare.partition("/")
-    if slash and head in own_names:
-        bare = tail
-    if bare != name:
-        yield bare
-    if provider == "aws" and (anywhere := _BEDROCK_GEOGRAPHY.sub("", bare)) != bare:
-        yield anywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +96,9 @@ class PublicPrices:
 
     def __init__(self, intern: Intern) -> None:
         self._compiler = Compiler(intern)
-        self._found: dict[tuple[str, str], _Listed | None] = {}
+        self._found: dict[tuple[str, tuple[str, ...]], _Listed | None] = {}
+        self._ids: dict[str, str | None] = {}
+        self._listed_names: dict[str, dict[str, str]] = {}
         self._timelines: dict[tuple[int, str], Timeline | None] = {}
 
     @cached_property
@@ -151,21 +107,37 @@ class PublicPrices:
 
         return list(providers)
 
-    def provider_names(self, name: str) -> tuple[str, ...]:
-        """Return a provider's names in lower case: as given, its usual one, and last the price book's."""
-        alias = provider_alias(name)
-        provider = self._provider(alias)
-        return tuple(dict.fromkeys((name.strip().lower(), alias, *([provider.id] if provider else []))))
+    def names(self, provider: str, model: str) -> Names:
+        """Return who sells the model of a call, and what it may be called."""
+        return read_names(provider, model, self._id_of)
 
-    def timeline(self, provider: str, model: str, tier: str) -> Timeline | None:
+    def timeline(self, names: Names, tier: str) -> Timeline | None:
         """Return the rate sets of a model at a service tier over time; None if the price book doesn't price it."""
-        key = provider, model
-        if key not in self._found:
-            if len(self._found) >= MAX_NAMES:
-                self._found.clear()
-            self._found[key] = self._find(provider, model)
-        found = self._found[key]
+        found = self._find(names)
         return None if found is None else self._timeline(found, tier)
+
+    def why_unlisted(self, names: Names) -> str:
+        """Return why the price book has no price for a model, "" if it lists it."""
+        if names.reason:
+            return names.reason
+        if self._find(names) is not None:
+            return ""
+        if names.is_fine_tuned:
+            return "a fine-tuned model is not billed as its base, and the public price book has no price for this one"
+        return f"the public price book doesn't list this model of {names.seller}"
+
+    def nearest(self, names: Names, most: int = 3) -> tuple[str, ...]:
+        """Return the names in the price book that look most like a model's, the seller's own first: never a match."""
+        if not self._listed_names:
+            for provider in self._providers:
+                self._listed_names[provider.id] = {model.id.lower(): model.id for model in provider.models}
+        wanted = names.models[-1]
+        own = self._listed_names.get(names.seller, {})
+        near = [f"{names.seller} {own[name]}" for name in get_close_matches(wanted, own, most, cutoff=0.7)]
+        if not near:  # the same model of another seller
+            tail = wanted.rpartition("/")[2]
+            near = [f"{seller} {listed[tail]}" for seller, listed in self._listed_names.items() if tail in listed]
+        return tuple(near[:most])
 
     def compile_all(self) -> tuple[Exclusion, ...]:
         """Compile each model at each service tier. Returns the prices that can't be used."""
@@ -180,20 +152,43 @@ class PublicPrices:
 
         return find_provider_by_id(self._providers, name)
 
-    def _find(self, provider: str, model: str) -> _Listed | None:
-        """Find the model whose prices apply. Fallbacks are followed: Azure sells OpenAI's models."""
-        name = provider_alias(provider)
-        if name == "litellm" and "/" in model:  # a gateway: the model's name starts with the provider
-            name, _, model = model.partition("/")
-            name = provider_alias(name)
-        owner = self._provider(name)
+    def _id_of(self, name: str) -> str | None:
+        if name not in self._ids:
+            if len(self._ids) >= MAX_NAMES:
+                self._ids.clear()
+            provider = self._provider(name)
+            self._ids[name] = None if provider is None else provider.id
+        return self._ids[name]
+
+    def _find(self, names: Names) -> _Listed | None:
+        """Find the model whose prices apply, and remember it."""
+        key = names.seller, names.listed
+        if key not in self._found:
+            if len(self._found) >= MAX_NAMES:
+                self._found.clear()
+            self._found[key] = self._look_up(names)
+        return self._found[key]
+
+    def _look_up(self, names: Names) -> _Listed | None:
+        """Look a model up at its seller, then where its seller takes prices from: Azure sells OpenAI's models."""
+        owner = self._provider(names.seller) if names.listed else None
         if owner is None:
             return None
-        for candidate in model_names(owner.id, frozenset({owner.id, name, provider.lower()}), model):
-            found = owner.find_model(candidate, all_providers=self._providers)
-            if found is not None:
-                lister = next(p for p in self._providers if any(m is found for m in p.models))
+        others = [p for name in owner.fallback_model_providers or () for p in self._providers if p.id == name]
+        for candidate in names.listed:
+            for lister in (owner, *others):
+                found = lister.find_model(candidate)
+                if found is None or (owner.id == "azure" and not _is_exactly(found, candidate)):
+                    continue
+                if names.is_fine_tuned and (lister is not owner or not _FINE_TUNED_LISTING.search(found.id)):
+                    continue
                 return _Listed(lister, found, has_tiers=lister is owner)
+        if owner.id == "openrouter" and _AT_MAKERS_PRICE.match(names.listed[-1]):
+            maker_name, _, model = names.listed[-1].partition("/")
+            maker = self._provider(maker_name)
+            found = None if maker is None else maker.find_model(model)
+            if maker is not None and found is not None:
+                return _Listed(maker, found, has_tiers=False)
         return None
 
     def _timeline(self, listed: _Listed, tier: str) -> Timeline | None:
@@ -300,6 +295,21 @@ class Compiler:
 def _why_unusable(units: Iterable[str]) -> str:
     billed = ", ".join(units)
     return f"billed by {billed}, which events don't count" if billed else "no price is published"
+
+
+def _is_exactly(model: ModelInfo, name: str) -> bool:
+    """Return whether a name is the model's, whole but for a date. Azure's users name deployments: ``o4-mini-acme``."""
+    words = {model.id.lower(), *_words_of(model.match)}
+    return name in words or _VERSION.sub("", name) in words
+
+
+def _words_of(clause: Any) -> Iterator[str]:
+    for value in vars(clause).values():
+        if isinstance(value, str):
+            yield value.lower()
+        else:
+            for part in value:
+                yield from _words_of(part)
 
 
 def variants(model: ModelInfo, context: Mapping[str, str]) -> list[PriceVariant]:
