@@ -7,8 +7,8 @@ import pytest
 from spendstream.embedded.clickhouse_sql import (
     Insert,
     can_stream,
-    first_keyword,
     has_result,
+    may_be_stacked,
     may_change_session,
     result_format,
     split_insert,
@@ -24,6 +24,7 @@ from spendstream.embedded.clickhouse_sql import (
         (b"INSERT INTO t SETTINGS async_insert=1 FORMAT Native", "INSERT INTO t SETTINGS async_insert=1", b""),
         (b"-- VALUES\n/* SELECT */ INSERT INTO t FORMAT Native\nx", "-- VALUES\n/* SELECT */ INSERT INTO t", b"x"),
         (b"INSERT INTO t (`format`, format, `values`) FORMAT Native\nx", None, b"x"),
+        (b"/* /* nested */ */ INSERT INTO t FORMAT Native\nx", None, b"x"),
         (b"INSERT INTO `select FORMAT CSV ` FORMAT Native\nSELECT", "INSERT INTO `select FORMAT CSV `", b"SELECT"),
     ],
 )
@@ -31,6 +32,10 @@ def test_insert_is_split_after_its_format(text: bytes, sql: str | None, data: by
     insert = split_insert(text)
     assert insert is not None
     assert insert == Insert(sql or insert.sql, "Native", data)
+
+
+def test_values_with_a_semicolon_go_in_as_data() -> None:
+    assert split_insert(b"INSERT INTO t (a) VALUES (1, ';');") == Insert("INSERT INTO t (a)", "Values", b" (1, ';');")
 
 
 @pytest.mark.parametrize(
@@ -46,14 +51,6 @@ def test_insert_is_split_after_its_format(text: bytes, sql: str | None, data: by
 )
 def test_statement_that_carries_its_own_rows_is_not_split(text: bytes) -> None:
     assert split_insert(text) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "keyword"),
-    [(b" ( (select 1))", "SELECT"), (b"--x\n#! y\n/* z\n*/ show tables", "SHOW"), (b"", ""), (b"1", "")],
-)
-def test_first_keyword_is_found_past_comments_and_parentheses(text: bytes, keyword: str) -> None:
-    assert first_keyword(text) == keyword
 
 
 @pytest.mark.parametrize(
@@ -81,6 +78,13 @@ def test_format_clause_comes_before_the_default(text: bytes, expected: str) -> N
 )
 def test_only_rows_without_head_or_foot_are_streamed(text: bytes, default: str, expected: bool) -> None:
     assert can_stream(text, default) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(b"SELECT 1 ; ;\n", False), (b"SELECT ';'", True), (b"SELECT 1; x", True)]
+)
+def test_only_a_semicolon_within_the_text_needs_a_closer_look(text: bytes, expected: bool) -> None:
+    assert may_be_stacked(text) is expected
 
 
 def test_statements_are_classified_by_result_and_by_session() -> None:

@@ -13,16 +13,18 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import chdb
 
+from spendstream.clickhouse.statements import stacked_at, why_it_writes
 from spendstream.embedded.clickhouse_sql import (
     Insert,
     can_stream,
     has_result,
+    may_be_stacked,
     may_change_session,
     result_format,
     writes_file,
@@ -31,6 +33,8 @@ from spendstream.embedded.clickhouse_sql import (
 MAX_SESSIONS = 256
 
 _ERROR_CODE = re.compile(r"Code: (\d+)\. DB::Exception")
+# What the engine says of the question itself, after what it says of the statement in it.
+_ASKED_PARSER = re.compile(r": In scope SELECT formatQuerySingleLine\(.*\)(?=\. \([A-Z_]+\))", re.DOTALL)
 _SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -66,7 +70,7 @@ def refusal(code: int, message: str, name: str) -> EngineError:
 class Scope:
     """What surrounds a statement: database, settings, ``{name:Type}`` parameters, and the session it belongs to.
 
-    ``read_only``: nothing may be written, and no session is read or kept.
+    ``read_only``: nothing may be written, and no session is read or kept. The setting ``readonly`` forbids writing too.
     """
 
     database: str | None = None
@@ -75,6 +79,10 @@ class Scope:
     session_id: str | None = None
     session_timeout_s: float = 60.0
     read_only: bool = False
+
+    def forbids_writing(self) -> bool:
+        """Whether only reads are allowed."""
+        return self.read_only or self.settings.get("readonly", "0") not in ("0", "")
 
 
 @dataclass
@@ -120,14 +128,17 @@ class Engine:
 
     def insert(self, insert: Insert, scope: Scope) -> Answer:
         """Insert rows and return how many were written. Raises: EngineError."""
-        with (
-            self._handle(scope, keep=False) as handle,
-            _engine_errors(),
-            handle.send_insert(insert.sql, insert.format) as stream,
-        ):
-            if insert.data:
-                stream.append(insert.data)
-            written = stream.finish()
+        _check_writes(b"INSERT", scope)
+        if insert.format.upper() == "VALUES" and may_be_stacked(insert.data):
+            _check_single(insert.data)  # the engine would insert what is before the semicolon and drop the rest
+        with self._handle(scope, keep=False) as handle, _engine_errors():
+            for name, value in scope.params.items() if insert.format == "Values" else ():
+                _check_name(name)
+                handle.query(f"SET param_{name} = '{_escaped(value, chr(39))}'")
+            with handle.send_insert(insert.sql, insert.format) as stream:
+                if insert.data:
+                    stream.append(insert.data)
+                written = stream.finish()
         return Answer(written_rows=int(written.rows_written), written_bytes=int(written.bytes_written))
 
     def query(self, text: bytes, scope: Scope, default_format: str, stream: bool) -> Answer:
@@ -137,6 +148,9 @@ class Engine:
         """
         if writes_file(text):
             raise refusal(344, "INTO OUTFILE is not allowed over HTTP", "SUPPORT_IS_DISABLED")
+        if may_be_stacked(text):
+            self._check_parses_as_one(text, scope)
+        _check_writes(text, scope)
         form = result_format(text, default_format) if has_result(text) else None
         if stream and can_stream(text, default_format):
             chunks = self._stream(text, scope, default_format)
@@ -152,6 +166,20 @@ class Engine:
             written_rows=int(result.rows_written()),
             written_bytes=int(result.bytes_written()),
         )
+
+    def _check_parses_as_one(self, text: bytes, scope: Scope) -> None:
+        # The engine would run them all, so its parser is asked first. It ignores what follows inline rows, which
+        # `EXPLAIN INSERT ... VALUES` may have: hence the check before.
+        _check_single(text)
+        literal = text.replace(b"\\", b"\\\\").replace(b"'", b"\\'")
+        with self._handle(replace(scope, session_id=None), keep=False) as handle:
+            try:
+                handle.query(b"SELECT formatQuerySingleLine('" + literal + b"')", "Null")
+            except (RuntimeError, chdb.ChdbError) as error:
+                message = _ASKED_PARSER.sub("", str(error))
+                if "Multi-statements" in message:
+                    raise _stacked() from None
+                raise EngineError(message) from None
 
     def _stream(self, text: bytes, scope: Scope, default_format: str) -> Generator[bytes, None, None]:
         with (
@@ -205,6 +233,25 @@ class Engine:
             return session
 
 
+def _check_single(text: bytes) -> None:
+    if stacked_at(text) is not None:
+        raise _stacked()
+
+
+def _stacked() -> EngineError:
+    return refusal(62, "Syntax error (Multi-statements are not allowed): send one statement a request", "SYNTAX_ERROR")
+
+
+def _check_writes(text: bytes, scope: Scope) -> None:
+    if scope.forbids_writing() and (what := why_it_writes(text)) is not None:
+        raise refusal(164, f"Cannot execute query in readonly mode: {what} is not a read", "READONLY")
+
+
+def _check_name(name: str) -> None:
+    if not _SETTING_NAME.fullmatch(name):
+        raise refusal(115, f"Unknown setting '{name}'", "UNKNOWN_SETTING")
+
+
 def _lock(path: Path) -> IO[str]:
     # chDB's own message says no more than "Error initializing EmbeddedServer". The kernel drops this lock with the
     # process, however it ends.
@@ -220,11 +267,10 @@ def _lock(path: Path) -> IO[str]:
 def _apply(handle: Any, scope: Scope) -> None:
     # Without this a lone word is read as an expression, and a typo in a keyword gets a misleading message.
     assignments = {"implicit_select": "0", **scope.settings}
-    if scope.read_only:
+    if scope.read_only and assignments.get("readonly") != "1":
         assignments["readonly"] = "2"
     for name in assignments:
-        if not _SETTING_NAME.fullmatch(name):
-            raise refusal(115, f"Unknown setting '{name}'", "UNKNOWN_SETTING")
+        _check_name(name)
     with _engine_errors():
         handle.query(
             "SET " + ", ".join(f"{name} = '{_escaped(value, chr(39))}'" for name, value in assignments.items())

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from spendstream.clickhouse.statements import first_keyword
+
 DEFAULT_FORMAT = "TabSeparated"
 
 # Chunks of these formats can be joined: they have no head and no foot. Any other result is built whole.
@@ -31,8 +33,6 @@ _RESULT_KEYWORDS = frozenset(
     {"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK", "KILL", "CALL"}
 )
 
-_LEADING = re.compile(rb"(?:\s+|--[^\n]*(?:\n|$)|#[ !][^\n]*(?:\n|$)|/\*.*?\*/|\()*", re.DOTALL)
-_WORD = re.compile(rb"[A-Za-z]+")
 _FORMAT = re.compile(rb"\bFORMAT\s+([A-Za-z]\w*)", re.IGNORECASE)
 _FINAL_FORMAT = re.compile(rb"\bFORMAT\s+([A-Za-z]\w*)(?:\s+SETTINGS\s[^']*)?[\s;]*$", re.IGNORECASE)
 _OUTFILE = re.compile(rb"\bINTO\s+OUTFILE\b", re.IGNORECASE)
@@ -43,7 +43,7 @@ _INSERT_SEAM = re.compile(
     rb"`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
     rb"|--[^\n]*|/\*.*?\*/"
     rb"|\bFORMAT\s+(?P<format>[A-Za-z]\w*)[ \t]*(?:\r?\n|;|\s|$)"
-    rb"|\b(?P<inline>SELECT|WITH|VALUES|INFILE)\b",
+    rb"|\b(?P<values>VALUES)\b|\b(?P<inline>SELECT|WITH|INFILE)\b",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -60,24 +60,18 @@ class Insert:
 def split_insert(text: bytes) -> Insert | None:
     """Split ``INSERT INTO t (a) FORMAT Native<newline><data>`` at its seam.
 
-    Returns None for any other statement, and for an INSERT whose rows are in the statement (VALUES, SELECT).
+    Returns None for any other statement, and for an INSERT whose rows are in the statement (VALUES, SELECT). With a
+    semicolon in its text, VALUES is split too: what goes in as data can't be run as a second statement.
     """
     if first_keyword(text) != "INSERT":
         return None
     for match in _INSERT_SEAM.finditer(text):
-        if match["inline"]:
+        if match["inline"] or (match["values"] and b";" not in text):
             return None
-        if match["format"]:
-            sql = text[: match.start()].decode().strip()
-            return Insert(sql, match["format"].decode(), text[match.end() :])
+        if match["format"] or match["values"]:
+            form = (match["format"] or b"Values").decode()
+            return Insert(text[: match.start()].decode().strip(), form, text[match.end() :])
     return None
-
-
-def first_keyword(text: bytes) -> str:
-    """The first word of a statement in capitals, past comments and parentheses; empty when it starts otherwise."""
-    start = _LEADING.match(text)
-    word = _WORD.match(text, start.end() if start else 0)
-    return word.group().decode().upper() if word else ""
 
 
 def has_result(text: bytes) -> bool:
@@ -95,6 +89,11 @@ def can_stream(text: bytes, default_format: str) -> bool:
     """Whether a result may be sent chunk by chunk as the engine yields it."""
     formats = {name.decode() for name in _FORMAT.findall(text)} or {default_format}
     return first_keyword(text) in _STREAMED_KEYWORDS and formats <= _JOINABLE_FORMATS
+
+
+def may_be_stacked(text: bytes) -> bool:
+    """Whether there is a semicolon that may part two statements, inside a string or not."""
+    return b";" in text.rstrip(b"; \t\r\n")
 
 
 def writes_file(text: bytes) -> bool:
