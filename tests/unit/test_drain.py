@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,6 +117,20 @@ async def test_with_no_time_left_it_looks_once(connections: type[Connections], m
     left = answers(monkeypatch, False, True)
     assert not (await drain(Settings(), 0.0)).is_drained
     assert len(left) == 1
+
+
+async def test_a_slow_first_look_is_waited_for_though_no_time_is_left(
+    connections: type[Connections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine one look took over a second, and `reconcile` gave up after thirty without an answer."""
+    monkeypatch.setattr(spendstream.drain, "_FIRST_LOOK_WITHIN_S", 1.5)
+
+    async def states(*_: Any) -> tuple[list[PartitionState], bool]:
+        await asyncio.sleep(1.1)
+        return [], True
+
+    monkeypatch.setattr(spendstream.drain, "_states", states)
+    assert (await drain(Settings(), 0.0)).is_drained
 
 
 async def test_a_look_without_an_answer_is_repeated_with_new_connections(
