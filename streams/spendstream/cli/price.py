@@ -107,7 +107,7 @@ def _show(totals: Totals) -> None:
         console.print(f"Without a cache: {_usd(totals.cost_pusd + totals.saved_by_cache_pusd)}")
     if totals.unpriced_calls:
         console.print(
-            f"{totals.unpriced_calls:,} calls have no price and are not in the total: see `spendstream rates show`"
+            f"{totals.unpriced_calls:,} calls have no price and are not in the total: see `spendstream rates coverage`"
         )
 
 

@@ -103,6 +103,8 @@ def test_a_name_is_priced_as_the_model_that_it_says(
         ("litellm", f"bedrock/llama/{ARN}imported-model/abc123", "by the minute"),
         ("aws", f"{ARN}default-prompt-router/anthropic.claude:1", "prompt router"),
         ("aws", f"arn:aws:sagemaker:eu-west-1:111122223333:endpoint/{NOVA}", "the ARN of sagemaker"),
+        ("aws", f"{ARN}agent/{NOVA}", "kind agent doesn't name a model"),
+        ("litellm", "github_copilot/gpt-4o", "without a usable price"),
         ("litellm", f"bedrock/us-east-1/1-month-commitment/{SONNET}", "by the hour"),
         ("google", "projects/acme/locations/us-central1/endpoints/123456", "an endpoint doesn't name its model"),
         ("azure", "prod-chat", "doesn't list this model of azure"),
@@ -119,6 +121,7 @@ def test_a_name_is_priced_as_the_model_that_it_says(
         ("google", "tunedModels/gemini-2.5-pro-abc", "fine-tuned"),
         ("openrouter", "openai/gpt-4o:online", "doesn't list this model of openrouter"),  # searches cost more
         ("openrouter", "x-ai/grok-4:nitro", "doesn't list this model of openrouter"),
+        ("openrouter", "google/gemini-2.5-pro-of-acme", "doesn't list this model of openrouter"),
         ("openrouter", "deepseek/no-such-model", "doesn't list this model of openrouter"),
         ("openrouter", "openrouter/auto", "doesn't list this model of openrouter"),
         ("litellm", "gpt-4o", "a gateway sells nothing itself"),

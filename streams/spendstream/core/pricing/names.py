@@ -234,8 +234,11 @@ class _Reading:
             return
         self.sold_by("aws", arn[0])
         self.sold_by("aws", arn["resource"])
+        kind = arn["resource"].partition("/")[0]
         if arn["service"] != "bedrock":
             self.refuse(f"the ARN of {arn['service']} doesn't name a model: give it an alias")
+        elif kind not in _NAMED_BY:
+            self.refuse(_NAMELESS.get(kind, f"a resource of kind {kind} doesn't name a model: give it an alias"))
 
     def read_bedrock(self) -> None:
         """Read LiteLLM's paths and Bedrock's resources: a foundation model or a geography's profile names a model."""

@@ -117,11 +117,11 @@ class PublicPrices:
         return None if found is None else self._timeline(found, tier)
 
     def why_unlisted(self, names: Names) -> str:
-        """Return why the price book has no price for a model, "" if it lists it."""
+        """Return why the price book has no price for a model; "" if it has one."""
         if names.reason:
             return names.reason
-        if self._find(names) is not None:
-            return ""
+        if (found := self._find(names)) is not None:
+            return "" if self._timeline(found, "standard") else "the public price book lists it without a usable price"
         if names.is_fine_tuned:
             return "a fine-tuned model is not billed as its base, and the public price book has no price for this one"
         return f"the public price book doesn't list this model of {names.seller}"
@@ -187,7 +187,7 @@ class PublicPrices:
             maker_name, _, model = names.listed[-1].partition("/")
             maker = self._provider(maker_name)
             found = None if maker is None else maker.find_model(model)
-            if maker is not None and found is not None:
+            if maker is not None and found is not None and _is_exactly(found, model):
                 return _Listed(maker, found, has_tiers=False)
         return None
 
@@ -298,7 +298,7 @@ def _why_unusable(units: Iterable[str]) -> str:
 
 
 def _is_exactly(model: ModelInfo, name: str) -> bool:
-    """Return whether a name is the model's, whole but for a date. Azure's users name deployments: ``o4-mini-acme``."""
+    """Return whether a name is the model's, whole but for a date: Azure's users name deployments, ``o4-mini-acme``."""
     words = {model.id.lower(), *_words_of(model.match)}
     return name in words or _VERSION.sub("", name) in words
 
