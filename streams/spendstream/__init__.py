@@ -15,8 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from spendstream.adapters import AdapterError, InconsistentUsage, MissingUsage, UnknownProvider
-    from spendstream.adapters.event import as_record, mint_event_id, usage_event
+    from spendstream.adapters import AdapterError, InconsistentUsage, MissingUsage, SeveralCalls, UnknownProvider
+    from spendstream.adapters.event import as_record, mint_event_id, usage_event, usage_events
+    from spendstream.adapters.stream import UsageStream
     from spendstream.schemas.topics import USAGE as USAGE_TOPIC
     from spendstream.schemas.usage import UsageEvent
 
@@ -25,12 +26,15 @@ __all__ = [
     "AdapterError",
     "InconsistentUsage",
     "MissingUsage",
+    "SeveralCalls",
     "UnknownProvider",
     "UsageEvent",
+    "UsageStream",
     "__version__",
     "as_record",
     "mint_event_id",
     "usage_event",
+    "usage_events",
 ]
 
 _EXPORTS: Final = {
@@ -38,11 +42,14 @@ _EXPORTS: Final = {
     "AdapterError": ("spendstream.adapters", "AdapterError"),
     "InconsistentUsage": ("spendstream.adapters", "InconsistentUsage"),
     "MissingUsage": ("spendstream.adapters", "MissingUsage"),
+    "SeveralCalls": ("spendstream.adapters", "SeveralCalls"),
     "UnknownProvider": ("spendstream.adapters", "UnknownProvider"),
     "UsageEvent": ("spendstream.schemas.usage", "UsageEvent"),
+    "UsageStream": ("spendstream.adapters.stream", "UsageStream"),
     "as_record": ("spendstream.adapters.event", "as_record"),
     "mint_event_id": ("spendstream.adapters.event", "mint_event_id"),
     "usage_event": ("spendstream.adapters.event", "usage_event"),
+    "usage_events": ("spendstream.adapters.event", "usage_events"),
 }
 
 

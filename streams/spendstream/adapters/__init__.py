@@ -4,17 +4,21 @@ Pure: no Kafka, no network, and nothing but pydantic beside the standard library
 Providers disagree on what includes what; this package, and only this package, translates.
 """
 
-from spendstream.adapters.event import PROVIDERS, as_record, mint_event_id, usage_event, usage_fields
-from spendstream.adapters.shape import AdapterError, InconsistentUsage, MissingUsage, UnknownProvider
+from spendstream.adapters.event import PROVIDERS, as_record, mint_event_id, usage_event, usage_events, usage_fields
+from spendstream.adapters.shape import AdapterError, InconsistentUsage, MissingUsage, SeveralCalls, UnknownProvider
+from spendstream.adapters.stream import UsageStream
 
 __all__ = [
     "PROVIDERS",
     "AdapterError",
     "InconsistentUsage",
     "MissingUsage",
+    "SeveralCalls",
     "UnknownProvider",
+    "UsageStream",
     "as_record",
     "mint_event_id",
     "usage_event",
+    "usage_events",
     "usage_fields",
 ]

@@ -3,9 +3,12 @@
 Thinking is inside ``output_tokens``; newer responses state how much of it there is.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
-from spendstream.adapters.shape import Body, Counts, Part, Shape, split_cache_writes
+from spendstream.adapters.shape import BesideCall, Body, Counts, Part, Shape, split_cache_writes, states_any
+
+OWN_FIELDS: Final = ("cache_creation_input_tokens", "cache_read_input_tokens", "cache_creation", "server_tool_use")
 
 
 def buckets(usage: Counts, body: Body) -> dict[str, int]:
@@ -13,51 +16,80 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
 
     2,000 tokens written to cache, 1,200 of them for 5 minutes and 500 for an hour, leave 300 of unstated lifetime.
     A compaction's own tokens are billed with the call, yet left out of its top-level counts: they are added.
-    (An advisor's are not: another model, another price. Publish it as an event of its own.)
-
-    Raises: InconsistentUsage, when the lifetimes exceed what was written, or thinking exceeds the output.
+    Messages among the iterations are inside the top-level counts; an advisor's are a call of their own.
     """
-    total = _one(usage)
+    buckets = _one(usage)
+    usage.check_total(usage.part("total_tokens"), sum(buckets.values()))
+    _note_part_of_stream(usage, body)
+    searches = usage.inner("server_tool_use")
+    buckets["web_searches"] = searches.count("web_search_requests")
+    searches.ignore("web_fetch_requests", "tool_search_requests")  # billed by their tokens alone
+    searches.unit("code_executions", searches.count("code_execution_requests"))
+    if str(usage.raw.get("inference_geo")).lower() == "us":
+        usage.reading.note("inference_geo us, its uplift not priced")
     for iteration in usage.each("iterations"):
-        if iteration.raw.get("type") == "compaction":
+        kind = iteration.raw.get("type")
+        if kind == "compaction":
             for field, tokens in _one(iteration).items():
-                total[field] += tokens
-    return total
+                buckets[field] += tokens
+        elif kind in ("message", "fallback_message"):
+            usage.reading.seen.add(iteration.path)
+    return buckets
 
 
 def _one(usage: Counts) -> dict[str, int]:
     written_5m = usage.part("cache_creation", "ephemeral_5m_input_tokens")
     written_1h = usage.part("cache_creation", "ephemeral_1h_input_tokens")
     written = usage.part("cache_creation_input_tokens")
-    if not usage.states(written.field):
+    if not usage.states("cache_creation_input_tokens"):
         written = Part("cache_creation", written_5m.tokens + written_1h.tokens)
+    elif not written.tokens and written_5m.tokens + written_1h.tokens:
+        usage.reading.note("cache_creation_input_tokens 0 is not the sum of cache_creation")
     thinking = usage.part("output_tokens_details", "thinking_tokens")
     return {
-        "input_tokens": usage.count("input_tokens"),
-        "cache_read_tokens": usage.count("cache_read_input_tokens"),
+        "input_tokens": usage.whole("input_tokens").tokens,
+        "cache_read_tokens": usage.part("cache_read_input_tokens").tokens,
         **split_cache_writes(usage, written, written_5m, written_1h),
-        "output_tokens": usage.rest(usage.part("output_tokens"), thinking),
+        "output_tokens": usage.rest(usage.whole("output_tokens"), thinking),
         "reasoning_tokens": thinking.tokens,
-        "web_searches": usage.inner("server_tool_use").count("web_search_requests"),
     }
 
 
-_OWN_FIELDS: Final = ("cache_creation_input_tokens", "cache_read_input_tokens", "cache_creation", "server_tool_use")
+def _note_part_of_stream(usage: Counts, body: Body) -> None:
+    if not usage.states("input_tokens"):
+        usage.reading.note("input_tokens not stated: a stream states them in message_start")
+    elif body.get("type") == "message" and body.get("stop_reason", "") is None:
+        usage.reading.note("output not final: no stop_reason")
 
-ANTHROPIC: Final = Shape(
-    name="anthropic",
-    marks=frozenset({"input_tokens", "output_tokens", *_OWN_FIELDS}),
-    held_at=(("usage",), ("message", "usage")),
-    buckets=buckets,
-    # Fast mode costs more than any tier that an event can state: it must not be priced as standard.
-    tier=lambda usage, body: "fast" if usage.get("speed") == "fast" else usage.get("service_tier"),
-)
 
-HOSTED_CLAUDE: Final = Shape(
-    name="anthropic",
-    marks=frozenset(_OWN_FIELDS),
-    held_at=ANTHROPIC.held_at,
-    buckets=buckets,
-    tier=ANTHROPIC.tier,
-)
-"""The same on another's cloud, where ``input_tokens`` alone could be any API's."""
+def advisors(usage: Counts, body: Body) -> list[BesideCall]:
+    """Return the calls of advisors, which have a model and a price of their own."""
+    calls = []
+    for iteration in usage.each("iterations"):
+        if "advisor" in str(iteration.raw.get("type")):
+            apart = iteration.apart()
+            tokens = _one(apart)
+            model = str(iteration.raw.get("model") or body.get("model") or "")
+            calls.append(BesideCall(model, tokens, apart.reading.notes))
+    return calls
+
+
+def _tier(usage: Counts, body: Body) -> object:
+    if usage.raw.get("speed") == "fast":
+        # Fast mode costs more than any tier that an event can state: it must not be priced as standard.
+        usage.reading.note("fast mode, not priced as such")
+        return None
+    return usage.raw.get("service_tier")
+
+
+def _is_of(usage: Body, provider: str) -> bool:
+    if any(isinstance(usage.get(field), Mapping) for field in ("input_tokens_details", "input_token_details")):
+        return False
+    if any(usage.get(field) for field in ("prompt_tokens", "completion_tokens")):
+        return False  # a library's, which counts the cache inside the prompt
+    return states_any(usage, *OWN_FIELDS) or (
+        provider == "anthropic" and states_any(usage, "input_tokens", "output_tokens")
+    )
+
+
+ANTHROPIC: Final = Shape("anthropic", _is_of, buckets, _tier, beside=advisors)

@@ -3,45 +3,38 @@
 from collections.abc import Mapping
 from typing import Final
 
-from spendstream.adapters.shape import Body, Counts, InconsistentUsage, Part, Shape, split_cache_writes
+from spendstream.adapters.shape import Body, Counts, Part, Shape, split_cache_writes, states_any
 
 
 def buckets(usage: Counts, body: Body) -> dict[str, int]:
-    """Return disjoint buckets of a Converse call's usage, for ``converse`` and for ``converse_stream``'s metadata.
-
-    Raises: InconsistentUsage, when the lifetimes exceed what was written, or the total fits no reading.
-    """
+    """Return disjoint buckets of a Converse call's usage, for ``converse`` and for ``converse_stream``'s metadata."""
+    lifetimes = {"5m": 0, "1h": 0}
+    for entry in usage.each("cacheDetails"):
+        if entry.raw.get("ttl") in lifetimes:
+            lifetimes[str(entry.raw["ttl"])] += entry.count("inputTokens")
+    written = usage.agreed(("cacheWriteInputTokens",), ("cacheWriteInputTokenCount",))
+    written_5m, written_1h = (Part(f"cacheDetails.{ttl}", tokens) for ttl, tokens in lifetimes.items())
     made = {
-        "input_tokens": usage.count("inputTokens"),
-        "cache_read_tokens": usage.count("cacheReadInputTokens"),
-        **split_cache_writes(usage, usage.part("cacheWriteInputTokens"), _written(usage, "5m"), _written(usage, "1h")),
-        "output_tokens": usage.count("outputTokens"),
+        "input_tokens": usage.whole("inputTokens").tokens,
+        "cache_read_tokens": usage.agreed(("cacheReadInputTokens",), ("cacheReadInputTokenCount",)).tokens,
+        **split_cache_writes(usage, written, written_5m, written_1h),
+        "output_tokens": usage.whole("outputTokens").tokens,
     }
-    total, whole = usage.count("totalTokens"), sum(made.values())
-    uncached = made["input_tokens"] + made["output_tokens"]
     # Some models' totals leave the cache out, though it is billed.
-    if usage.states("totalTokens") and total not in (whole, uncached):
-        what = f"{total} is neither input + output ({uncached}) nor that plus the cache ({whole})"
-        raise InconsistentUsage(usage.provider, "totalTokens", what)
+    usage.check_total(usage.part("totalTokens"), sum(made.values()), made["input_tokens"] + made["output_tokens"])
     return made
 
 
-def _written(usage: Counts, lifetime: str) -> Part:
-    entries = (entry for entry in usage.each("cacheDetails") if entry.raw.get("ttl") == lifetime)
-    return Part(f"cacheDetails.{lifetime}", sum(entry.count("inputTokens") for entry in entries))
-
-
-def _tier(usage: Body, body: Body) -> object:
+def _tier(usage: Counts, body: Body) -> object:
     stated = body.get("serviceTier")
     return stated.get("type") if isinstance(stated, Mapping) else stated
 
 
 BEDROCK: Final = Shape(
     name="bedrock",
-    marks=frozenset({"inputTokens", "outputTokens"}),
-    held_at=(("usage",), ("metadata", "usage")),
+    is_of=lambda usage, provider: states_any(usage, "inputTokens", "outputTokens"),
     buckets=buckets,
     tier=_tier,
     model_at=("modelId",),  # Converse names no model: boto3 callers can put it beside
-    id_at=("requestId",),
+    id_at=("requestId", "ResponseMetadata.RequestId"),
 )

@@ -3,44 +3,77 @@
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from pydantic_core import to_json, to_jsonable_python
 
-from spendstream.adapters.anthropic import ANTHROPIC, HOSTED_CLAUDE
+from spendstream.adapters.anthropic import ANTHROPIC
 from spendstream.adapters.bedrock import BEDROCK
 from spendstream.adapters.gemini import GEMINI
+from spendstream.adapters.libraries import AI_SDK, LANGCHAIN
 from spendstream.adapters.openai import OPENAI
-from spendstream.adapters.shape import Body, Counts, MissingUsage, Shape, UnknownProvider, tier_fields
+from spendstream.adapters.others import COHERE, UNITS
+from spendstream.adapters.shape import (
+    Body,
+    Counts,
+    MissingUsage,
+    Reading,
+    SeveralCalls,
+    Shape,
+    UnknownProvider,
+    tier_fields,
+)
 from spendstream.schemas.usage import UsageEvent
 
 # fmt: off
-_LIKE_OPENAI: Final = (
+PROVIDERS: Final = frozenset({
     "openai", "openai-compatible", "mistral", "mistral_ai", "deepseek", "x-ai", "x_ai", "groq", "together", "fireworks",
-    "cerebras", "openrouter", "perplexity", "moonshotai", "zai", "novita", "baseten", "huggingface", "databricks",
-    "vllm", "sglang", "ollama", "self-hosted",
-)
+    "cerebras", "openrouter", "perplexity", "moonshotai", "moonshot_ai", "zai", "novita", "baseten", "huggingface",
+    "databricks", "vllm", "sglang", "ollama", "self-hosted", "azure", "azure.ai.openai", "azure.ai.inference",
+    "anthropic", "google", "gemini", "gcp.gemini", "gcp.gen_ai", "gcp.vertex_ai", "vertex_ai", "aws", "bedrock",
+    "aws.bedrock", "cohere", "voyageai", "voyage", "minimax", "cloudflare", "github-copilot", "ovhcloud", "litellm",
+})
 # fmt: on
+"""The providers that have an adapter, by our name or OpenTelemetry's."""
 
-PROVIDERS: Final[Mapping[str, tuple[Shape, ...]]] = {
-    **dict.fromkeys(_LIKE_OPENAI, (OPENAI,)),
-    **dict.fromkeys(("azure", "azure.ai.openai", "azure.ai.inference"), (HOSTED_CLAUDE, OPENAI)),
-    "anthropic": (ANTHROPIC,),
-    **dict.fromkeys(
-        ("google", "gemini", "gcp.gemini", "gcp.gen_ai", "gcp.vertex_ai", "vertex_ai"), (GEMINI, HOSTED_CLAUDE, OPENAI)
-    ),
-    **dict.fromkeys(("aws", "bedrock", "aws.bedrock"), (BEDROCK, HOSTED_CLAUDE, OPENAI)),
-}
-"""A provider's name, ours or OpenTelemetry's → the shapes of its APIs' usage, in the order they are tried."""
+SHAPES: Final = (GEMINI, COHERE, LANGCHAIN, AI_SDK, BEDROCK, ANTHROPIC, OPENAI, UNITS)
+"""In the order they are tried: each by its whole signature, whichever provider is named."""
+
+_HELD_AT: Final[tuple[tuple[str, ...], ...]] = (
+    ("usageMetadata",),
+    ("usage_metadata",),
+    ("usage",),
+    ("message", "usage"),
+    ("response", "usage"),
+    ("response", "body", "usage"),
+    ("response", "usageMetadata"),
+    ("result", "message", "usage"),
+    ("modelOutput", "usage"),
+    ("metadata", "usage"),
+    ("x_groq", "usage"),
+    ("usage_info",),
+    ("meta",),
+    ("response_metadata", "token_usage"),
+    ("totalUsage",),
+)
+"""Paths to the usage object inside a response, a chunk of a stream, or a line of a batch's results."""
 
 TAG_PREFIX: Final = "usage."
 """Prefix of the tags that hold the provider's own counts: ``usage.prompt_tokens_details.cached_tokens``."""
 
 OMITTED: Final = "usage.omitted"
 """The tag that counts what the event had no room for."""
+
+NOTES: Final = "usage.notes"
+"""The tag that says why an event is partial: what of its usage was not read, or contradicts itself."""
+
+MAX_NOTES: Final = 256
+"""Letters of that tag; see ``spendstream.schemas.usage``."""
 
 MAX_TAGS: Final = 32
 """Tags of one event, the caller's own included: see ``spendstream.schemas.usage``."""
@@ -54,16 +87,20 @@ def usage_fields(provider: str, response_or_usage: Mapping[str, Any]) -> dict[st
     """Return ``UsageEvent`` fields for what a provider answered: token buckets, web searches, service tier.
 
     Buckets are disjoint and sum to the provider's total. ``input_tokens`` and ``output_tokens`` are always present,
-    other counts where they are not 0; ``service_tier`` where the provider states one. An unknown tier sets
-    ``usage_quality`` to partial, so that it isn't priced as standard unnoticed.
+    other counts where they are not 0; ``service_tier`` where the provider states one. ``usage_quality`` is partial
+    where a number was not read, counts contradict each other, or the price depends on what an event can't say;
+    ``usage_event`` keeps the reason.
 
     Pass the response as a mapping (``response.model_dump()`` for an SDK's object). If you pass only its usage object,
     the tier and the searches that the response states outside of it are missed.
 
-    Raises: UnknownProvider; MissingUsage, when there are no counts; InconsistentUsage, when they contradict each other.
+    Raises: UnknownProvider; MissingUsage, when no usage is stated; InconsistentUsage, when a count is no whole number;
+    SeveralCalls, when the response holds calls of several models.
     """
-    shape, usage, body = _find_usage(provider, response_or_usage)
-    return _fields(provider, shape, usage, body)
+    calls = read(provider, response_or_usage).calls
+    if len(calls) > 1:
+        raise _several([call.model for call in calls])
+    return calls[0].fields
 
 
 def usage_event(
@@ -88,35 +125,100 @@ def usage_event(
         event = usage_event("openai", response.model_dump(), service="search", team="growth")
         key, value = as_record(event)
 
-    Raises: AdapterError, for a response without consistent usage; TypeError, for a field that events don't have;
-    ValueError, for a value that has no JSON form; pydantic.ValidationError, for a value that the event refuses.
+    Where the reading is in doubt, ``usage_quality`` is partial and the tag ``usage.notes`` says why.
+
+    Raises: AdapterError, for a response without usage that can be read, or with several priced calls; TypeError, for a
+    field that events don't have; ValueError, for a value that has no JSON form; pydantic.ValidationError, for a value
+    that the event refuses.
     """
+    events = usage_events(
+        provider,
+        response,
+        service=service,
+        model=model,
+        occurred_at=occurred_at,
+        keep_usage=keep_usage,
+        **fields,
+    )
+    if len(events) > 1:
+        raise _several([event.get("model_served") for event in events])
+    return events[0]
+
+
+def usage_events(
+    provider: str,
+    response: Mapping[str, Any],
+    *,
+    service: str,
+    model: str | None = None,
+    occurred_at: datetime | None = None,
+    keep_usage: bool = False,
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """Return the usage events of a response, one for each priced call that it holds. See ``usage_event``.
+
+    Most responses hold one. An image that OpenAI's tool made, or an advisor that Claude asked, is a call of another
+    model, with a price of its own, and an event after the response's own. If you pass an ``event_id``, it is the first
+    event's; ids of the others follow from it, so that a repeated call of this function repeats them all.
+    """
+    check_fields(fields)
+    return make_events(provider, read(provider, response), service, model, occurred_at, keep_usage, fields)
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Raise TypeError for a field that events don't have, with the closest name that they have."""
     for name in fields.keys() - UsageEvent.model_fields.keys():
         near = get_close_matches(name, UsageEvent.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "put your own fields into tags."
         raise TypeError(f"A usage event has no field {name!r}; {hint}")
-    shape, usage, body = _find_usage(provider, response)
+
+
+def make_events(
+    provider: str,
+    found: "Found",
+    service: str,
+    model: str | None,
+    occurred_at: datetime | None,
+    keep_usage: bool,
+    fields: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return an event for each call that a response states. See ``usage_events``."""
     at = occurred_at or datetime.now(UTC)
-    metrics = body.get("metrics")  # Bedrock measures the latency; with other providers the caller does
-    measured = metrics.get("latencyMs") if isinstance(metrics, Mapping) else None
-    event = {
-        "event_id": mint_event_id(at),
-        "occurred_at": at,
-        "service": service,
-        "provider": provider,
-        "model_requested": model,
-        "model_served": _first(body, shape.model_at),
-        "provider_response_id": _first(body, shape.id_at),
-        "latency_ms": measured if isinstance(measured, int) else None,
-        **_fields(provider, shape, usage, body),
-        **fields,
-    }
-    if keep_usage:
-        own = fields.get("tags") or {}
-        event["tags"] = {**usage_tags(usage, MAX_TAGS - len(own)), **own} or None
-    stated: dict[str, Any] = to_jsonable_python({name: value for name, value in event.items() if value is not None})
-    UsageEvent.model_validate_json(to_json(stated))
-    return stated
+    own_tags = fields.get("tags") or {}
+    events = []
+    for position, call in enumerate(found.calls):
+        event = {
+            "event_id": mint_event_id(at),
+            "occurred_at": at,
+            "service": service,
+            "provider": provider,
+            "model_requested": model if position == 0 else None,
+            "model_served": call.model,
+            "provider_response_id": _first(found.body, found.shape.id_at),
+            "latency_ms": _latency_ms(found.body),
+            **call.fields,
+            **(found.cost if position == 0 else {}),
+            **fields,
+        }
+        if position and "event_id" in fields:
+            event["event_id"] = uuid5(UUID(str(fields["event_id"])), str(position))
+        tags: dict[str, Any] = {}
+        if call.notes and len(own_tags) < MAX_TAGS:
+            tags[NOTES] = _joined(call.notes)
+        if keep_usage and position == 0:
+            tags = {**usage_tags(found.usage, MAX_TAGS - len(own_tags) - len(tags)), **tags}
+        if tags:
+            event["tags"] = {**tags, **own_tags}
+        stated: dict[str, Any] = to_jsonable_python({name: value for name, value in event.items() if value is not None})
+        UsageEvent.model_validate_json(to_json(stated))
+        events.append(stated)
+    return events
+
+
+def _joined(notes: Sequence[str]) -> str:
+    text = "; ".join(notes).replace("\x00", "")
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= MAX_NOTES else text[: MAX_NOTES - 1] + "…"
 
 
 def as_record(event: Mapping[str, Any]) -> tuple[bytes, bytes]:
@@ -135,11 +237,31 @@ def mint_event_id(at: datetime) -> UUID:
     return UUID(int=(ms << 80) | (0x7 << 76) | (random >> 68 << 64) | (0b10 << 62) | random & (2**62 - 1))
 
 
-def _find_usage(provider: str, response: Mapping[str, Any]) -> tuple[Shape, Body, Body]:
-    """Return (shape, usage object, the object that holds it). Raises: UnknownProvider, MissingUsage."""
-    shapes = PROVIDERS.get(provider.lower())
-    if shapes is None:
-        near = get_close_matches(provider.lower(), PROVIDERS, n=1)
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call's fields, the model that served it, and what is in doubt about the reading."""
+
+    fields: dict[str, int | str]
+    model: str | None
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a response states: its usage object, the object that holds it, and the priced calls with what they cost."""
+
+    shape: Shape
+    usage: Body
+    body: Body
+    calls: list[_Call]
+    cost: dict[str, str]
+
+
+def read(provider: str, response: Mapping[str, Any], notes: Sequence[str] = ()) -> Found:
+    """Find a response's usage and read it; ``notes`` say what is in doubt beforehand. Raises: AdapterError."""
+    name = provider.lower()
+    if name not in PROVIDERS:
+        near = get_close_matches(name, PROVIDERS, n=1)
         raise UnknownProvider(
             f"No adapter for provider {provider!r}{f', did you mean {near[0]!r}?' if near else '.'} "
             f"Known: {', '.join(sorted(PROVIDERS))}. For an API that answers as OpenAI does, use 'openai-compatible'."
@@ -148,10 +270,38 @@ def _find_usage(provider: str, response: Mapping[str, Any]) -> tuple[Shape, Body
         raise MissingUsage(
             f"{provider}: expected a mapping, got {type(response).__name__}. Pass response.model_dump()."
         )
-    for shape in shapes:
-        found = shape.find(response)
-        if found is not None:
-            return shape, *found
+    reading = Reading(name, notes=list(notes))
+    shape, usage, body, is_of_batch = _find(name, response)
+    counts = Counts(reading, shape.spell(usage))
+    buckets = shape.buckets(counts, body)
+    tier = tier_fields("batch" if is_of_batch else shape.tier(counts, body), reading)
+    others = shape.beside(counts, body)
+    if response.get("type") == "message_start":
+        reading.note("message_start alone: output not final")
+    cost = stated_cost(name, usage, body)
+    counts.note_unread()
+    calls = [_Call(_event_fields(buckets, tier, reading.notes), _first(body, shape.model_at), reading.notes)]
+    calls += [_Call(_event_fields(other.buckets, tier, other.notes), other.model, other.notes) for other in others]
+    return Found(shape, usage, body, calls, cost)
+
+
+def _event_fields(buckets: Mapping[str, int], tier: Mapping[str, str], notes: Sequence[str]) -> dict[str, int | str]:
+    stated = {field: n for field, n in buckets.items() if n or field in ("input_tokens", "output_tokens")}
+    return {**stated, **tier, **({"usage_quality": "partial"} if notes else {})}
+
+
+def _find(provider: str, response: Body) -> tuple[Shape, Body, Body, bool]:
+    """Return (shape, usage, the object that holds it, whether a batch's results hold that). Raises: MissingUsage."""
+    for path in ((), *_HELD_AT):
+        holder: Any = response
+        for step in path[:-1]:
+            holder = holder.get(step) if isinstance(holder, Mapping) else None
+        usage = holder.get(path[-1]) if path and isinstance(holder, Mapping) else holder
+        if not isinstance(usage, Mapping):
+            continue
+        shape = next((shape for shape in SHAPES if shape.is_of(usage, provider)), None)
+        if shape is not None:
+            return shape, usage, holder if path else {}, _is_of_batch(path, response)
     raise MissingUsage(
         f"{provider}: no usage in the response; its fields are {', '.join(map(str, response)) or 'none'}. "
         "A streamed call states its usage in the last chunk, if asked to: for OpenAI, set "
@@ -159,14 +309,63 @@ def _find_usage(provider: str, response: Mapping[str, Any]) -> tuple[Shape, Body
     )
 
 
-def _fields(provider: str, shape: Shape, usage: Body, body: Body) -> dict[str, int | str]:
-    counts = shape.buckets(Counts(provider, usage), body)
-    kept = {field: n for field, n in counts.items() if n or field in ("input_tokens", "output_tokens")}
-    return {**kept, **tier_fields(shape.tier(usage, body))}
+def _is_of_batch(path: tuple[str, ...], response: Body) -> bool:
+    """Whether a path leads into a line of a batch's results, which is billed as such wherever it says otherwise."""
+    if path[:2] in (("response", "body"), ("result", "message")) or path[:1] == ("modelOutput",):
+        return True
+    return path == ("response", "usageMetadata") and bool(response.keys() & {"key", "request", "custom_id"})
 
 
-def _first(body: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    return next((value for name in names if isinstance(value := body.get(name), str)), None)
+def _several(models: Sequence[object]) -> SeveralCalls:
+    return SeveralCalls(
+        f"The response holds {len(models)} priced calls, of {', '.join(map(str, models))}; one event would drop "
+        f"{len(models) - 1}. Use usage_events, which returns an event for each."
+    )
+
+
+def stated_cost(provider: str, usage: Body, body: Body) -> dict[str, str]:
+    """Return ``provider_cost`` and ``currency`` where the provider states what it charged, in USD.
+
+    OpenRouter's ``cost`` (plus what the upstream provider charges, with a key of your own), xAI's ticks of 1e-10 USD,
+    and Perplexity's total. Of others, a number named cost may not be dollars. Rounded to 12 decimals, halves to even.
+    """
+    amounts: list[object] = []
+    if provider == "openrouter":
+        details = usage.get("cost_details")
+        amounts.append(usage.get("cost"))
+        if usage.get("is_byok") and isinstance(details, Mapping):
+            amounts.append(details.get("upstream_inference_cost"))
+    elif provider in ("x-ai", "x_ai") and usage.get("cost_in_usd_ticks") is not None:
+        ticks = usage["cost_in_usd_ticks"]
+        amounts.append(Decimal(ticks) / 10**10 if isinstance(ticks, int) else None)
+    elif provider == "perplexity" and isinstance(stated := usage.get("cost"), Mapping):
+        amounts.append(stated.get("total_cost"))
+    total = sum((Decimal(str(n)) for n in amounts if _is_amount(n)), Decimal(0))
+    if not any(map(_is_amount, amounts)) or not 0 <= total <= 1_000_000:
+        return {}
+    return {"provider_cost": f"{round(total, 12).normalize():f}", "currency": "USD"}
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool) and Decimal(str(value)).is_finite()
+
+
+def _first(body: Mapping[str, Any], paths: tuple[str, ...]) -> str | None:
+    """Return the first text among the values at some dotted paths."""
+    for path in paths:
+        value: Any = body
+        for step in path.split("."):
+            value = value.get(step) if isinstance(value, Mapping) else None
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _latency_ms(body: Mapping[str, Any]) -> int | None:
+    """Return the latency that Bedrock measured; with other providers the caller measures it."""
+    metrics = body.get("metrics")
+    measured = metrics.get("latencyMs") if isinstance(metrics, Mapping) else None
+    return measured if isinstance(measured, int) else None
 
 
 def usage_tags(usage: Mapping[str, Any], room: int = MAX_TAGS) -> dict[str, str]:

@@ -1,29 +1,122 @@
 """OpenAI's usage (chat completions, responses, realtime, images, embeddings), and that of the many compatible APIs.
 
-Cached tokens are inside the prompt count, reasoning inside the completion count. Some compatible APIs
-(xAI; Gemini's compatible endpoint) keep reasoning beside the completion count: the total shows which.
+Cached tokens are inside the prompt count, reasoning inside the completion count. Some compatible APIs (xAI; Gemini's
+compatible endpoint) keep reasoning beside the completion count: the total shows which. LiteLLM, Databricks and others
+answer for Claude in this shape, with Anthropic's names for the cache, inside the prompt count.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-from spendstream.adapters.shape import Body, Counts, InconsistentUsage, Part, Shape, split_input
+from spendstream.adapters.shape import (
+    BesideCall,
+    Body,
+    Counts,
+    Part,
+    Path,
+    Shape,
+    leaves,
+    split_cache_writes,
+    split_input,
+    states_any,
+)
 
-# Gemini's compatible endpoint counts thoughts only in the total, under no name.
-HIDES_THOUGHTS: Final = frozenset({"google", "gemini", "gcp.gemini", "gcp.gen_ai", "gcp.vertex_ai", "vertex_ai"})
+GOOGLE: Final = frozenset({"google", "gemini", "gcp.gemini", "gcp.gen_ai", "gcp.vertex_ai", "vertex_ai"})
+"""Gemini's compatible endpoint counts thoughts and tool use in the total alone, under no name."""
+
+IMAGE_TOOL_MODEL: Final = "gpt-image-2"
+"""What the image tool of the responses API calls where the request names no model."""
+
+# Parts of counts that are read, times and speeds: nothing that is billed for itself.
+_INPUT_IGNORED: Final = ("text_tokens", "video_tokens", "cache_miss_tokens")
+_OUTPUT_IGNORED: Final = ("text_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+_IGNORED: Final = (
+    *("queue_time", "prompt_time", "completion_time", "total_time", "time_info", "total_latency"),
+    *("cost", "cost_details", "estimated_cost", "cost_in_usd_ticks", "is_byok"),
+    *("num_server_side_tools_used", "num_completion_tokens_by_model"),
+)
 
 
 def buckets(usage: Counts, body: Body) -> dict[str, int]:
     """Return disjoint buckets of a chat completion's or a response's usage.
 
     1,000 prompt tokens with 400 cached are 600 input and 400 cache read; 300 completion tokens with
-    120 of reasoning are 180 output and 120 reasoning.
-
-    Raises: InconsistentUsage, when cached > prompt, reasoning > completion, or the total fits no reading.
+    120 of reasoning are 180 output and 120 reasoning. A count that contradicts its whole is read as the total says,
+    else as beside it, and noted.
     """
-    prompt, completion = ("prompt", "completion") if usage.states("prompt_tokens") else ("input", "output")
-    searches = {"web_searches": web_searches(body)}
-    return _input(usage, prompt) | _output(usage, prompt, completion, body) | searches
+    usage.ignore(*_IGNORED)
+    prompt_side, completion_side = _sides(usage)
+    made = _tokens(usage, prompt_side, completion_side, body)
+    _note_other_names(usage, prompt_side, made)
+    made["web_searches"] = web_searches(body) + _tool_counts(usage, body)
+    _note_units(usage, body)
+    return made
+
+
+def _sides(usage: Counts) -> tuple[str, str]:
+    """Return the words for both sides: the object's own, where it repeats its counts under both."""
+    chat = any(usage.raw.get(field) for field in ("prompt_tokens", "completion_tokens"))
+    responses = any(usage.raw.get(field) for field in ("input_tokens", "output_tokens"))
+    if chat or (not responses and usage.states("prompt_tokens")):
+        return "prompt", "completion"
+    return "input", "output"
+
+
+def _tokens(usage: Counts, prompt_side: str, completion_side: str, body: Body) -> dict[str, int]:
+    prompt, completion = usage.whole(f"{prompt_side}_tokens"), usage.whole(f"{completion_side}_tokens")
+    total = usage.part("total_tokens")
+    if not usage.states(f"{prompt_side}_tokens"):
+        prompt = _unstated_prompt(usage, prompt, completion, total, body)
+    details, details_out = _details(usage, prompt_side), _details(usage, completion_side)
+    chat_in, chat_out = "prompt_tokens_details", "completion_tokens_details"  # gateways repeat them beside the other
+    responses_in, responses_out = "input_tokens_details", "output_tokens_details"
+    cached = usage.agreed(
+        *((field, "cached_tokens") for field in dict.fromkeys((details, chat_in, responses_in))),
+        *((details, name) for name in ("cache_read_tokens", "cache_read_input_tokens")),
+        *((name,) for name in ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")),
+    )
+    written = _written(usage, details)
+    outs = dict.fromkeys((details_out, chat_out, responses_out))
+    reasoning = usage.agreed(*((field, "reasoning_tokens") for field in outs), ("reasoning_tokens",))
+    states_reasoning = usage.inner(details_out).states("reasoning_tokens") or usage.states("reasoning_tokens")
+    cache = cached.tokens + sum(written.values())
+    cache_beside, reasoning_beside, gap = _placement(usage, prompt, completion, cache, reasoning.tokens, total)
+    hidden, more_input, more_output = reasoning.tokens, 0, 0
+    if gap and not usage.states(f"{completion_side}_tokens"):
+        more_output = gap
+    elif gap and usage.provider in GOOGLE and not states_reasoning:
+        hidden += gap
+    elif gap and usage.provider in GOOGLE:
+        more_input = gap
+    usage.inner(details).ignore(*_INPUT_IGNORED)
+    usage.inner(details_out).ignore(*_OUTPUT_IGNORED)
+    if usage.states("prompt_cache_miss_tokens"):
+        usage.check_total(usage.part("prompt_cache_miss_tokens"), max(prompt.tokens - cached.tokens, 0))
+    audio, image = usage.part(details_out, "audio_tokens"), usage.part(details_out, "image_tokens")
+    inside = () if reasoning_beside else (reasoning,)
+    visible = usage.rest(Part(completion.field, completion.tokens + more_output), *inside, audio, image)
+    output = {
+        "output_tokens": visible,
+        "reasoning_tokens": hidden,
+        "output_audio_tokens": audio.tokens,
+        "output_image_tokens": image.tokens,
+    }
+    if _made_images(body) and not usage.states(details_out):
+        # the images API gives no details: all of its output is images
+        output = {"output_image_tokens": visible, "reasoning_tokens": hidden}
+    kinds = usage.inner(details).inner("cached_tokens_details")
+    kinds.ignore("text_tokens")
+    return output | split_input(
+        usage,
+        Part(prompt.field, prompt.tokens + more_input),
+        cached=cached,
+        written=written,
+        audio=usage.part(details, "audio_tokens"),
+        image=usage.part(details, "image_tokens"),
+        cached_audio=kinds.count("audio_tokens") if kinds.raw else None,
+        cached_image=kinds.count("image_tokens"),
+        is_cache_beside=cache_beside,
+    )
 
 
 def _details(usage: Counts, side: str) -> str:
@@ -32,87 +125,148 @@ def _details(usage: Counts, side: str) -> str:
     return singular if usage.states(singular) else f"{side}_tokens_details"
 
 
-def _input(usage: Counts, prompt: str) -> dict[str, int]:
-    details = _details(usage, prompt)
-    inner = usage.inner(details)
-    by_kind = inner.inner("cached_tokens_details")
-    return split_input(
-        usage,
-        usage.part(f"{prompt}_tokens"),
-        cached=_cached(usage, details),
-        written=usage.part(details, "cache_write_tokens"),
-        audio=usage.part(details, "audio_tokens"),
-        image=usage.part(details, "image_tokens"),
-        cached_audio=by_kind.count("audio_tokens") if inner.states("cached_tokens_details") else None,
-        cached_image=by_kind.count("image_tokens"),
-    )
+def _written(usage: Counts, details: str) -> dict[str, int]:
+    """Return the tokens written to cache, by lifetime where it is stated: LiteLLM keeps Anthropic's lifetimes."""
+    lifetimes = (("cache_creation",), (details, "cache_creation_token_details"), (details, "cache_creation"))
+    five, hour = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
+    written_5m = usage.agreed(*((*path, five) for path in lifetimes), ("claude_cache_creation_5_m_tokens",))
+    written_1h = usage.agreed(*((*path, hour) for path in lifetimes), ("claude_cache_creation_1_h_tokens",))
+    names = ("cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens", "cache_creation_input_tokens")
+    inner: list[Path] = [(details, name) for name in names]
+    written = usage.agreed(*inner, ("cache_creation_input_tokens",), ("cache_write_tokens",))
+    return split_cache_writes(usage, written, written_5m, written_1h)
 
 
-def _cached(usage: Counts, details: str) -> Part:
-    if usage.inner(details).states("cached_tokens"):
-        return usage.part(details, "cached_tokens")
-    # DeepSeek and Moonshot state it beside the prompt count, under their own names.
-    for elsewhere in ("prompt_cache_hit_tokens", "cached_tokens"):
-        if usage.states(elsewhere):
-            return usage.part(elsewhere)
-    return Part(f"{details}.cached_tokens", 0)
+def _unstated_prompt(usage: Counts, prompt: Part, completion: Part, total: Part, body: Body) -> Part:
+    """Return the prompt as the total gives it: all of an embedding's or a reranking's; else a guess, noted."""
+    is_list = body.get("object") == "list" or isinstance(body.get("results", body.get("data")), list)
+    if completion.tokens or not (is_list or usage.provider in ("voyageai", "voyage")):
+        usage.reading.note(f"{prompt.field} not stated")
+    return Part(total.field, max(total.tokens - completion.tokens, 0))
 
 
-def _output(usage: Counts, prompt: str, completion: str, body: Body) -> dict[str, int]:
-    details = _details(usage, completion)
-    whole = usage.part(f"{completion}_tokens")
-    reasoning = usage.part(details, "reasoning_tokens")
-    audio = usage.part(details, "audio_tokens")
-    image = usage.part(details, "image_tokens")
-    beside = _beside(usage, usage.count(f"{prompt}_tokens"), whole.tokens, reasoning.tokens)
-    if beside:
-        visible, hidden = usage.rest(whole, audio, image), beside
-    else:
-        visible, hidden = usage.rest(whole, reasoning, audio, image), reasoning.tokens
+def _placement(
+    usage: Counts, prompt: Part, completion: Part, cache: int, reasoning: int, total: Part
+) -> tuple[bool, bool, int]:
+    """Return whether (cache, reasoning) are beside the prompt and the completion, and the tokens in the total alone."""
+    gap = total.tokens - prompt.tokens - completion.tokens
+    if usage.provider == "perplexity" and reasoning > completion.tokens:
+        return False, True, 0  # deep research bills its reasoning beside the completion, and leaves it out of the total
+    if not total.tokens or gap == 0:
+        return False, False, 0
+    if gap == reasoning:
+        if reasoning == cache:
+            usage.reading.note(f"total_tokens {total.tokens} counts the cache or the reasoning, {gap} both")
+        return False, True, 0
+    if gap == cache:
+        return True, False, 0
+    if gap == cache + reasoning:
+        return True, True, 0
+    if reasoning > completion.tokens and total.tokens == prompt.tokens + reasoning:
+        return False, False, 0  # all of the output was reasoning: the total agrees with its count
+    usage.check_total(total, prompt.tokens + completion.tokens)
+    return False, False, max(gap, 0)
+
+
+def _note_other_names(usage: Counts, prompt_side: str, made: Mapping[str, int]) -> None:
+    """Read the counts that gateways repeat under the other API's names, and note where they differ."""
+    other_in, other_out = ("input", "output") if prompt_side == "prompt" else ("prompt", "completion")
+    whole_in = sum(n for field, n in made.items() if field.startswith(("input", "cache")))
+    whole_out = sum(n for field, n in made.items() if field.startswith(("output", "reasoning")))
+    for field, readings in (
+        (f"{other_in}_tokens", (whole_in, made["input_tokens"], usage.count(f"{prompt_side}_tokens"))),
+        (f"{other_out}_tokens", (whole_out, made.get("output_tokens", 0))),
+    ):
+        usage.check_total(usage.part(field), *readings)
+    usage.inner(f"{other_in}_tokens_details").ignore(*_INPUT_IGNORED)
+    usage.inner(f"{other_out}_tokens_details").ignore(*_OUTPUT_IGNORED)
+
+
+def _made_images(body: Body) -> bool:
     data = body.get("data")
-    made_images = isinstance(data, list) and any(
+    return isinstance(data, list) and any(
         isinstance(item, Mapping) and ("b64_json" in item or "url" in item) for item in data
     )
-    if made_images and not usage.states(details):  # the images API gives no details: all of its output is images
-        return {"output_image_tokens": visible, "reasoning_tokens": hidden}
-    return {
-        "output_tokens": visible,
-        "reasoning_tokens": hidden,
-        "output_audio_tokens": audio.tokens,
-        "output_image_tokens": image.tokens,
-    }
 
 
-def _beside(usage: Counts, prompt: int, completion: int, reasoning: int) -> int:
-    """Return the reasoning tokens that the completion count leaves out, by the total; 0 where it includes them."""
-    total = usage.count("total_tokens")
-    if not usage.states("total_tokens") or total == prompt + completion:
-        return 0
-    unnamed = total - prompt - completion
-    if unnamed == reasoning or (unnamed > 0 and not reasoning and usage.provider in HIDES_THOUGHTS):
-        return unnamed
-    raise InconsistentUsage(
-        usage.provider,
-        "total_tokens",
-        f"{total} is neither prompt + completion ({prompt} + {completion}) nor that plus {reasoning} of reasoning",
-    )
+def _items(body: Body, kind: str) -> Iterator[Mapping[str, Any]]:
+    output = body.get("output")
+    for item in output if isinstance(output, list | tuple) else ():
+        if isinstance(item, Mapping) and item.get("type") == kind:
+            yield item
 
 
 def web_searches(body: Body) -> int:
     """Count the web searches among a response's output items; opening a page that was found is not a search."""
     count = 0
-    for item in body.get("output") or ():
-        if isinstance(item, Mapping) and item.get("type") == "web_search_call":
-            action = item.get("action")
-            kind = action.get("type") if isinstance(action, Mapping) else None
-            count += kind in (None, "search")
+    for item in _items(body, "web_search_call"):
+        action = item.get("action")
+        kind = action.get("type") if isinstance(action, Mapping) else None
+        count += kind in (None, "search")
     return count
+
+
+def _tool_counts(usage: Counts, body: Body) -> int:
+    """Return the searches that the usage states: LiteLLM's for Claude, xAI's (web and X alike), Perplexity's."""
+    server = usage.inner("server_tool_use")
+    searches = server.count("web_search_requests")
+    server.ignore("tool_search_requests", "web_fetch_requests")
+    tools = usage.inner("server_side_tool_usage_details")
+    searches += tools.count("web_search_calls") + tools.count("x_search_calls")
+    tools.ignore("mcp_calls")
+    if usage.provider == "perplexity":
+        if "deep-research" in str(body.get("model")):
+            searches += usage.count("num_search_queries")
+            usage.unit("citation_tokens", usage.count("citation_tokens"))
+        usage.ignore("num_search_queries", "citation_tokens")  # billed by deep research alone
+    stated = Counts(usage.reading, body, ("response",)).inner("tool_usage").inner("web_search").count("num_requests")
+    return searches if not stated else max(searches, stated - web_searches(body))
+
+
+def _note_units(usage: Counts, body: Body) -> None:
+    usage.unit("file_searches", sum(1 for _ in _items(body, "file_search_call")))
+    containers = {str(item.get("container_id") or "") for item in _items(body, "code_interpreter_call")}
+    usage.unit("code_execution_sessions", len(containers))
+    if str(usage.raw.get("inference_geo")).lower() == "us":
+        usage.reading.note("inference_geo us, its uplift not priced")
+
+
+def image_tool(usage: Counts, body: Body) -> list[BesideCall]:
+    """Return the call of the image model that a response's tool made: it is billed beside the response."""
+    tools = Counts(usage.reading, body, ("response",)).inner("tool_usage")
+    made = tools.inner("image_gen")
+    usage.reading.seen.add(made.path)
+    tools.note_unread()
+    usage.reading.seen.discard(made.path)
+    if not any(number for _, number in leaves(made.raw, ())):
+        return []
+    apart = made.apart(input_tokens=0)
+    tokens = _tokens(apart, "input", "output", {"data": [{"b64_json": ""}]})
+    apart.note_unread()
+    listed = body.get("tools")
+    models = [
+        str(tool["model"])
+        for tool in (listed if isinstance(listed, list | tuple) else ())
+        if isinstance(tool, Mapping) and tool.get("type") == "image_generation" and tool.get("model")
+    ]
+    if not models:
+        apart.reading.note(f"image tool's model not stated, {IMAGE_TOOL_MODEL} assumed")
+    return [BesideCall(models[0] if models else IMAGE_TOOL_MODEL, tokens, apart.reading.notes)]
+
+
+def _tier(usage: Counts, body: Body) -> object:
+    if usage.raw.get("speed") == "fast":
+        usage.reading.note("fast mode, not priced as such")
+        return None
+    return body.get("service_tier") or usage.raw.get("service_tier")
 
 
 OPENAI: Final = Shape(
     name="openai",
-    marks=frozenset({"prompt_tokens", "input_tokens"}),
-    held_at=(("usage",), ("response", "usage"), ("response", "body", "usage")),
+    is_of=lambda usage, provider: states_any(
+        usage, "prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens"
+    ),
     buckets=buckets,
-    tier=lambda usage, body: body.get("service_tier") or usage.get("service_tier"),
+    tier=_tier,
+    beside=image_tool,
 )

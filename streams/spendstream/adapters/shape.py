@@ -1,16 +1,24 @@
 """What an adapter is: the shape of one API's usage object, and the counts that are read from it.
 
+Every number of a usage object is read, or ignored by rule; one that is neither is noted, and so are counts that
+contradict each other. A note makes the event partial and says what the reading is worth; a refusal would lose money.
+
 AdapterError
 ├── UnknownProvider    no adapter has that name
-├── MissingUsage       the response carries no token counts
-└── InconsistentUsage  a part exceeds its whole, or the counts don't add up to the total in any reading
+├── MissingUsage       the response states no usage
+├── InconsistentUsage  a count is not a whole number, so that no reading is possible
+└── SeveralCalls       the response holds several priced calls, where one event was asked for
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 AS_SENT: Final = "Pass one call's usage object as the provider sent it; don't sum it or merge it with another call's."
+
+Body = Mapping[str, Any]
+Path = tuple[str, ...]
 
 
 class AdapterError(ValueError):
@@ -22,16 +30,20 @@ class UnknownProvider(AdapterError):
 
 
 class MissingUsage(AdapterError):
-    """The response carries no token counts."""
+    """The response states no usage."""
 
 
 class InconsistentUsage(AdapterError):
-    """Counts that contradict each other. ``field`` is the path of the wrong count."""
+    """A count that can't be read. ``field`` is its path."""
 
     def __init__(self, provider: str, field: str, what: str, fix: str = AS_SENT) -> None:
         super().__init__(f"{provider} usage, {field}: {what}. {fix}")
         self.provider = provider
         self.field = field
+
+
+class SeveralCalls(AdapterError):
+    """A response that holds several priced calls, where one event was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +54,31 @@ class Part:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """A usage object, read by path. Absent and null counts read as 0; anything but a whole number is refused."""
+@dataclass(slots=True)
+class Reading:
+    """What is known about one usage object: which of its numbers were read, and what is wrong with them."""
 
     provider: str
-    raw: Mapping[str, Any]
+    seen: set[Path] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Say once what is wrong with the reading. A reading with notes makes the event partial."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """A usage object, read by path. Absent and null counts read as 0. Remembers what was read."""
+
+    reading: Reading
+    raw: Body
+    path: Path = ()
+
+    @property
+    def provider(self) -> str:
+        return self.reading.provider
 
     def states(self, field: str) -> bool:
         """Whether a field of the usage object is present and not null."""
@@ -56,51 +87,104 @@ class Counts:
     def inner(self, field: str) -> "Counts":
         """Return the nested object ``field``, empty where absent."""
         value = self.raw.get(field)
-        if value is None:
-            return Counts(self.provider, {})
-        if not isinstance(value, Mapping):
-            raise InconsistentUsage(self.provider, field, f"expected an object, got {value!r}")
-        return Counts(self.provider, value)
+        return Counts(self.reading, value if isinstance(value, Mapping) else {}, (*self.path, field))
 
     def each(self, field: str) -> Iterator["Counts"]:
         """Yield the objects of the list ``field``; nothing where absent."""
-        for item in self.raw.get(field) or ():
+        items = self.raw.get(field)
+        for position, item in enumerate(items if isinstance(items, Sequence) else ()):
             if isinstance(item, Mapping):
-                yield Counts(self.provider, item)
+                yield Counts(self.reading, item, (*self.path, field, str(position)))
 
     def count(self, field: str) -> int:
-        """Return the count at ``field``, 0 where absent or null.
+        """Return the count at ``field``, 0 where absent or null. What is no whole number is noted, and reads as 0."""
+        try:
+            return self.whole(field).tokens
+        except InconsistentUsage:
+            self.reading.note(f"{self.name(field)} {str(self.raw[field])[:20]} is not a count")
+            return 0
+
+    def whole(self, field: str) -> Part:
+        """Return the count at ``field`` with its path, 0 where absent or null. 12.0 reads as 12.
 
         Raises: InconsistentUsage, when it is negative or not a whole number.
         """
+        self.reading.seen.add((*self.path, field))
         value = self.raw.get(field)
         if value is None:
-            return 0
+            value = 0
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise InconsistentUsage(self.provider, field, f"expected a whole number of tokens, got {value!r}")
-        return value
+            what = f"expected a whole number of tokens, got {value!r}"
+            raise InconsistentUsage(self.provider, self.name(field), what)
+        return Part(self.name(field), value)
 
     def part(self, *path: str) -> Part:
         """Return the count at a path with its dotted name."""
         inner = self
         for step in path[:-1]:
             inner = inner.inner(step)
-        return Part(".".join(path), inner.count(path[-1]))
+        return Part(inner.name(path[-1]), inner.count(path[-1]))
+
+    def agreed(self, *paths: Path) -> Part:
+        """Return a count that libraries repeat under several names: the largest, noted where they disagree."""
+        stated = [part for path in paths if (part := self.part(*path)).tokens]
+        if not stated:
+            return Part(".".join((*self.path, *paths[0])), 0)
+        best = max(stated, key=lambda part: part.tokens)
+        for other in stated:
+            if other.tokens != best.tokens:
+                self.reading.note(f"{other.field} {other.tokens} is not {best.field} {best.tokens}")
+        return best
+
+    def ignore(self, *fields: str) -> None:
+        """Say that fields, with all that is in them, hold nothing that is billed for itself."""
+        self.reading.seen.update((*self.path, field) for field in fields)
+
+    def unit(self, name: str, quantity: object) -> None:
+        """Note a billed unit that an event has no field for."""
+        if quantity:
+            self.reading.note(f"{name} {quantity} not priced")
 
     def rest(self, whole: Part, *parts: Part) -> int:
-        """Return what remains of a whole without its parts.
+        """Return what remains of a whole without its parts: 0, and a note, where the parts exceed it."""
+        left = whole.tokens - sum(part.tokens for part in parts)
+        if left < 0:
+            stated = " + ".join(f"{part.field} {part.tokens}" for part in parts if part.tokens)
+            self.reading.note(f"{stated} exceeds {whole.field} {whole.tokens}")
+        return max(left, 0)
 
-        Raises: InconsistentUsage, when the parts exceed the whole: 500 cached of 400 prompt tokens.
-        """
-        left = whole.tokens
-        for part in parts:
-            if part.tokens > left:
-                what = f"more than the {whole.tokens} of {whole.field}, which includes them"
-                if left != whole.tokens:
-                    what = f"more than the {left} that other parts leave of the {whole.tokens} of {whole.field}"
-                raise InconsistentUsage(self.provider, part.field, f"{part.tokens} tokens, {what}")
-            left -= part.tokens
-        return left
+    def check_total(self, total: Part, *readings: int) -> None:
+        """Note a total that no reading of the counts gives. A total of 0 is taken as not stated."""
+        if total.tokens and total.tokens not in readings:
+            self.reading.note(f"{total.field} {total.tokens} is not the sum of its parts, {readings[0]}")
+
+    def name(self, field: str) -> str:
+        """Return a field's dotted path."""
+        return ".".join((*self.path, field))
+
+    def apart(self, **defaults: int) -> "Counts":
+        """Return the same counts with notes of their own: those of a call that another call's response holds."""
+        return Counts(Reading(self.provider, self.reading.seen), {**defaults, **self.raw}, self.path)
+
+    def note_unread(self) -> None:
+        """Note each number that was neither read nor ignored by rule. Zeros hold nothing that could be lost."""
+        for path, number in leaves(self.raw, self.path):
+            if number and not any(path[:length] in self.reading.seen for length in range(1, len(path) + 1)):
+                self.reading.note(f"{'.'.join(path)} {number} not read")
+
+
+def leaves(value: object, path: Path) -> Iterator[tuple[Path, int | float | Decimal]]:
+    """Yield the numbers inside a JSON value, with their paths."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from leaves(inner, (*path, str(name)))
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for position, inner in enumerate(value):
+            yield from leaves(inner, (*path, str(position)))
+    elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        yield path, value
 
 
 def split_input(
@@ -108,111 +192,133 @@ def split_input(
     whole: Part,
     *,
     cached: Part,
-    written: Part,
+    written: Mapping[str, int],
     audio: Part,
     image: Part,
     cached_audio: int | None = None,
     cached_image: int = 0,
+    is_cache_beside: bool = False,
 ) -> dict[str, int]:
     """Split an input count that includes its cached, audio and image tokens into disjoint buckets.
 
-    Where the provider does not state how much of the cached input was audio (``cached_audio`` None), the smallest
-    overlap that adds up is taken: 900 cached and 300 audio of 1,000 tokens make 200 cached audio.
+    ``written`` are the buckets of tokens written to cache. Where the provider does not state how much of the cached
+    input was audio (``cached_audio`` None), the smallest overlap that adds up is taken: 900 cached and 300 audio of
+    1,000 tokens make 200 cached audio. Cached images have no bucket; they count as ``cache_read``.
 
-    Returns: buckets that sum to ``whole``. Cached images have no bucket; they count as ``cache_read``.
-    Raises: InconsistentUsage, when a part exceeds the whole.
+    ``is_cache_beside``: the whole leaves the cache out. More cached than whole tokens mean the same, and are noted.
+
+    Returns: buckets that sum to ``whole`` (plus the cache beside it), or to more, noted, where the parts exceed it.
     """
-    usage.rest(whole, cached, written)
-    usage.rest(whole, audio, image)
+    from_cache = cached.tokens + sum(written.values())
+    if not is_cache_beside and from_cache > whole.tokens:
+        usage.reading.note(f"cache {from_cache} exceeds {whole.field} {whole.tokens}: counted beside it")
+        is_cache_beside = True
+    total = whole.tokens + from_cache * is_cache_beside
     if cached_audio is None:
-        overlap = max(0, cached.tokens + written.tokens + audio.tokens + image.tokens - whole.tokens)
+        overlap = max(0, from_cache + audio.tokens + image.tokens - total)
         cached_audio = min(overlap, audio.tokens, cached.tokens)
         cached_image = min(overlap - cached_audio, image.tokens, cached.tokens - cached_audio)
-    fresh_audio = usage.rest(audio, Part(f"cached part of {audio.field}", cached_audio))
-    fresh_image = usage.rest(image, Part(f"cached part of {image.field}", cached_image))
-    text_cached = usage.rest(cached, Part(f"audio part of {cached.field}", cached_audio))
-    fresh = usage.rest(whole, cached, written, Part(audio.field, fresh_audio), Part(image.field, fresh_image))
+    elif cached_audio > min(audio.tokens, cached.tokens) or cached_image > min(image.tokens, cached.tokens):
+        usage.reading.note(f"cached audio {cached_audio} or image {cached_image} exceeds what was cached or sent")
+        cached_audio = min(cached_audio, audio.tokens, cached.tokens)
+        cached_image = min(cached_image, image.tokens, cached.tokens - cached_audio)
+    fresh_audio, fresh_image = audio.tokens - cached_audio, image.tokens - cached_image
+    in_cache = Part("cache", from_cache)
+    fresh = usage.rest(
+        Part(whole.field, total), in_cache, Part(audio.field, fresh_audio), Part(image.field, fresh_image)
+    )
     return {
         "input_tokens": fresh,
-        "cache_read_tokens": text_cached,
+        "cache_read_tokens": cached.tokens - cached_audio,
         "cache_read_audio_tokens": cached_audio,
-        "cache_write_tokens": written.tokens,
+        **written,
         "input_audio_tokens": fresh_audio,
         "input_image_tokens": fresh_image,
     }
 
 
 def split_cache_writes(usage: Counts, written: Part, written_5m: Part, written_1h: Part) -> dict[str, int]:
-    """Split the tokens written to cache by lifetime; the remainder is ``cache_write_tokens``.
-
-    Raises: InconsistentUsage, when the lifetimes sum to more than was written.
-    """
+    """Split the tokens written to cache by lifetime; the remainder is ``cache_write_tokens``."""
     return {
         "cache_write_5m_tokens": written_5m.tokens,
         "cache_write_1h_tokens": written_1h.tokens,
-        "cache_write_tokens": usage.rest(written, written_5m, written_1h),
+        "cache_write_tokens": usage.rest(written, written_5m, written_1h) if written.tokens else 0,
     }
 
-
-Body = Mapping[str, Any]
 
 TIERS: Final[Mapping[str, str]] = {
     "standard": "standard",
     "default": "standard",
     "auto": "standard",
     "on_demand": "standard",
-    "scale": "standard",  # prepaid capacity: only the list price is known by the token
-    "reserved": "standard",
-    "provisioned_throughput": "standard",
     "batch": "batch",
     "flex": "flex",
     "on_demand_flex": "flex",
     "priority": "priority",
     "on_demand_priority": "priority",
+    "fast": "priority",  # OpenAI renamed its priority tier on 2026-07-30
     "unspecified": "standard",
     "traffic_type_unspecified": "standard",
 }
 """How a provider says it processed the call → ``service_tier``."""
 
+PREPAID: Final = frozenset({"scale", "reserved", "provisioned_throughput"})
+"""Tiers of prepaid capacity, which is not billed by the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class BesideCall:
+    """A priced call that another call's response holds: the model, its buckets, and what is in doubt about them."""
+
+    model: str
+    buckets: dict[str, int]
+    notes: Sequence[str] = ()
+
+
+def _no_calls(usage: Counts, body: Body) -> list[BesideCall]:
+    return []
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How one API states usage.
+    """How one API or library states usage.
 
-    ``marks``: a usage object has at least one of these fields. ``held_at``: paths to it inside a response.
+    ``is_of``: (usage object, provider) → whether the object is of this shape, by its whole signature.
     ``buckets``: (usage, the object that holds it) → token fields that sum to the provider's total.
     ``tier``: the provider's name for the service tier, None where it states none.
-    ``model_at``, ``id_at``: fields of the object that holds the usage, with the served model and the response's id.
+    ``beside``: the calls of other models that the response holds.
+    ``spell``: brings the usage object to the spelling that ``buckets`` reads.
+    ``model_at``, ``id_at``: paths within the object that holds the usage, to the served model and the response's id.
     """
 
     name: str
-    marks: frozenset[str]
-    held_at: tuple[tuple[str, ...], ...]
+    is_of: Callable[[Body, str], bool]
     buckets: Callable[[Counts, Body], dict[str, int]]
-    tier: Callable[[Body, Body], object]
+    tier: Callable[[Counts, Body], object]
+    beside: Callable[[Counts, Body], list[BesideCall]] = _no_calls
+    spell: Callable[[Body], Body] = dict
     model_at: tuple[str, ...] = ("model",)
     id_at: tuple[str, ...] = ("id",)
 
-    def find(self, response: Body) -> tuple[Body, Body] | None:
-        """Return (usage, the object that holds it) of a response or a bare usage object; None if not of this shape."""
-        if self.marks & response.keys():
-            return response, {}
-        for path in self.held_at:
-            holder: Any = response
-            for step in path[:-1]:
-                holder = holder.get(step) if isinstance(holder, Mapping) else None
-            usage = holder.get(path[-1]) if isinstance(holder, Mapping) else None
-            if isinstance(usage, Mapping) and self.marks & usage.keys():
-                return usage, holder
-        return None
 
-
-def tier_fields(stated: object) -> dict[str, str]:
+def tier_fields(stated: object, reading: Reading) -> dict[str, str]:
     """Return ``service_tier`` for a provider's name of it.
 
-    An unknown tier must not be priced as standard silently: ``usage_quality`` becomes partial.
+    An unknown tier, or prepaid capacity, must not be priced as standard silently: it is noted.
     """
     if stated is None:
         return {}
     tier = TIERS.get(str(stated).lower())
-    return {"usage_quality": "partial"} if tier is None else {"service_tier": tier}
+    if tier is not None:
+        return {"service_tier": tier}
+    word = str(stated)[:40]
+    is_prepaid = word.lower() in PREPAID
+    reading.note(
+        f"prepaid capacity ({word}), priced at list" if is_prepaid else f"tier {word} unknown, priced as standard"
+    )
+    return {}
+
+
+def states_any(usage: Body, *fields: str) -> bool:
+    """Whether a usage object has at least one of the fields, not null."""
+    return any(usage.get(field) is not None for field in fields)

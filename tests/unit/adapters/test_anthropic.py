@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from spendstream.adapters import InconsistentUsage, usage_fields
+from spendstream.adapters import SeveralCalls, usage_event, usage_events, usage_fields
+from tests.unit.adapters.doubts import notes
 
 
 def message(**usage: Any) -> dict[str, Any]:
@@ -47,13 +48,14 @@ def test_writes_without_lifetimes_are_all_remainder() -> None:
     assert fields == {"input_tokens": 1, "cache_write_tokens": 2_000, "output_tokens": 0}
 
 
-def test_lifetimes_that_sum_to_more_than_was_written_are_refused() -> None:
+@pytest.mark.parametrize(("written", "doubt"), [(2_100, ""), (2_099, "exceeds cache_creation_input_tokens 2099")])
+def test_lifetimes_that_sum_to_more_than_was_written_count_and_are_noted(written: int, doubt: str) -> None:
     lifetimes = {"ephemeral_5m_input_tokens": 1_600, "ephemeral_1h_input_tokens": 500}
-    with pytest.raises(
-        InconsistentUsage,
-        match=r"ephemeral_1h_input_tokens: 500 tokens, more than the 400 that other parts leave of the 2000",
-    ):
-        usage_fields("anthropic", message(cache_creation_input_tokens=2_000, cache_creation=lifetimes))
+    response = message(input_tokens=0, cache_creation_input_tokens=written, cache_creation=lifetimes)
+    fields = usage_fields("anthropic", response)
+    assert (fields["cache_write_5m_tokens"], fields["cache_write_1h_tokens"]) == (1_600, 500)
+    assert "cache_write_tokens" not in fields
+    assert notes("anthropic", response).endswith(doubt)
 
 
 def test_thinking_is_inside_the_output() -> None:
@@ -91,6 +93,128 @@ def test_claude_on_another_cloud_keeps_its_shape(provider: str) -> None:
     assert fields == {"input_tokens": 10, "cache_read_tokens": 90, "output_tokens": 5}
 
 
-def test_a_stream_states_its_input_when_it_starts() -> None:
+def test_a_part_of_a_stream_does_not_pass_for_the_whole() -> None:
     start = {"type": "message_start", "message": message(input_tokens=10, cache_read_input_tokens=90, output_tokens=1)}
-    assert usage_fields("anthropic", start) == {"input_tokens": 10, "cache_read_tokens": 90, "output_tokens": 1}
+    fields = {"input_tokens": 10, "cache_read_tokens": 90, "output_tokens": 1, "usage_quality": "partial"}
+    assert usage_fields("anthropic", start) == fields
+    assert notes("anthropic", start) == "message_start alone: output not final"
+    delta = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 550}}
+    assert notes("anthropic", delta) == "input_tokens not stated: a stream states them in message_start"
+    whole = {**delta, "usage": {"input_tokens": 10, "cache_read_input_tokens": 90, "output_tokens": 550}}
+    assert notes("anthropic", whole) == ""
+    logged = {**message(input_tokens=10, output_tokens=1), "stop_reason": None}
+    assert notes("anthropic", {"type": "assistant", "message": logged}) == "output not final: no stop_reason"
+
+
+ADVISED: dict[str, Any] = {
+    "input_tokens": 412,
+    "output_tokens": 531,
+    "iterations": [
+        {"type": "message", "input_tokens": 412, "output_tokens": 89},
+        {"type": "advisor_message", "model": "claude-opus-4-8", "input_tokens": 823, "output_tokens": 1_612},
+        {"type": "message", "input_tokens": 0, "output_tokens": 442},
+    ],
+}
+
+
+def test_an_advisor_is_a_call_of_its_own_that_one_event_would_drop() -> None:
+    first, advisor = usage_events("anthropic", message(**ADVISED), service="s")
+    assert (first["model_served"], first["input_tokens"], first["output_tokens"]) == ("claude-sonnet-4-5", 412, 531)
+    assert (advisor["model_served"], advisor["input_tokens"], advisor["output_tokens"]) == (
+        "claude-opus-4-8",
+        823,
+        1_612,
+    )
+    assert first["event_id"] != advisor["event_id"]
+    with pytest.raises(
+        SeveralCalls, match="2 priced calls, of claude-sonnet-4-5, claude-opus-4-8; one event would drop 1"
+    ):
+        usage_event("anthropic", message(**ADVISED), service="s")
+    with pytest.raises(SeveralCalls, match="usage_events"):
+        usage_fields("anthropic", message(**ADVISED))
+
+
+def test_the_ids_of_several_events_follow_from_the_callers() -> None:
+    event_id = "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77"
+    ids = [
+        [event["event_id"] for event in usage_events("anthropic", message(**ADVISED), service="s", event_id=event_id)]
+        for _ in range(2)
+    ]
+    assert ids[0] == ids[1]
+    assert ids[0][0] == event_id != ids[0][1]
+
+
+def test_an_unknown_kind_of_iteration_and_an_unknown_lifetime_are_named() -> None:
+    iterations = [{"type": "critic", "input_tokens": 7, "output_tokens": 0}]
+    assert notes("anthropic", message(input_tokens=1, output_tokens=1, iterations=iterations)) == (
+        "iterations.0.input_tokens 7 not read"
+    )
+    created = {"ephemeral_5m_input_tokens": 1, "ephemeral_24h_input_tokens": 9}
+    usage = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_creation": created, "output_tokens": 1}
+    assert notes("anthropic", message(**usage)) == "cache_creation.ephemeral_24h_input_tokens 9 not read"
+
+
+def test_what_raises_the_price_and_no_event_can_state_is_named() -> None:
+    one = {"input_tokens": 1, "output_tokens": 1}
+    assert notes("anthropic", message(**one, inference_geo="us")) == "inference_geo us, its uplift not priced"
+    assert notes("anthropic", message(**one, inference_geo="global")) == ""
+    assert notes("anthropic", message(**one, speed="fast")) == "fast mode, not priced as such"
+    assert notes("anthropic", message(**one, server_tool_use={"code_execution_requests": 2})) == (
+        "code_executions 2 not priced"
+    )
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "litellm", "aws", "databricks", "openai-compatible"])
+@pytest.mark.parametrize(
+    ("cache", "expected"),
+    [
+        ({"cache_creation_input_tokens": 0}, {"input_tokens": 1_000}),
+        ({"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}, {"input_tokens": 1_000}),
+        ({"cache_read_input_tokens": 800}, {"input_tokens": 200, "cache_read_tokens": 800}),
+        (
+            {
+                "cache_read_input_tokens": 400,
+                "cache_creation_input_tokens": 500,
+                "prompt_tokens_details": {
+                    "cached_tokens": 400,
+                    "text_tokens": 100,
+                    "cache_creation_tokens": 500,
+                    "cache_creation_token_details": {
+                        "ephemeral_5m_input_tokens": 200,
+                        "ephemeral_1h_input_tokens": 300,
+                    },
+                },
+            },
+            {
+                "input_tokens": 100,
+                "cache_read_tokens": 400,
+                "cache_write_5m_tokens": 200,
+                "cache_write_1h_tokens": 300,
+            },
+        ),
+    ],
+)
+def test_claude_in_openais_shape_counts_the_cache_inside_the_prompt(
+    provider: str, cache: dict[str, Any], expected: dict[str, int]
+) -> None:
+    usage = {"prompt_tokens": 1_000, "completion_tokens": 50, "total_tokens": 1_050, **cache}
+    assert usage_fields(provider, {"model": "claude-sonnet-4-6", "usage": usage}) == {**expected, "output_tokens": 50}
+    assert usage_fields(provider, usage) == {**expected, "output_tokens": 50}
+
+
+def test_a_gateway_that_counts_under_both_apis_names_is_read_once() -> None:
+    usage = {"prompt_tokens": 1_000, "completion_tokens": 50, "total_tokens": 1_050, "cache_read_input_tokens": 800}
+    for same in ({"input_tokens": 200, "output_tokens": 50}, {"input_tokens": 1_000, "output_tokens": 50}):
+        assert usage_fields("anthropic", {**usage, **same}) == {
+            "input_tokens": 200,
+            "cache_read_tokens": 800,
+            "output_tokens": 50,
+        }
+    assert "input_tokens 300 is not" in notes("anthropic", {**usage, "input_tokens": 300, "output_tokens": 50})
+
+
+def test_a_line_of_a_batchs_results_is_billed_as_batch() -> None:
+    body = message(input_tokens=24, output_tokens=8, service_tier="standard")
+    line = {"custom_id": "r-1", "result": {"type": "succeeded", "message": body}}
+    assert usage_fields("anthropic", line) == {"input_tokens": 24, "output_tokens": 8, "service_tier": "batch"}
+    assert usage_fields("aws", {"recordId": "1", "modelInput": {}, "modelOutput": body})["service_tier"] == "batch"

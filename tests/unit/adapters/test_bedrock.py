@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import pytest
-
-from spendstream.adapters import InconsistentUsage, usage_fields
+from spendstream.adapters import usage_fields
+from tests.unit.adapters.doubts import notes
 
 
 def converse(total: int, **rest: Any) -> dict[str, Any]:
@@ -40,9 +39,21 @@ def test_a_total_without_the_cache_changes_nothing() -> None:
     assert usage_fields("aws", converse(300)) == usage_fields("aws", converse(5_300))
 
 
-def test_a_total_that_fits_no_reading_is_refused() -> None:
-    with pytest.raises(InconsistentUsage, match="totalTokens: 301 is neither"):
-        usage_fields("aws", converse(301))
+def test_a_total_that_fits_no_reading_is_noted() -> None:
+    assert notes("aws", converse(301)) == "totalTokens 301 is not the sum of its parts, 5300"
+    assert usage_fields("aws", converse(301)).items() >= usage_fields("aws", converse(300)).items()
+
+
+def test_counts_that_are_repeated_under_an_older_name_are_read_once() -> None:
+    again = {"cacheReadInputTokenCount": 4_000, "cacheWriteInputTokenCount": 1_000}
+    assert usage_fields("aws", converse(5_300, **again)) == usage_fields("aws", converse(5_300))
+    doubt = "cacheReadInputTokens 4000 is not cacheReadInputTokenCount 4001"
+    assert doubt in notes("aws", converse(5_301, cacheReadInputTokenCount=4_001))
+
+
+def test_an_unknown_lifetime_is_named() -> None:
+    details = [{"ttl": "24h", "inputTokens": 1_000}]
+    assert notes("aws", converse(5_300, cacheDetails=details)) == "cacheDetails.0.inputTokens 1000 not read"
 
 
 def test_a_stream_states_its_usage_in_its_metadata() -> None:

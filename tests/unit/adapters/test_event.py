@@ -22,8 +22,8 @@ from spendstream.adapters import (
     usage_event,
     usage_fields,
 )
-from spendstream.adapters.event import MAX_TAGS, OMITTED, usage_tags
-from spendstream.adapters.shape import Counts
+from spendstream.adapters.event import MAX_NOTES, MAX_TAGS, NOTES, OMITTED, SHAPES, usage_tags
+from spendstream.adapters.shape import Counts, Reading
 from spendstream.core.ledger import ledger_table
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook
@@ -39,9 +39,9 @@ CHAT: dict[str, Any] = {
 
 
 def test_adapters_return_only_fields_that_events_have() -> None:
-    for provider, shapes in PROVIDERS.items():
-        for shape in shapes:
-            assert shape.buckets(Counts(provider, {}), {}).keys() <= UsageEvent.model_fields.keys()
+    for provider in PROVIDERS:
+        for shape in SHAPES:
+            assert shape.buckets(Counts(Reading(provider), {}), {}).keys() <= UsageEvent.model_fields.keys()
 
 
 def test_an_unknown_provider_gets_the_closest_name_suggested() -> None:
@@ -216,14 +216,51 @@ def test_text_is_never_kept() -> None:
     assert usage_tags(usage) == {"usage.parts.0.n": "1", "usage.parts.1.n": "2"}
 
 
-@pytest.mark.parametrize(("numbers", "omitted"), [(30, None), (31, 2)])
+@pytest.mark.parametrize(("numbers", "omitted"), [(29, None), (30, 2)])
 def test_counts_that_exceed_an_events_tags_are_left_out_and_counted(numbers: int, omitted: int | None) -> None:
-    """Two tags are the service's own: of 32 that leaves 30, or 29 and the number of those left out."""
+    """Two tags are the service's own, one says what was not read: of 32 that leaves 29, or 28 and their number."""
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "inner": {f"n{i}": i + 1 for i in range(numbers - 2)}}
     tags = event_of({**COUNTED, "usage": usage}, keep_usage=True, tags={"a": "1", "b": "2"})["tags"]
     assert len(tags) == MAX_TAGS
     assert tags.get(OMITTED) == (None if omitted is None else str(omitted))
     assert tags["usage.prompt_tokens"] == "1"
+    assert tags[NOTES].startswith("inner.n0 1 not read; inner.n1 2 not read; ")
+    assert len(tags[NOTES]) == MAX_NOTES
+    assert tags[NOTES].endswith("…")
+
+
+def test_a_service_that_uses_all_tags_keeps_them_and_the_event_is_still_partial() -> None:
+    own = {f"t{i}": "x" for i in range(MAX_TAGS)}
+    event = event_of({**COUNTED, "usage": {**COUNTED["usage"], "new_tokens": 5}}, tags=own)
+    assert event["tags"] == own
+    assert event["usage_quality"] == "partial"
+
+
+@pytest.mark.parametrize(
+    ("provider", "usage", "cost"),
+    [
+        ("openrouter", {"cost": 0.017558, "is_byok": False}, "0.017558"),
+        ("openrouter", {"cost": 1.7558e-05}, "0.000017558"),
+        ("openrouter", {"cost": 0.48312120000000003}, "0.4831212"),
+        ("openrouter", {"cost": 0.01, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.2}}, "0.21"),
+        ("openrouter", {"cost": 0}, "0"),
+        ("x-ai", {"cost_in_usd_ticks": 127_344_000}, "0.0127344"),
+        ("perplexity", {"cost": {"input_tokens_cost": 0.001, "request_cost": 0.005, "total_cost": 0.006}}, "0.006"),
+        ("openrouter", {"cost": None}, None),
+        ("openrouter", {"cost": -1}, None),
+        ("openrouter", {"cost": float("nan")}, None),
+        ("openai-compatible", {"cost": 3}, None),  # perhaps not dollars
+    ],
+)
+def test_what_a_provider_says_it_charged_stands_beside_our_amount(
+    provider: str, usage: dict[str, Any], cost: str | None
+) -> None:
+    event = usage_event(
+        provider, {"model": "m", "usage": {"prompt_tokens": 1, "completion_tokens": 1, **usage}}, service="s"
+    )
+    assert event.get("provider_cost") == cost
+    assert event.get("currency") == (None if cost is None else "USD")
+    assert "usage_quality" not in event
 
 
 NAMES = st.text(max_size=3) | st.sampled_from(["n", "type", "modality", "x" * 300])

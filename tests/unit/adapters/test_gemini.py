@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from spendstream.adapters import InconsistentUsage, usage_fields
+from spendstream.adapters import usage_fields
+from tests.unit.adapters.doubts import notes
 
 
 def token_sum(fields: dict[str, Any]) -> int:
@@ -129,16 +130,61 @@ def test_searches_are_paid_by_the_answer_before_gemini_3_and_by_the_query_since(
     assert usage_fields("google", response)["web_searches"] == searches
 
 
-def test_a_total_that_fits_no_reading_is_refused() -> None:
-    with pytest.raises(InconsistentUsage, match="totalTokenCount: 181 is not prompt"):
-        usage_fields("google", metadata(100, 50, 30, 181))
+def test_tokens_in_the_total_alone_are_a_tools_prompt_where_thoughts_are_stated_and_thoughts_where_not() -> None:
+    fields = usage_fields("google", metadata(100, 50, 30, 181))
+    assert fields == {"input_tokens": 101, "output_tokens": 50, "reasoning_tokens": 30, "usage_quality": "partial"}
+    assert notes("google", metadata(100, 50, 30, 181)) == "totalTokenCount 181 is not the sum of its parts, 180"
+    usage = {"promptTokenCount": 100, "candidatesTokenCount": 50, "totalTokenCount": 190}
+    fields = usage_fields("google", usage)
+    assert fields == {"input_tokens": 100, "output_tokens": 50, "reasoning_tokens": 40, "usage_quality": "partial"}
 
 
-def test_more_thoughts_inside_than_candidates_is_refused() -> None:
-    with pytest.raises(InconsistentUsage, match="thoughtsTokenCount: 60 tokens, more than the 50"):
-        usage_fields("google", metadata(100, 50, 60, 150))
+def test_a_total_below_its_parts_changes_no_count_and_is_noted() -> None:
+    assert notes("google", metadata(100, 50, 0, 149)) == "totalTokenCount 149 is not the sum of its parts, 150"
+    assert usage_fields("google", metadata(100, 50, 0, 149))["output_tokens"] == 50
 
 
-def test_more_cached_than_prompted_is_refused() -> None:
-    with pytest.raises(InconsistentUsage, match="cachedContentTokenCount: 101 tokens, more than the 100"):
-        usage_fields("google", metadata(100, 50, 0, 150, cachedContentTokenCount=101))
+def test_more_thoughts_inside_than_candidates_are_all_of_the_output() -> None:
+    usage = metadata(100, 50, 60, 150)
+    fields = usage_fields("google", usage)
+    assert (fields["output_tokens"], fields["reasoning_tokens"]) == (0, 60)
+    assert notes("google", usage) == "thoughtsTokenCount 60 exceeds candidatesTokenCount 50"
+
+
+@pytest.mark.parametrize(
+    ("cached", "fresh", "doubt"), [(100, 0, ""), (101, 100, "cache 101 exceeds promptTokenCount 100")]
+)
+def test_more_cached_than_prompted_was_counted_beside_the_prompt(cached: int, fresh: int, doubt: str) -> None:
+    usage = metadata(100, 50, 0, 150, cachedContentTokenCount=cached)
+    fields = usage_fields("google", usage)
+    assert (fields["input_tokens"], fields["cache_read_tokens"]) == (fresh, cached)
+    assert notes("google", usage).startswith(doubt)
+
+
+def test_the_same_query_is_searched_once_and_an_empty_one_never() -> None:
+    grounded = [{"groundingMetadata": {"webSearchQueries": queries}} for queries in (["a", "b", "a"], ["b", "", " "])]
+    response = {"modelVersion": "gemini-3-flash-preview", "candidates": grounded, "usageMetadata": metadata(1, 1, 0, 2)}
+    assert usage_fields("google", response)["web_searches"] == 2
+
+
+def test_video_of_a_live_session_has_a_price_of_its_own_and_is_named() -> None:
+    details = [{"modality": "TEXT", "tokenCount": 100}, {"modality": "VIDEO", "tokenCount": 900}]
+    live = {"promptTokenCount": 1_000, "responseTokenCount": 10, "totalTokenCount": 1_010}
+    assert notes("google", {**live, "promptTokensDetails": details}) == "live video tokens 900 not priced"
+    assert notes("google", metadata(1_000, 10, 0, 1_010, promptTokensDetails=details)) == ""
+
+
+def test_prepaid_capacity_does_not_pass_for_a_call_at_list_price() -> None:
+    usage = metadata(1, 1, 0, 2, trafficType="PROVISIONED_THROUGHPUT")
+    assert notes("vertex_ai", usage) == "prepaid capacity (PROVISIONED_THROUGHPUT), priced at list"
+
+
+def test_an_unknown_modality_is_named() -> None:
+    usage = metadata(10, 1, 0, 11, promptTokensDetails=[{"modality": "SMELL", "tokenCount": 4}])
+    assert notes("google", usage) == "promptTokensDetails.0.tokenCount 4 not read"
+
+
+def test_a_line_of_a_batchs_results_is_billed_as_batch() -> None:
+    response = {"modelVersion": "gemini-3-flash-preview", "usageMetadata": metadata(1, 1, 0, 2)}
+    assert usage_fields("google", {"key": "1", "response": response})["service_tier"] == "batch"
+    assert "service_tier" not in usage_fields("google", {"response": response})

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from spendstream.adapters import InconsistentUsage, MissingUsage, usage_fields
+from spendstream.adapters import InconsistentUsage, MissingUsage, SeveralCalls, usage_event, usage_events, usage_fields
+from tests.unit.adapters.doubts import notes
 
 
 def chat(prompt: int, completion: int, **rest: Any) -> dict[str, Any]:
@@ -146,9 +147,18 @@ def test_the_total_shows_whether_reasoning_is_beside_the_completion() -> None:
     assert token_sum(fields) == 135
 
 
-def test_thoughts_that_gemini_counts_in_the_total_alone_are_reasoning() -> None:
+def test_thoughts_that_gemini_counts_in_the_total_alone_are_reasoning_as_a_guess() -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}
-    assert usage_fields("google", usage) == {"input_tokens": 10, "output_tokens": 5, "reasoning_tokens": 100}
+    fields = usage_fields("google", usage)
+    assert fields == {"input_tokens": 10, "output_tokens": 5, "reasoning_tokens": 100, "usage_quality": "partial"}
+    assert notes("google", usage) == "total_tokens 115 is not the sum of its parts, 15"
+
+
+def test_where_reasoning_is_stated_tokens_in_the_total_alone_are_a_tools_prompt_as_a_guess() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}
+    usage_0 = {**usage, "completion_tokens_details": {"reasoning_tokens": 0}}
+    fields = usage_fields("vertex_ai", usage_0)
+    assert fields == {"input_tokens": 110, "output_tokens": 5, "usage_quality": "partial"}
 
 
 @pytest.mark.parametrize(
@@ -163,23 +173,62 @@ def test_providers_with_their_own_names_for_the_cache_are_read(provider: str, us
     assert usage_fields(provider, usage) == {"input_tokens": 36, "cache_read_tokens": 64, "output_tokens": 1}
 
 
-def test_as_many_cached_as_prompt_tokens_are_consistent_and_one_more_is_not() -> None:
+def test_as_many_cached_as_prompt_tokens_are_inside_and_one_more_are_beside() -> None:
     assert usage_fields("openai", chat(400, 1, prompt_tokens_details={"cached_tokens": 400}))["input_tokens"] == 0
-    with pytest.raises(InconsistentUsage, match=r"cached_tokens: 401 tokens, more than the 400 of prompt_tokens") as e:
-        usage_fields("openai", chat(400, 1, prompt_tokens_details={"cached_tokens": 401}))
-    assert e.value.field == "prompt_tokens_details.cached_tokens"
-    assert "Pass one call's usage object" in str(e.value)
+    usage = chat(400, 1, prompt_tokens_details={"cached_tokens": 401})
+    fields = usage_fields("openai", usage)
+    assert (fields["input_tokens"], fields["cache_read_tokens"]) == (400, 401)
+    assert notes("openai", usage) == "cache 401 exceeds prompt_tokens 400: counted beside it"
 
 
-def test_more_reasoning_than_completion_is_refused() -> None:
-    usage = chat(1, 100, completion_tokens_details={"reasoning_tokens": 101})
-    with pytest.raises(InconsistentUsage, match=r"reasoning_tokens: 101 tokens, more than the 100 of completion_tok"):
-        usage_fields("openai", usage)
+def test_a_total_that_includes_the_cache_shows_that_it_is_beside_the_prompt() -> None:
+    usage = chat(400, 1, prompt_tokens_details={"cached_tokens": 100}) | {"total_tokens": 501}
+    assert usage_fields("openai", usage) == {"input_tokens": 400, "cache_read_tokens": 100, "output_tokens": 1}
 
 
-def test_a_total_that_fits_no_reading_is_refused() -> None:
-    with pytest.raises(InconsistentUsage, match=r"total_tokens: 31 is neither"):
-        usage_fields("openai", {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 31})
+def test_more_reasoning_than_completion_is_all_of_the_output() -> None:
+    for total in (101, 102):  # the second is the total of prompt and reasoning
+        usage = {**chat(1, 100, completion_tokens_details={"reasoning_tokens": 101}), "total_tokens": total}
+        fields = usage_fields("openai", usage)
+        assert (fields["output_tokens"], fields["reasoning_tokens"]) == (0, 101)
+        assert notes("openai", usage).endswith("reasoning_tokens 101 exceeds completion_tokens 100")
+
+
+@pytest.mark.parametrize("total", [29, 31])
+def test_a_total_that_fits_no_reading_is_noted(total: int) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": total}
+    fields = usage_fields("openai", usage)
+    assert fields == {"input_tokens": 10, "output_tokens": 20, "usage_quality": "partial"}
+    assert notes("openai", usage) == f"total_tokens {total} is not the sum of its parts, 30"
+
+
+def test_a_number_that_nobody_reads_is_named() -> None:
+    usage = chat(10, 5, prompt_tokens_details={"cached_tokens": 0, "hologram_tokens": 7, "zero_tokens": 0}, fee=0.5)
+    assert notes("openai", usage) == "prompt_tokens_details.hologram_tokens 7 not read; fee 0.5 not read"
+
+
+def test_times_speeds_and_parts_of_counts_are_ignored_by_rule() -> None:
+    usage = chat(
+        10,
+        5,
+        prompt_tokens_details={"text_tokens": 10},
+        completion_tokens_details={"text_tokens": 5, "accepted_prediction_tokens": 1, "rejected_prediction_tokens": 1},
+        queue_time=0.02,
+        prompt_time=0.1,
+        completion_time=0.3,
+        total_time=0.4,
+    )
+    assert notes("groq", usage) == ""
+
+
+def test_a_part_that_is_no_count_is_named_and_reads_as_none() -> None:
+    usage = chat(10, 5, prompt_tokens_details={"cached_tokens": -3})
+    assert usage_fields("openai", usage)["input_tokens"] == 10
+    assert notes("openai", usage) == "prompt_tokens_details.cached_tokens -3 is not a count"
+
+
+def test_a_whole_number_written_as_a_float_is_a_count() -> None:
+    assert usage_fields("openai", chat(10, 5) | {"prompt_tokens": 10.0}) == {"input_tokens": 10, "output_tokens": 5}
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, "12", True])
@@ -188,9 +237,114 @@ def test_a_count_that_is_not_a_whole_number_is_refused(count: Any) -> None:
         usage_fields("openai", {"prompt_tokens": count, "completion_tokens": 0})
 
 
-@pytest.mark.parametrize(
-    "response", [{"choices": [], "usage": None}, {"usage": {"type": "duration", "seconds": 12}}, {}, {"usage": 5}]
-)
+@pytest.mark.parametrize("response", [{"choices": [], "usage": None}, {"usage": {"note": "none"}}, {}, {"usage": 5}])
 def test_a_response_without_token_counts_says_how_to_get_them(response: dict[str, Any]) -> None:
     with pytest.raises(MissingUsage, match="include_usage"):
         usage_fields("openai", response)
+
+
+def test_groq_states_a_streams_usage_in_a_place_of_its_own() -> None:
+    chunk = {"model": "openai/gpt-oss-120b", "choices": [], "x_groq": {"id": "req_1", "usage": chat(100, 20)}}
+    assert usage_fields("groq", chunk) == {"input_tokens": 100, "output_tokens": 20}
+
+
+@pytest.mark.parametrize("stated", ["default", "auto", None])
+def test_a_line_of_a_batchs_results_is_billed_as_batch(stated: str | None) -> None:
+    body = {"model": "gpt-4o-mini", "service_tier": stated, "usage": chat(24, 8)}
+    line = {"id": "batch_req_1", "custom_id": "r-1", "response": {"status_code": 200, "body": body}, "error": None}
+    assert usage_fields("openai", line) == {"input_tokens": 24, "output_tokens": 8, "service_tier": "batch"}
+    assert usage_fields("mistral", line)["service_tier"] == "batch"
+
+
+def test_fast_is_the_newer_name_of_priority_and_prepaid_capacity_is_named() -> None:
+    assert usage_fields("openai", {"service_tier": "fast", "usage": chat(1, 1)})["service_tier"] == "priority"
+    assert notes("openai", {"service_tier": "scale", "usage": chat(1, 1)}) == "prepaid capacity (scale), priced at list"
+
+
+IMAGE_TOOL: dict[str, Any] = {
+    "id": "resp_1",
+    "model": "gpt-5.5",
+    "output": [],
+    "usage": {"input_tokens": 1_820, "output_tokens": 210, "total_tokens": 2_030},
+    "tool_usage": {
+        "image_gen": {
+            "input_tokens": 50,
+            "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+            "output_tokens": 7_024,
+            "output_tokens_details": {"image_tokens": 7_024, "text_tokens": 0},
+            "total_tokens": 7_074,
+        },
+        "web_search": {"num_requests": 0},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("tools", "model"), [([], "gpt-image-2"), ([{"type": "image_generation", "model": "gpt-image-1"}], "gpt-image-1")]
+)
+def test_an_image_that_a_tool_made_is_a_call_of_its_own(tools: list[dict[str, str]], model: str) -> None:
+    response = {**IMAGE_TOOL, "tools": tools}
+    answer, image = usage_events("openai", response, service="s")
+    assert (answer["model_served"], answer["input_tokens"], answer["output_tokens"]) == ("gpt-5.5", 1_820, 210)
+    assert image["model_served"] == model
+    assert (image["input_tokens"], image["input_image_tokens"], image["output_image_tokens"]) == (10, 40, 7_024)
+    assert "usage_quality" not in answer
+    assert image.get("usage_quality") == (None if tools else "partial")
+    assert image["provider_response_id"] == answer["provider_response_id"] == "resp_1"
+    with pytest.raises(SeveralCalls):
+        usage_event("openai", response, service="s")
+
+
+def test_a_tool_that_made_no_image_is_no_call_and_its_searches_are_counted_once() -> None:
+    idle = {"image_gen": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}, "web_search": {"num_requests": 2}}
+    searched = {**IMAGE_TOOL, "output": [{"type": "web_search_call"}], "tool_usage": idle}
+    (event,) = usage_events("openai", searched, service="s")
+    assert event["web_searches"] == 2
+    assert "usage_quality" not in event
+    unknown = {**IMAGE_TOOL, "tool_usage": {"video_gen": {"output_tokens": 9}}}
+    assert notes("openai", unknown) == "response.tool_usage.video_gen.output_tokens 9 not read"
+
+
+def test_tools_with_a_fee_that_no_event_can_state_are_named() -> None:
+    searched = [{"type": "file_search_call"}, {"type": "file_search_call"}]
+    ran = [{"type": "code_interpreter_call", "container_id": c} for c in ("c-1", "c-1", "c-2")]
+    assert notes("openai", {"output": searched + ran, "usage": chat(1, 1)}) == (
+        "file_searches 2 not priced; code_execution_sessions 2 not priced"
+    )
+
+
+def test_xais_searches_are_counted_and_its_other_tools_named() -> None:
+    details = {"web_search_calls": 1, "x_search_calls": 2, "mcp_calls": 3, "code_interpreter_calls": 4}
+    usage = chat(10, 5, server_side_tool_usage_details=details, num_server_side_tools_used=10)
+    assert usage_fields("x-ai", usage)["web_searches"] == 3
+    assert notes("x-ai", usage) == "server_side_tool_usage_details.code_interpreter_calls 4 not read"
+
+
+def test_deep_research_bills_reasoning_beside_the_completion_and_each_query() -> None:
+    usage = chat(108, 3_256, citation_tokens=7_299, num_search_queries=74, reasoning_tokens=73_248)
+    response = {"model": "sonar-deep-research", "usage": usage}
+    fields = usage_fields("perplexity", response)
+    assert (fields["output_tokens"], fields["reasoning_tokens"], fields["web_searches"]) == (3_256, 73_248, 74)
+    assert notes("perplexity", response) == "citation_tokens 7299 not priced"
+    other = {"model": "sonar-pro", "usage": chat(108, 3_256, citation_tokens=7_299, num_search_queries=2)}
+    assert usage_fields("perplexity", other) == {"input_tokens": 108, "output_tokens": 3_256}
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"object": "list", "data": [{"embedding": [0.5]}], "usage": {"total_tokens": 1_000}},
+        {"object": "list", "data": [{"relevance_score": 0.5}], "usage": {"total_tokens": 1_000}},
+        {"results": [{"relevance_score": 0.5}], "usage": {"total_tokens": 1_000}},
+    ],
+)
+def test_the_total_of_an_embedding_or_a_reranking_is_its_input(response: dict[str, Any]) -> None:
+    assert usage_fields("openai-compatible", response) == {"input_tokens": 1_000, "output_tokens": 0}
+    assert usage_fields("voyageai", {"usage": response["usage"]}) == {"input_tokens": 1_000, "output_tokens": 0}
+
+
+def test_a_total_alone_of_an_unknown_call_is_a_guess() -> None:
+    assert notes("openai", {"usage": {"total_tokens": 1_000}}) == "input_tokens not stated"
+    assert notes("openai", {"usage": {"completion_tokens": 7, "total_tokens": 10}}) == "prompt_tokens not stated"
+    assert usage_fields("openai", {"prompt_tokens": 10, "total_tokens": 30})["output_tokens"] == 20
+    assert notes("openai", {"prompt_tokens": 10, "total_tokens": 30}) != ""

@@ -1,0 +1,223 @@
+"""Streamed calls, chunk by chunk: the whole, and what is left of one that broke off."""
+
+from typing import Any
+
+import pytest
+
+from spendstream.adapters import UsageStream, as_record, usage_event
+from spendstream.adapters.event import NOTES
+
+COUNTS = (
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "web_searches",
+)
+
+USAGE = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+RESPONSE = {
+    "id": "resp_1",
+    "model": "gpt-5",
+    "service_tier": "flex",
+    "output": [{"type": "web_search_call"}, {"type": "message"}],
+    "usage": {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120},
+}
+
+
+def chat(**rest: Any) -> dict[str, Any]:
+    return {"id": "c-1", "object": "chat.completion.chunk", "model": "gpt-4o", "choices": [], **rest}
+
+
+def said(text: str, finish: str | None = None) -> list[dict[str, Any]]:
+    return [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]
+
+
+STREAMS: dict[str, tuple[str, list[dict[str, Any]], dict[str, int], str]] = {
+    "chat": (
+        "openai",
+        [chat(choices=said("a")), chat(choices=said("", "stop"), usage=None), chat(usage=USAGE)],
+        {"input_tokens": 100, "output_tokens": 20},
+        "gpt-4o",
+    ),
+    "cumulative chat": (
+        "perplexity",
+        [
+            chat(choices=said("a"), usage={**USAGE, "completion_tokens": 1, "total_tokens": 101}),
+            chat(choices=said("b", "stop"), usage=USAGE),
+        ],
+        {"input_tokens": 100, "output_tokens": 20},
+        "gpt-4o",
+    ),
+    "groq": (
+        "groq",
+        [chat(choices=said("a"), x_groq={"id": "r"}), chat(choices=said("", "stop"), x_groq={"usage": USAGE})],
+        {"input_tokens": 100, "output_tokens": 20},
+        "gpt-4o",
+    ),
+    "responses": (
+        "openai",
+        [
+            {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-5", "usage": None}},
+            {"type": "response.output_text.delta", "delta": "a"},
+            {"type": "response.completed", "response": RESPONSE},
+        ],
+        {"input_tokens": 100, "output_tokens": 20, "web_searches": 1},
+        "gpt-5",
+    ),
+    "anthropic": (
+        "anthropic",
+        [
+            {
+                "type": "message_start",
+                "message": {
+                    "id": "msg_1",
+                    "type": "message",
+                    "model": "claude-sonnet-4-6",
+                    "stop_reason": None,
+                    "usage": {
+                        "input_tokens": 14,
+                        "cache_creation_input_tokens": 8_012,
+                        "cache_read_input_tokens": 120_000,
+                        "output_tokens": 1,
+                    },
+                },
+            },
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "ping"},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 550}},
+            {"type": "message_stop"},
+        ],
+        {"input_tokens": 14, "cache_read_tokens": 120_000, "cache_write_tokens": 8_012, "output_tokens": 550},
+        "claude-sonnet-4-6",
+    ),
+    "gemini": (
+        "google",
+        [
+            {
+                "modelVersion": "gemini-3-flash-preview",
+                "candidates": [{"groundingMetadata": {"webSearchQueries": ["q", "r"]}}],
+                "usageMetadata": {"promptTokenCount": 100, "totalTokenCount": 100},
+            },
+            {
+                "modelVersion": "gemini-3-flash-preview",
+                "candidates": [{"finishReason": "STOP", "groundingMetadata": {"webSearchQueries": ["q"]}}],
+                "usageMetadata": {
+                    "promptTokenCount": 100,
+                    "candidatesTokenCount": 20,
+                    "thoughtsTokenCount": 7,
+                    "totalTokenCount": 127,
+                },
+            },
+        ],
+        {"input_tokens": 100, "output_tokens": 20, "reasoning_tokens": 7, "web_searches": 2},
+        "gemini-3-flash-preview",
+    ),
+    "bedrock": (
+        "aws",
+        [
+            {"messageStart": {"role": "assistant"}},
+            {"contentBlockDelta": {"delta": {"text": "a"}}},
+            {"messageStop": {"stopReason": "end_turn"}},
+            {
+                "metadata": {
+                    "usage": {"inputTokens": 10, "outputTokens": 5, "totalTokens": 15},
+                    "metrics": {"latencyMs": 8},
+                }
+            },
+        ],
+        {"input_tokens": 10, "output_tokens": 5},
+        "asked-for",
+    ),
+    "cohere": (
+        "cohere",
+        [
+            {"type": "message-start", "id": "m-1"},
+            {"type": "message-end", "delta": {"usage": {"billed_units": {"input_tokens": 5, "output_tokens": 9}}}},
+        ],
+        {"input_tokens": 5, "output_tokens": 9},
+        "asked-for",
+    ),
+}
+
+
+@pytest.mark.parametrize("protocol", STREAMS)
+def test_a_whole_stream_gives_the_event_of_the_call(protocol: str) -> None:
+    provider, chunks, counts, model = STREAMS[protocol]
+    stream = UsageStream(provider, service="s", model="asked-for", team="growth")
+    for chunk in chunks:
+        stream.add(chunk)
+    (event,) = stream.events()
+    assert {name: event[name] for name in COUNTS if event.get(name)} == counts
+    assert "usage_quality" not in event
+    assert (event.get("model_served") or event["model_requested"], event["team"]) == (model, "growth")
+    assert as_record(event)
+
+
+@pytest.mark.parametrize("protocol", STREAMS)
+def test_a_stream_that_broke_off_anywhere_gives_a_partial_event(protocol: str) -> None:
+    provider, chunks, counts, _ = STREAMS[protocol]
+    ending = 2 if protocol == "anthropic" else 1  # a message_delta with a stop reason is the end already
+    for length in range(len(chunks) - ending + 1):
+        stream = UsageStream(provider, service="s", model="asked-for")
+        for chunk in chunks[:length]:
+            stream.add(chunk)
+        (event,) = stream.events()
+        assert event["usage_quality"] == "partial"
+        assert event["tags"][NOTES].startswith(("stream broke off", "stream stated no usage"))
+        assert all(event.get(name, 0) <= counts.get(name, 0) for name in COUNTS)
+
+
+def test_a_broken_stream_keeps_what_was_stated_of_the_input() -> None:
+    _, chunks, counts, _ = STREAMS["anthropic"]
+    stream = UsageStream("anthropic", service="s")
+    for chunk in chunks[:3]:
+        stream.add(chunk)
+    (event,) = stream.events()
+    assert [event[name] for name in COUNTS[:3]] == [counts[name] for name in COUNTS[:3]]
+    assert event["tags"][NOTES] == "stream broke off"
+
+
+def test_a_delta_that_repeats_the_input_as_0_does_not_erase_it() -> None:
+    _, chunks, counts, _ = STREAMS["anthropic"]
+    zeros = {"input_tokens": 0, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0, "output_tokens": 550}
+    stream = UsageStream("anthropic", service="s")
+    for chunk in (*chunks[:3], {**chunks[3], "usage": zeros}, chunks[4]):
+        stream.add(chunk)
+    (event,) = stream.events()
+    assert {name: event[name] for name in COUNTS if event.get(name)} == counts
+
+
+def test_a_stream_without_the_usage_that_it_was_not_asked_for_says_how_to_ask() -> None:
+    stream = UsageStream("openai", service="s")
+    for chunk in STREAMS["chat"][1][:2]:
+        stream.add(chunk)
+    (event,) = stream.events()
+    assert (event["input_tokens"], event["usage_quality"]) == (0, "partial")
+    assert "include_usage" in event["tags"][NOTES]
+
+
+def test_several_responses_on_one_connection_are_several_events_with_lasting_ids() -> None:
+    stream = UsageStream("openai", service="s")
+    for number in range(2):
+        stream.add({"type": "response.done", "response": {**RESPONSE, "id": f"resp_{number}"}})
+    events = stream.events()
+    assert [event["provider_response_id"] for event in events] == ["resp_0", "resp_1"]
+    ids = [event["event_id"] for event in events]
+    assert len(set(ids)) == 2
+    assert [event["event_id"] for event in stream.events()] == ids
+
+
+def test_a_stream_reads_as_the_same_call_answered_whole() -> None:
+    stream = UsageStream("openai", service="s")
+    stream.add({"type": "response.completed", "response": RESPONSE})
+    (event,) = stream.events()
+    whole = usage_event("openai", RESPONSE, service="s")
+    own = ("event_id", "occurred_at")
+    assert {k: v for k, v in event.items() if k not in own} == {k: v for k, v in whole.items() if k not in own}
+
+
+def test_a_field_that_events_do_not_have_is_refused_before_the_call() -> None:
+    with pytest.raises(TypeError, match="did you mean 'customer'"):
+        UsageStream("openai", service="s", custommer="acme")
