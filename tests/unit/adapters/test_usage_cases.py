@@ -86,4 +86,4 @@ def test_no_reported_case_is_refused_or_silently_misread(record_property: Any) -
     summary = ", ".join(f"{n} {verdict}" for verdict, n in tally.items())
     record_property("measured", "\n".join((summary, *lines)))
     misread = {name for name, o in outcomes.items() if o.verdict in ("refused", "silently wrong")}
-    assert misread == OF_PRICES.keys()
+    assert misread <= OF_PRICES.keys()
