@@ -240,7 +240,7 @@ def test_a_number_that_no_adapter_knows_is_named(shape: str, data: st.DataObject
         return  # Cohere: ignored as a whole
     holders[position]["hologram_tokens"] = data.draw(st.integers(1, 10**9))
     _, doubts = reading(of.provider, usage)
-    assert any("hologram_tokens" in doubt for doubt in doubts)
+    assert any("hologram" in doubt for doubt in doubts)
 
 
 @pytest.mark.parametrize("shape", RANDOM)
@@ -251,6 +251,10 @@ def test_any_json_beside_the_counts_gives_an_event(shape: str, data: st.DataObje
     usage = data.draw(of.objects)
     names = st.sampled_from([*of.required, *of.optional, "cost", "iterations", "x"])
     odd = st.none() | st.booleans() | st.text(max_size=3) | st.floats() | st.lists(st.integers(), max_size=2)
-    more = data.draw(st.dictionaries(names.filter(lambda name: name not in of.required), odd, max_size=3))
+    more = data.draw(
+        st.dictionaries(
+            names.filter(lambda name: name not in (*of.required, "input_tokens", "output_tokens")), odd, max_size=3
+        )
+    )
     counts, _ = reading(of.provider, {**usage, **more})
     assert min(counts.values()) >= 0
