@@ -22,7 +22,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from spendstream.core.decode import decode, uuid_text
 from spendstream.errors import SpendstreamError
-from spendstream.intake import MAX_LINE_BYTES, Line, RowError
+from spendstream.intake import MAX_LINE_BYTES, Line, RowError, rejected
 
 MAX_BATCH_BYTES: Final = 900_000
 """Less than Kafka's default limit of 1 MB for a batch; a single larger row is a batch of its own."""
@@ -229,7 +229,7 @@ def validate(batch: Sequence[Line | RowError]) -> Iterator[Outgoing | RowError]:
             yield row
             continue
         if (rejection := decoded.rejected.get(index)) is not None:
-            yield RowError(row.line, rejection.field, rejection.message)
+            yield rejected(row, rejection)
         else:
             task, conversation, hi, lo = next(keys)  # calls are in the order of their records
             key = task or conversation or uuid_text(hi, lo)

@@ -32,10 +32,12 @@ class Quote:
     """One call and what it costs. Amounts are integer pico-dollars (1e-12 USD), None if it has no price.
 
     ``by_bucket`` omits zeros. The counterfactuals are the cost of the same call without a cache, at the standard
-    service tier, and with the requested model.
+    service tier, and with the requested model. ``file``, ``line`` and ``place`` are where the row stands, see ``Line``.
     """
 
     line: int
+    file: str
+    place: str
     event_id: str
     provider: str
     model: str
@@ -67,6 +69,9 @@ class Quote:
             "tier_substituted": self.tier_substituted,
             "unpriced_reason": self.unpriced_reason,
             "missing_buckets": list(self.missing_buckets),
+            "file": self.file,
+            "line": self.line,
+            "place": self.place or None,
         }
 
 
@@ -183,6 +188,8 @@ def _quotes(events: list[UsageRow], book: PriceBook) -> Iterator[Quote]:
         priced, card = bool(costs.priced[i]), int(costs.card[i])
         yield Quote(
             line=events[i].line,
+            file=events[i].file,
+            place=events[i].place,
             event_id=str(uuid.UUID(int=(hi << 64) | lo)),
             provider=provider,
             model=model,

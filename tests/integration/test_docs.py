@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gzip
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -70,6 +72,13 @@ class Stack:
         (self.folder / "trace.csv").write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{now},600,200\n{now},30,4\n")
         event = {"event_id": str(uuid.uuid4()), "occurred_at": now, "service": "files", "provider": "openai"}
         event |= {"model_served": "gpt-4o", "input_tokens": 100, "output_tokens": 7}
+        row = {"TIMESTAMP": now, "ContextTokens": "1,024", "GeneratedTokens": None}
+        (self.folder / "more.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
+        result = {"input_tokens": 9, "input_cached_tokens": 4, "output_tokens": 2, "model": "gpt-4o", "batch": True}
+        page = {"data": [{"start_time": int(time.time()), "results": [result]}]}
+        (self.folder / "usage.json").write_text(json.dumps(page, indent=2))
+        calls = [{"t": 0, "type": "ping"}, {"t": 1500.5, "in": 5, "out": 2, "deployment": "prod-eu", "type": "call"}]
+        (self.folder / "session.jsonl").write_text("".join(f"{json.dumps(call)}\n" for call in calls))
         (self.folder / "events.jsonl").write_text(json.dumps(event) + "\n")
 
     def spendstream(self, words: list[str], text: str) -> int:

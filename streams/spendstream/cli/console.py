@@ -30,8 +30,8 @@ _EXPECTED: Final = re.compile(r"\. Expected one of: .*(?= \([A-Z_]+\))")
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 """Standard output, for results. When piped, nothing is wrapped to the width of a screen."""
 
-err = Console(stderr=True, highlight=False)
-"""Standard error, for progress and notes."""
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDE)
+"""Standard error, for progress and notes. Not wrapped either when it is piped."""
 
 
 def echo_json(value: Any) -> None:

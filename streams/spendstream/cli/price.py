@@ -9,23 +9,26 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from spendstream.cli.console import refuse
+from spendstream.cli.console import out, refuse
 from spendstream.cli.environment import load_settings
 from spendstream.cli.intake_options import (
     INVALID_EXIT,
     AssumeUtcOption,
     DelimiterOption,
-    FileArgument,
+    EachOption,
+    FilesArgument,
     FormatOption,
     Intake,
     MapOption,
     NamespaceOption,
     RowErrors,
     SetOption,
+    SkipOption,
+    TimeBaseOption,
     TimeFormatOption,
+    ValueOption,
 )
 from spendstream.core.money import exact_dollars, usd_text
 from spendstream.core.pricing import PriceBook, RateCardError
@@ -39,33 +42,50 @@ RatesOption = Annotated[
 
 
 def price(
-    file: FileArgument,
+    files: FilesArgument,
     file_format: FormatOption = None,
     maps: MapOption = None,
     sets: SetOption = None,
+    values: ValueOption = None,
+    skips: SkipOption = None,
+    each: EachOption = "",
     id_namespace: NamespaceOption = None,
     time_format: TimeFormatOption = "iso",
+    time_base: TimeBaseOption = None,
     delimiter: DelimiterOption = None,
     assume_utc: AssumeUtcOption = True,
     rates: RatesOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object per call, one per line.")] = False,
 ) -> None:
-    """Price usage events: a summary table, or each call with --json. Needs no broker.
+    """Price usage events: a summary table, or each call with its file and line with --json. Needs no broker.
 
     Exit status: 0 if every row is valid; 1 if some are not (the others are priced); 2 for wrong usage.
     """
-    intake = Intake(file, file_format, maps, sets, id_namespace, time_format, delimiter, assume_utc)
+    intake = Intake(
+        files,
+        file_format,
+        maps,
+        sets,
+        values,
+        skips,
+        each,
+        id_namespace,
+        time_format,
+        time_base,
+        delimiter,
+        assume_utc,
+    )
     book = load_book(rates)
     errors, totals = RowErrors(), Totals()
-    with intake.open() as source:
-        for quote in quote_rows(intake.rows(source), book):
-            if isinstance(quote, RowError):
-                errors(quote)
-            elif as_json:
-                sys.stdout.write(json.dumps(quote.record(), ensure_ascii=False) + "\n")
-            else:
-                totals.add(quote)
+    for quote in quote_rows(intake.rows(), book):
+        if isinstance(quote, RowError):
+            errors(quote)
+        elif as_json:
+            sys.stdout.write(json.dumps(quote.record(), ensure_ascii=False) + "\n")
+        else:
+            totals.add(quote)
     errors.close()
+    intake.report_left()
     if not as_json:
         _show(totals)
     if errors.count:
@@ -81,32 +101,33 @@ def load_book(rates: list[Path] | None) -> PriceBook:
 
 
 def _show(totals: Totals) -> None:
-    console = Console()
-    table = Table("provider", "model", "rates", show_footer=True)
-    table.columns[0].footer = "total"
-    table.add_column("calls", f"{totals.calls:,}", justify="right")
-    table.add_column("unpriced", f"{totals.unpriced_calls:,}", justify="right")
-    table.add_column("tokens", f"{sum(totals.tokens_by_bucket.values()):,}", justify="right")
-    table.add_column("cost", _usd(totals.cost_pusd), justify="right")
+    table = Table(show_footer=True)
+    table.add_column("provider", "total", overflow="fold")
+    table.add_column("model", overflow="fold")
+    table.add_column("rates", overflow="fold")
+    table.add_column("calls", f"{totals.calls:,}", justify="right", overflow="fold")
+    table.add_column("unpriced", f"{totals.unpriced_calls:,}", justify="right", overflow="fold")
+    table.add_column("tokens", f"{sum(totals.tokens_by_bucket.values()):,}", justify="right", overflow="fold")
+    table.add_column("cost", _usd(totals.cost_pusd), justify="right", overflow="fold")
     for (provider, model), total in sorted(totals.models.items(), key=lambda item: -item[1].cost_pusd):
         shown = _usd(total.cost_pusd) if total.calls > total.unpriced_calls else "no price"
         unpriced = f"{total.unpriced_calls:,}" if total.unpriced_calls else ""
         sources = ", ".join(sorted(total.sources))
         table.add_row(provider, model, sources, f"{total.calls:,}", unpriced, f"{total.tokens:,}", shown)
-    console.print(table)
+    out.print(table)
     if totals.pusd_by_bucket:
         buckets = Table("bucket")
-        buckets.add_column("tokens", justify="right")
-        buckets.add_column("cost", justify="right")
+        buckets.add_column("tokens", justify="right", overflow="fold")
+        buckets.add_column("cost", justify="right", overflow="fold")
         for bucket in COST_BUCKETS:
             tokens, cost = totals.tokens_by_bucket[bucket], totals.pusd_by_bucket[bucket]
             if tokens or cost:
                 buckets.add_row(bucket, f"{tokens:,}" if tokens else "", _usd(cost))
-        console.print(buckets)
+        out.print(buckets)
     if totals.saved_by_cache_pusd:
-        console.print(f"Without a cache: {_usd(totals.cost_pusd + totals.saved_by_cache_pusd)}")
+        out.print(f"Without a cache: {_usd(totals.cost_pusd + totals.saved_by_cache_pusd)}")
     if totals.unpriced_calls:
-        console.print(
+        out.print(
             f"{totals.unpriced_calls:,} calls have no price and are not in the total: see `spendstream rates coverage`"
         )
 

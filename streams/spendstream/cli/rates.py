@@ -15,14 +15,18 @@ from spendstream.cli.intake_options import (
     INVALID_EXIT,
     AssumeUtcOption,
     DelimiterOption,
-    FileArgument,
+    EachOption,
+    FilesArgument,
     FormatOption,
     Intake,
     MapOption,
     NamespaceOption,
     RowErrors,
     SetOption,
+    SkipOption,
+    TimeBaseOption,
     TimeFormatOption,
+    ValueOption,
 )
 from spendstream.cli.price import RatesOption, load_book
 from spendstream.core.money import exact_dollars
@@ -140,12 +144,16 @@ def check(
 
 @rates_app.command("coverage")
 def coverage(
-    file: FileArgument,
+    files: FilesArgument,
     file_format: FormatOption = None,
     maps: MapOption = None,
     sets: SetOption = None,
+    values: ValueOption = None,
+    skips: SkipOption = None,
+    each: EachOption = "",
     id_namespace: NamespaceOption = None,
     time_format: TimeFormatOption = "iso",
+    time_base: TimeBaseOption = None,
     delimiter: DelimiterOption = None,
     assume_utc: AssumeUtcOption = True,
     rates: RatesOption = None,
@@ -155,16 +163,29 @@ def coverage(
 
     Exit status: 0 if every row is valid, priced or not; 1 if some are not; 2 for wrong usage.
     """
-    intake = Intake(file, file_format, maps, sets, id_namespace, time_format, delimiter, assume_utc)
+    intake = Intake(
+        files,
+        file_format,
+        maps,
+        sets,
+        values,
+        skips,
+        each,
+        id_namespace,
+        time_format,
+        time_base,
+        delimiter,
+        assume_utc,
+    )
     book = load_book(rates)
     errors, found = RowErrors(), Coverage()
-    with intake.open() as source:
-        for quote in quote_rows(intake.rows(source), book):
-            if isinstance(quote, RowError):
-                errors(quote)
-            else:
-                found.add(quote)
+    for quote in quote_rows(intake.rows(), book):
+        if isinstance(quote, RowError):
+            errors(quote)
+        else:
+            found.add(quote)
     errors.close()
+    intake.report_left()
     rows = [_covered(group, book) for group in found.listed()]
     if as_json:
         for row in rows:

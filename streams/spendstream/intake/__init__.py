@@ -1,6 +1,15 @@
-"""Files of usage: JSONL as it is, CSV through a mapping. Each row is an event, or an error by its line."""
+"""Files of usage: JSON as it is or mapped, CSV mapped. Each row is an event, or an error by its line.
 
-from spendstream.intake.mapping import MappingError, TableMapping, time_reader
+``cells``         the text of a cell and the value it stands for
+``sources``       columns, dotted paths, arithmetic
+``json_records``  the objects in a document that are rows
+``mapping``       which source is which field
+``rows``          files to rows
+"""
+
+from spendstream.intake.cells import time_reader
+from spendstream.intake.json_records import Left
+from spendstream.intake.mapping import MappingError, TableMapping
 from spendstream.intake.rows import (
     MAX_LINE_BYTES,
     Line,
@@ -11,10 +20,12 @@ from spendstream.intake.rows import (
     format_of,
     read_lines,
     read_usage,
+    rejected,
 )
 
 __all__ = [
     "MAX_LINE_BYTES",
+    "Left",
     "Line",
     "MappingError",
     "Row",
@@ -25,5 +36,6 @@ __all__ = [
     "format_of",
     "read_lines",
     "read_usage",
+    "rejected",
     "time_reader",
 ]

@@ -1,37 +1,21 @@
-"""Which column of a foreign table is which field of an event, and how the text of its cells becomes values."""
+"""Which column or path of a foreign file is which field of an event."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Final
 
+from spendstream.intake.cells import PROPERTIES, Reader, TimeReader, kind_of, reader_of, time_reader
+from spendstream.intake.json_records import Record
+from spendstream.intake.sources import MISSING, POSITIONS, Lookup, Source, member, parse
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
 from spendstream.schemas.usage import UsageEvent
 
 COUNTED: Final = (*map(tokens_field, TOKEN_BUCKETS), "web_searches", "gpu_seconds")
 _REQUIRED: Final = (("occurred_at",), ("service",), ("provider",), ("model_requested", "model_served"), COUNTED)
-_WHOLE: Final = re.compile(r"[+-]?\d{1,18}(\.0{1,9})?", re.ASCII)
-_NUMBER: Final = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,3})?", re.ASCII)
-
-_PROPERTIES: Final[dict[str, Any]] = UsageEvent.model_json_schema()["properties"]
-
-Reader = Callable[[str], Any]
-"""Text of a cell, trimmed and not empty → the field's JSON value. Raises: ValueError, saying what is expected."""
-
-_ISO: Final = re.compile(
-    r"(?P<day>\d{4}-\d\d-\d\d)[T ](?P<minute>\d\d:\d\d)(?P<second>:\d\d)?"
-    r"(?:[.,](?P<fraction>\d{1,9}))? ?(?P<zone>Z|UTC|[+-]\d\d(?::?\d\d)?)?",
-    re.ASCII | re.IGNORECASE,
-)
-_EPOCH_NUMBER: Final = re.compile(r"\d{1,19}(\.\d{1,9})?", re.ASCII)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_UNITS_US: Final = {"epoch-s": 1_000_000, "epoch-ms": 1_000, "epoch-us": 1}
-
-TimeReader = Callable[[str], str]
-"""Text of a cell → RFC 3339. Raises: ValueError, saying what is expected."""
+_SHOWN_NAMES: Final = 40
 
 
 class MappingError(ValueError):
@@ -40,21 +24,28 @@ class MappingError(ValueError):
 
 @dataclass(frozen=True)
 class TableMapping:
-    """``columns``: field → column; ``constants``: field → text. A tag of your own is the field ``tags.NAME``.
+    """``columns``: field → column, path or arithmetic, see ``spendstream.intake.sources``; ``constants``: field → text.
 
-    A column with a field's exact name needs no mapping; a constant overrides it. Times without a zone are UTC, unless
-    ``assume_utc`` is False. For ``time_format`` see ``time_reader``.
+    A tag of your own is the field ``tags.NAME``. A column or member with a field's exact name needs no mapping; a
+    constant overrides it. ``values``: field → {text in the file → text to read in its place}, ``*`` for any characters;
+    text that is not there stays. ``skips``: (column or path, text) of rows that are left out. ``each``: the path to the
+    rows of a JSON document. Times without a zone are UTC, unless ``assume_utc`` is False. For ``time_format`` and
+    ``time_base`` see ``time_reader``.
 
     Raises: MappingError, for a field that events don't have, or that has both a column and a constant.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    skips: Sequence[tuple[str, str]] = ()
+    each: str = ""
     time_format: str = "iso"
+    time_base: datetime | None = None
     assume_utc: bool = True
 
     def __post_init__(self) -> None:
-        for name in (*self.columns, *self.constants):
+        for name in (*self.columns, *self.constants, *self.values):
             if name == "tags":
                 example = "tags.experiment=COLUMN"
                 raise MappingError(f"tags is a set of names and values: give one tag at a time, e.g. {example}")
@@ -68,12 +59,39 @@ class TableMapping:
             raise MappingError("event_id can't be the same in every row: map a column, or leave it out to mint ids")
 
     @classmethod
-    def from_pairs(cls, maps: Iterable[str] = (), sets: Iterable[str] = (), **options: Any) -> "TableMapping":
+    def from_pairs(
+        cls,
+        maps: Iterable[str] = (),
+        sets: Iterable[str] = (),
+        values: Iterable[str] = (),
+        skips: Iterable[str] = (),
+        **options: Any,
+    ) -> "TableMapping":
         """Make a mapping of command-line pairs: ``occurred_at=TIMESTAMP`` to map, ``service=api`` to set.
+
+        ``values`` are ``model_requested:GPT 5 (high)=gpt-5``, ``skips`` are ``type=subagent``.
 
         Raises: MappingError, for a pair without ``=``, or a field given twice.
         """
-        return cls(_pairs(maps, "--map field=COLUMN"), _pairs(sets, "--set field=value"), **options)
+        replaced: dict[str, dict[str, str]] = {}
+        for given in values:
+            whole, equals, text = given.rpartition("=")
+            name, colon, old = whole.partition(":")
+            if not equals or not colon or not old:
+                raise MappingError(f"{given!r} doesn't have the form --value field:TEXT=value")
+            replaced.setdefault(name.strip(), {})[old] = text
+        return cls(
+            _pairs(maps, "--map field=COLUMN"),
+            _pairs(sets, "--set field=value"),
+            replaced,
+            tuple(_pair(given, "--skip COLUMN=text") for given in skips),
+            **options,
+        )
+
+    @property
+    def is_given(self) -> bool:
+        """Whether rows are made into events at all: without a mapping, JSON is published unchanged."""
+        return bool(self.columns or self.constants or self.values or self.skips)
 
     def bind(self, header: Sequence[str]) -> "BoundMapping":
         """Return the mapping applied to a table's header.
@@ -81,18 +99,107 @@ class TableMapping:
         Raises: MappingError, for a column that the table lacks or has twice, or a required field without a source.
         """
         named = {name: name for name in header if _is_field(name) and name not in self.constants}
-        columns = {**named, **self.columns}
-        places = {name: _place(column, name, header) for name, column in columns.items()}
-        _check_required(places.keys() | self.constants.keys(), header)
-        times = time_reader(self.time_format, assume_utc=self.assume_utc)
+        sources = self._sources(header, {**named, **self.columns})
+        _check_required(sources.keys() | self.constants.keys(), header)
+        times = self._times()
+        plain, computed = [], []
+        for name, source in sources.items():
+            reader = self._reader(name, times)
+            at = [_place(column, name, header, source) for column in source.names]
+            if source.steps or source.text in POSITIONS:
+                computed.append((name, source, reader))
+            elif at[0] is not None:
+                plain.append((name, source.text, at[0], reader))
+        skips = self._skips(header)
+        for skip, _ in skips:
+            _place(skip.text, "--skip", header, skip)
+        places = {column: at for at, column in enumerate(header)}
+        return BoundMapping(
+            tuple(plain), tuple(computed), skips, self._constants(times), len(header), places, self._by_name(named)
+        )
+
+    def bind_records(self, sample: Sequence[Record]) -> "BoundPaths":
+        """Return the mapping applied to JSON objects, of which ``sample`` has the first.
+
+        Raises: MappingError, for a path that leads nowhere in every one of them, or a required field without a source.
+        """
+        names = list(dict.fromkeys(name for record in sample for name in _paths(record.value)))
+        named = {
+            name: name
+            for name in dict.fromkeys(name for record in sample for name in record.value)
+            if _is_field(name) and name not in self.constants
+        }
+        sources = self._sources(dict.fromkeys(name for record in sample for name in record.value), self.columns)
+        skips = self._skips(names)
+        read = [(f"mapped to {name}", source) for name, source in sources.items()]
+        for use, source in (*read, *(("of --skip", source) for source, _ in skips)):
+            for path in source.names:
+                if not source.optional and all(_at(record, path) is MISSING for record in sample):
+                    raise MappingError(
+                        f"None of the first {len(sample)} objects has {path!r}, {use}{_closest(path, names)} "
+                        f"If few have it, write {path}? with a question mark. They have: {_listed(names)}"
+                        if len(sample) > 1
+                        else f"The first object has no {path!r}, {use}{_closest(path, names)} "
+                        f"If others have it, write {path}? with a question mark. It has: {_listed(names)}"
+                    )
+        _check_required({**named, **sources}.keys() | self.constants.keys(), names)
+        times = self._times()
+        cells = tuple((name, source, self._reader(name, times)) for name, source in sources.items())
+        readers = {name: self._reader(name, times) for name in UsageEvent.model_fields if name != "tags"}
+        own = {name: reader for name, reader in readers.items() if name not in (*sources, *self.constants)}
+        return BoundPaths(cells, own, skips, self._constants(times), "event_id" in sources, self._by_name(named))
+
+    def _sources(self, known: Iterable[str], columns: Mapping[str, str]) -> dict[str, Source]:
+        names = {*known, *POSITIONS}
+        found = {}
+        for name, text in columns.items():
+            try:
+                found[name] = parse(text, names.__contains__, may_calculate=kind_of(name) != "text")
+            except ValueError as error:
+                raise MappingError(f"--map {name}: {error}") from None
+        return found
+
+    def _by_name(self, named: Iterable[str]) -> list[str]:
+        """Return the counts that are read by their names although others are mapped: they may be parts of those."""
+        if not any(name in COUNTED for name in self.columns):
+            return []
+        return [name for name in named if name in COUNTED and name not in self.columns]
+
+    def _skips(self, known: Iterable[str]) -> tuple[tuple[Source, re.Pattern[str]], ...]:
+        names = {*known, *POSITIONS}
+        return tuple(
+            (parse(text, names.__contains__, may_calculate=False), _pattern(value)) for text, value in self.skips
+        )
+
+    def _times(self) -> TimeReader:
+        try:
+            return time_reader(self.time_format, assume_utc=self.assume_utc, base=self.time_base)
+        except ValueError as error:
+            raise MappingError(str(error)) from None
+
+    def _reader(self, name: str, times: TimeReader) -> Reader:
+        read = reader_of(name, times)
+        replaced = self.values.get(name)
+        if not replaced:
+            return read
+        patterns = [(_pattern(old), new) for old, new in replaced.items() if "*" in old]
+
+        def read_replaced(text: str) -> Any:
+            new = replaced.get(text)
+            if new is None:
+                new = next((other for pattern, other in patterns if pattern.fullmatch(text)), text)
+            return read(new) if new else None
+
+        return read_replaced
+
+    def _constants(self, times: TimeReader) -> dict[str, Any]:
         constants: dict[str, Any] = {}
         for name, text in self.constants.items():
             try:
-                _put(constants, name, _reader_of(name, times)(text))
+                _put(constants, name, reader_of(name, times)(text))
             except ValueError as error:
                 raise MappingError(f"--set {name}: {error}") from None
-        cells = tuple((name, header[at], at, _reader_of(name, times)) for name, at in places.items())
-        return BoundMapping(cells, constants, len(header))
+        return constants
 
 
 class CellError(ValueError):
@@ -106,22 +213,39 @@ class CellError(ValueError):
 
 @dataclass(frozen=True)
 class BoundMapping:
-    """A mapping applied to a header. ``cells``: (field, column, position, reader)."""
+    """A mapping applied to a header. ``cells``: (field, column, position, reader); ``computed`` are not one column.
+
+    ``by_name`` are counts read by their own names beside those that are mapped.
+    """
 
     cells: tuple[tuple[str, str, int, Reader], ...]
+    computed: tuple[tuple[str, Source, Reader], ...]
+    skips: tuple[tuple[Source, re.Pattern[str]], ...]
     constants: Mapping[str, Any]
     width: int
+    places: Mapping[str, int]
+    by_name: Sequence[str]
 
     @property
     def gives_ids(self) -> bool:
         """Whether the table has event ids of its own."""
-        return any(name == "event_id" for name, *_ in self.cells)
+        return any(name == "event_id" for name, *_ in (*self.cells, *self.computed))
 
-    def event(self, row: Sequence[str]) -> dict[str, Any]:
-        """Return the event of a row of ``width`` cells; an empty cell is absent. Raises: CellError."""
+    def event(self, row: Sequence[str], file: str, line: int) -> dict[str, Any] | None:
+        """Return the event of a row of ``width`` cells; an empty cell is absent. None: skipped. Raises: CellError."""
         event = dict(self.constants)
         if "tags" in event:
             event["tags"] = dict(event["tags"])
+        if self.computed or self.skips:
+
+            def lookup(name: str) -> str | None:
+                if (at := self.places.get(name)) is not None:
+                    return row[at].strip() or None
+                return {"@file": file, "@line": str(line)}.get(name)
+
+            if _is_skipped(self.skips, lookup):
+                return None
+            _fill(event, self.computed, lookup, "column")
         for name, column, at, read in self.cells:
             text = row[at].strip()
             if text:
@@ -129,11 +253,113 @@ class BoundMapping:
                     value = read(text)
                 except ValueError as error:
                     raise CellError(name, f"{name}, column {column}: {error}") from None
-                if name in _PROPERTIES:
+                if value is None:
+                    continue
+                if name in PROPERTIES:
                     event[name] = value
                 else:
                     _put(event, name, value)
         return event
+
+
+@dataclass(frozen=True)
+class BoundPaths:
+    """A mapping applied to JSON objects. ``own``: the fields that an object may have under their own names."""
+
+    cells: tuple[tuple[str, Source, Reader], ...]
+    own: Mapping[str, Reader]
+    skips: tuple[tuple[Source, re.Pattern[str]], ...]
+    constants: Mapping[str, Any]
+    maps_ids: bool
+    by_name: Sequence[str]
+
+    def lacks_id(self, record: Record) -> bool:
+        """Whether an object has no event id of its own, and none is mapped."""
+        return not self.maps_ids and record.value.get("event_id") in (None, "")
+
+    def event(self, record: Record, file: str) -> dict[str, Any] | None:
+        """Return the event of an object; null and empty text are absent. None: skipped. Raises: CellError."""
+
+        def lookup(path: str) -> str | None:
+            if path == "@file":
+                return file
+            return _text(_at(record, path))
+
+        if _is_skipped(self.skips, lookup):
+            return None
+        event = dict(self.constants)
+        tags = record.value.get("tags")
+        if isinstance(tags, dict):
+            try:
+                event["tags"] = {**{name: _text(tag) or "" for name, tag in tags.items()}, **event.get("tags", {})}
+            except ValueError as error:
+                raise CellError("tags", f"tags: a tag {error}") from None
+        elif "tags" in event:
+            event["tags"] = dict(event["tags"])
+        own = ((name, Source(name), self.own[name]) for name in record.value if name in self.own)
+        _fill(event, (*own, *self.cells), lookup, "path")
+        return event
+
+
+def _fill(event: dict[str, Any], cells: Iterable[tuple[str, Source, Reader]], lookup: Lookup, what: str) -> None:
+    for name, source, read in cells:
+        try:
+            text = source.read(lookup)
+            value = None if text is None else read(text)
+            if isinstance(value, int) and value < 0 and source.steps:
+                shown = ", ".join(f"{each} is {lookup(each)}" for each in source.names)
+                raise ValueError(f"comes to {value}, and a count can't be negative: {shown}")
+        except ValueError as error:
+            raise CellError(name, f"{name}, {what} {source.text}: {error}") from None
+        if value is not None:
+            _put(event, name, value)
+
+
+def _is_skipped(skips: Iterable[tuple[Source, re.Pattern[str]]], lookup: Lookup) -> bool:
+    return any(pattern.fullmatch(lookup(source.text) or "") for source, pattern in skips)
+
+
+def _at(record: Record, path: str) -> Any:
+    if path == "@key":
+        return record.key
+    if path == "@line":
+        return str(record.line)
+    if path == "@file":
+        return ""
+    up = len(path) - len(path.lstrip("^"))
+    if up == 0 or path in record.value:
+        return member(record.value, path)
+    return member(record.enclosing[up - 1], path[up:]) if up <= len(record.enclosing) else MISSING
+
+
+def _text(value: Any) -> str | None:
+    """Return a JSON value as the text of a cell. Raises: ValueError, for an object or a list."""
+    if value is None or value is MISSING:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value.strip() or None
+    what, inner = ("an object", ".name") if isinstance(value, dict) else ("a list", ".0")
+    raise ValueError(f"is {what}, not a value: map one of its members, as {inner} after it")
+
+
+def _paths(value: Any, depth: int = 4) -> Iterable[str]:
+    """Yield the dotted paths of an object's values, for messages."""
+    for name, inner in value.items():
+        if isinstance(inner, dict) and inner and depth:
+            yield from (f"{name}.{path}" for path in _paths(inner, depth - 1))
+        else:
+            yield name
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
 
 
 def _put(event: dict[str, Any], name: str, value: Any) -> None:
@@ -143,43 +369,22 @@ def _put(event: dict[str, Any], name: str, value: Any) -> None:
         event[name] = value
 
 
-def _reader_of(name: str, times: TimeReader) -> Reader:
-    """Return how the text of a cell becomes a value of a field, by the field's type in the contract's JSON Schema."""
-    typed = _PROPERTIES.get(name, {"type": "string"})  # tags have no schema of their own
-    kinds = {kind[key] for kind in typed.get("anyOf", [typed]) for key in ("type", "format") if key in kind}
-    if "date-time" in kinds:
-        return times
-    if "string" in kinds:  # money too: its text is exact
-        return str
-    return _read_whole if "integer" in kinds else _read_number
-
-
-def _read_whole(text: str) -> int:
-    """Return a whole number; "374.0", as tables with gaps have it, is 374. Raises: ValueError."""
-    if text.isdigit() and text.isascii() and len(text) <= 18:
-        return int(text)
-    if _WHOLE.fullmatch(text) is None:
-        raise ValueError(f"{text[:40]!r} is not a whole number")
-    return int(text.partition(".")[0])
-
-
-def _read_number(text: str) -> float:
-    if _NUMBER.fullmatch(text) is None:
-        raise ValueError(f"{text[:40]!r} is not a number")
-    return float(text)
-
-
 def _pairs(given: Iterable[str], form: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for pair in given:
-        name, equals, value = pair.partition("=")
-        name = name.strip()
-        if not equals or not name or not value:
-            raise MappingError(f"{pair!r} doesn't have the form {form}")
+        name, value = _pair(pair, form)
         if name in pairs:
             raise MappingError(f"{name} is given twice, as {pairs[name]!r} and {value!r}: remove one")
         pairs[name] = value
     return pairs
+
+
+def _pair(given: str, form: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    name = name.strip()
+    if not equals or not name or not value:
+        raise MappingError(f"{given!r} doesn't have the form {form}")
+    return name, value
 
 
 def _is_field(name: str) -> bool:
@@ -188,13 +393,15 @@ def _is_field(name: str) -> bool:
     return name in UsageEvent.model_fields and name != "tags"
 
 
-def _place(column: str, name: str, header: Sequence[str]) -> int:
+def _place(column: str, name: str, header: Sequence[str], source: Source) -> int | None:
     found = [at for at, title in enumerate(header) if title == column]
     if len(found) == 1:
         return found[0]
     if found:
         raise MappingError(f"The table has {len(found)} columns {column!r}, which is mapped to {name}: rename one")
-    raise MappingError(f"No column {column!r} to map to {name}{_closest(column, header)} Columns: {', '.join(header)}")
+    if source.optional or column in ("@file", "@line"):
+        return None
+    raise MappingError(f"No column {column!r} to map to {name}{_closest(column, header)} Columns: {_listed(header)}")
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
@@ -210,69 +417,5 @@ def _check_required(given: Iterable[str], header: Sequence[str]) -> None:
             what = "count (e.g. input_tokens)" if required is COUNTED else " or ".join(required)
             raise MappingError(
                 f"No {what}, which every event needs: use --map {required[0]}=COLUMN or --set {required[0]}=value. "
-                f"Columns: {', '.join(header)}"
+                f"The file has: {_listed(header)}"
             )
-
-
-def time_reader(time_format: str = "iso", *, assume_utc: bool = True) -> TimeReader:
-    """Return a reader for ``iso``, ``epoch-s``, ``epoch-ms``, ``epoch-us`` or a strptime pattern (``%d/%m/%Y %H:%M``).
-
-    ``iso`` reads "2023-11-16 18:17:03.9799600" as 2023-11-16T18:17:03.979960Z: 1 to 9 decimals (those beyond
-    microseconds are cut off), a T or a space, a zone or none. A time without a zone is UTC, or refused if
-    ``assume_utc`` is False. A format that could be read two ways must be given.
-
-    Raises: ValueError, for any other format.
-    """
-    if time_format == "iso":
-        return lambda text: _read_iso(text, assume_utc)
-    if time_format in _EPOCH_UNITS_US:
-        return lambda text: _read_epoch(text, time_format)
-    if "%" in time_format:
-        return lambda text: _read_pattern(text, time_format, assume_utc)
-    known = ", ".join(("iso", *_EPOCH_UNITS_US))
-    raise ValueError(f"unknown time format {time_format!r}: use one of {known}, or a pattern such as %d/%m/%Y %H:%M:%S")
-
-
-def _read_iso(text: str, assume_utc: bool) -> str:
-    written = _ISO.fullmatch(text)
-    if written is None:
-        if _EPOCH_NUMBER.fullmatch(text):
-            raise ValueError(f"{text!r} is a number: give its unit as the time format, e.g. epoch-s or epoch-ms")
-        raise ValueError(f"{text!r} is not a valid time; expected e.g. 2026-01-31 12:00:00.5, or give the time format")
-    day, minute, second, fraction, zone = written.groups()
-    if zone is None and not assume_utc:
-        raise ValueError(_no_zone(text))
-    digits = f".{fraction[:6]}" if fraction else ""
-    is_utc = zone is None or zone.upper() in ("Z", "UTC")
-    offset = "Z" if is_utc else f"{zone[:3]}:{zone[-2:] if len(zone) > 3 else '00'}"
-    return f"{day}T{minute}{second or ':00'}{digits}{offset}"
-
-
-def _read_epoch(text: str, time_format: str) -> str:
-    if _EPOCH_NUMBER.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is not a number, as the time format {time_format} expects")
-    microseconds = int(Decimal(text) * _EPOCH_UNITS_US[time_format])
-    try:
-        return _rfc3339(_EPOCH + timedelta(microseconds=microseconds))
-    except OverflowError:
-        raise ValueError(f"{text!r} read as {time_format} is beyond the year 9999: check the unit") from None
-
-
-def _read_pattern(text: str, pattern: str, assume_utc: bool) -> str:
-    try:
-        at = datetime.strptime(text, pattern)  # noqa: DTZ007 - the zone is given below
-    except ValueError:
-        raise ValueError(f"{text!r} does not fit the time format {pattern!r}") from None
-    if at.tzinfo is None:
-        if not assume_utc:
-            raise ValueError(_no_zone(text))
-        at = at.replace(tzinfo=UTC)
-    return _rfc3339(at)
-
-
-def _rfc3339(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _no_zone(text: str) -> str:
-    return f"{text!r} has no zone: add one (Z for UTC), or allow times without a zone to be read as UTC"

@@ -1,20 +1,29 @@
-"""Rows of a file of usage: JSONL as it is, CSV through a mapping. Each row is an event, or an error by its line."""
+"""Rows of a file of usage: JSON as it is or mapped, CSV mapped. Each row is an event, or an error by its line.
+
+Files may be compressed with gzip, whatever their name.
+"""
 
 import csv
+import gzip
 import hashlib
+import re
 import uuid
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePath
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, cast
 
 import msgspec
 
 from spendstream.core.decode import Rejection, explain
-from spendstream.intake.mapping import BoundMapping, CellError, MappingError, TableMapping
+from spendstream.intake.json_records import JsonRecords, Left, Malformed, Record
+from spendstream.intake.mapping import BoundMapping, BoundPaths, CellError, MappingError, TableMapping
+from spendstream.schemas.dead_letter import Reason
 from spendstream.schemas.usage import UsageEvent
 
-Format = Literal["jsonl", "csv"]
+Format = Literal["jsonl", "json", "csv"]
 
 MAX_LINE_BYTES: Final = 1_000_000
 """Longest line that is read. A Kafka record holds no more, and a file without line ends must not fill the memory."""
@@ -28,21 +37,46 @@ _VARIANT: Final = {digit: f"{int(digit, 16) & 3 | 8:x}" for digit in "0123456789
 _BOM: Final = b"\xef\xbb\xbf"
 
 
+MAX_DOCUMENT_BYTES: Final = 512_000_000
+"""Largest JSON document, which is held in memory. JSON lines have no limit."""
+
+_SAMPLE_ROWS: Final = 1_000
+"""A path that none of the first objects has is taken for a mistake, before anything is published."""
+
+_FOREIGN: Final = {
+    b"PK\x03\x04": "a ZIP archive or a spreadsheet: unpack it, or export it as CSV",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it, e.g. zstd -dc FILE | spendstream price -",
+    b"BZh": "compressed with bzip2: unpack it, e.g. bzip2 -dc FILE | spendstream price -",
+    b"\xfd7zX": "compressed with xz: unpack it, e.g. xz -dc FILE | spendstream price -",
+    b"PAR1": "a Parquet file: export it as CSV or JSON lines",
+    b"\xff\xfe": "UTF-16: convert it, e.g. iconv -f utf-16 -t utf-8",
+    b"\xfe\xff": "UTF-16: convert it, e.g. iconv -f utf-16 -t utf-8",
+}
+_IN_LINE: Final = re.compile(r" at line 1 column (\d+)$")
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row not validated yet. ``value``: the JSON record that it is, or was made into. ``line`` counts from 1."""
+    """A row not validated yet. ``value``: the JSON record that it is, or was made into. ``line`` counts from 1.
+
+    ``file`` is the path as it was given; ``place`` the row's path in a JSON document, ``.[2].results[0]``, else empty.
+    """
 
     line: int
     value: bytes
+    file: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """A valid event. ``value`` is the record to publish: for JSONL the line's own bytes. ``line`` counts from 1."""
+    """A valid event. ``value`` is the record to publish: without a mapping the row's own bytes. Else as ``Line``."""
 
     line: int
     usage: UsageEvent
     value: bytes
+    file: str = ""
+    place: str = ""
 
     @property
     def key(self) -> bytes:
@@ -52,27 +86,51 @@ class UsageRow:
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """A row that is not an event. ``field`` is the wrong field of the event, None if the whole line is wrong."""
+    """A row that is not an event. ``field`` is the wrong field of the event, None if the whole line is wrong.
+
+    ``column`` counts characters from 1, 0 if unknown. ``place`` is as in ``Line``.
+    """
 
     line: int
     field: str | None
     message: str
+    file: str = ""
+    place: str = ""
+    column: int = 0
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.message}"
+        if not self.file:
+            return f"line {self.line}: {self.message}"
+        file = "<stdin>" if self.file == "-" else self.file
+        column = f":{self.column}" if self.column else ""
+        return f"{file}:{self.line}{column}: {f'{self.place}: ' if self.place else ''}{self.message}"
 
 
 Row = UsageRow | RowError
 
 
+class _Damaged(Exception):
+    """The file's compression is broken from here on."""
+
+
 def format_of(name: str, mapping: TableMapping) -> Format:
     """Return a file's format: by its ending, else CSV if a mapping is given (as for stdin, ``-``)."""
-    ending = PurePath(name).suffix.lower()
+    ending = _ending(name)
     if ending in (".csv", ".tsv"):
         return "csv"
-    if ending in (".jsonl", ".ndjson", ".json"):
+    if ending in (".jsonl", ".ndjson"):
         return "jsonl"
-    return "csv" if mapping.columns or mapping.constants else "jsonl"
+    if ending == ".json" or mapping.each:
+        return "json"
+    return "csv" if mapping.is_given else "jsonl"
+
+
+def _ending(name: str) -> str:
+    return PurePath(_without_gz(name)).suffix.lower()
+
+
+def _without_gz(name: str) -> str:
+    return name[: -len(".gz")] if name.lower().endswith(".gz") else name
 
 
 def read_lines(
@@ -83,28 +141,233 @@ def read_lines(
     file_format: Format | None = None,
     id_namespace: str | None = None,
     delimiter: str | None = None,
+    left: Left | None = None,
 ) -> Iterator[Line | RowError]:
     """Yield the rows of a file of usage, opened in binary, not validated yet; ``name`` is its path, or ``-``.
 
     A row that can't be made into a record is an error: a CSV's row with missing cells, or text in place of a number.
+    What the mapping leaves out is counted in ``left``.
 
-    Minted ids are in the namespace ``id_namespace``, by default the file's name without its folder; stdin has no name,
-    so a table from there needs a namespace. ``delimiter`` defaults to a tab for ``.tsv``, else to a comma.
+    JSON without a mapping is read as events; a ``.json`` file may hold JSON lines. Minted ids are in the namespace
+    ``id_namespace``, by default the file's name without its folder and ``.gz``; stdin has no name, so foreign rows from
+    there need a namespace. ``delimiter`` defaults to a tab for ``.tsv``, else to a comma.
 
-    Raises: MappingError, before the first row, if the mapping doesn't fit, or is given for JSONL.
+    Raises: MappingError, before the first row, if the mapping doesn't fit, or the file is in no format that is read.
     """
     mapping = mapping or TableMapping()
-    if (file_format or format_of(name, mapping)) == "csv":
-        namespace = id_namespace or ("" if name == "-" else PurePath(name).name)
-        return read_csv(
-            source,
-            mapping,
-            id_namespace=namespace,
-            delimiter=delimiter or ("\t" if name.lower().endswith(".tsv") else ","),
-        )
-    if mapping.columns or mapping.constants:
-        raise MappingError(f"{name} holds JSON lines, which are published unchanged: use a mapping only for CSV")
-    return read_jsonl(source)
+    namespace = id_namespace or ("" if name == "-" else PurePath(_without_gz(name)).name)
+    chosen = file_format or format_of(name, mapping)
+    try:
+        source, start = _unpacked(source, name)
+        if file_format is None and chosen == "csv" and _ending(name) not in (".csv", ".tsv"):
+            chosen = "json" if start[:1] in (b"{", b"[") else chosen
+        if chosen == "csv":
+            if mapping.each:
+                raise MappingError(f"{name} is a table, and --each is a path in JSON: remove it, or use --format json")
+            tab = _ending(name) == ".tsv"
+            rows: Iterator[Line | RowError] = read_csv(
+                source,
+                mapping,
+                id_namespace=namespace,
+                delimiter=delimiter or ("\t" if tab else ","),
+                file=name,
+                left=left,
+            )
+        else:
+            seen: list[bytes] = []
+            if chosen == "json" and file_format is None:
+                chosen, seen = _json_or_lines(source, 1 if name == "-" else 2)
+            if chosen == "jsonl" and not mapping.is_given and not mapping.each:
+                rows = read_jsonl(chain(seen, _lines(source)), name)
+            else:
+                documents = _documents(chain(seen, _lines(source))) if chosen == "jsonl" else _document(seen, source)
+                rows = _read_json(documents, mapping, name, namespace, Left() if left is None else left)
+    except _Damaged as error:
+        raise MappingError(f"{name}: {error}") from None
+    return _until_damaged(rows, name)
+
+
+class _Gunzipped:
+    """The text of a gzip file. Raises: _Damaged, where the file is cut off or broken."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._file = gzip.GzipFile(fileobj=source)
+
+    def readline(self, limit: int = -1) -> bytes:
+        return self._read(self._file.readline, limit)
+
+    def read(self, limit: int = -1) -> bytes:
+        return self._read(self._file.read, limit)
+
+    def peek(self, limit: int) -> bytes:
+        return self._read(self._file.peek, limit)
+
+    def _read(self, method: Callable[[int], bytes], limit: int) -> bytes:
+        try:
+            return method(limit)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise _Damaged(f"the gzip file is damaged ({str(error).rstrip('.')}): get it again") from None
+
+
+def _unpacked(source: BinaryIO, name: str) -> tuple[BinaryIO, bytes]:
+    """Return the source, decompressed if it is gzip, and its first bytes. Raises: MappingError, for another format."""
+    start = _peek(source)
+    if start.startswith(b"\x1f\x8b"):
+        source = cast(BinaryIO, _Gunzipped(source))
+        start = _peek(source)
+    for magic, what in _FOREIGN.items():
+        if start.startswith(magic):
+            raise MappingError(f"{name} is {what}")
+    return source, start.removeprefix(_BOM).lstrip()
+
+
+def _peek(source: BinaryIO) -> bytes:
+    peek = getattr(source, "peek", None)
+    if peek is not None:
+        return bytes(peek(64))
+    start = source.read(64)
+    source.seek(-len(start), 1)
+    return start
+
+
+def _json_or_lines(source: BinaryIO, needed: int) -> tuple[Format, list[bytes]]:
+    """Return what a ``.json`` file holds, and the lines read to find out.
+
+    It is JSON lines if the first of ``needed`` lines is a whole object. A feed must not have to wait for a second line.
+    """
+    seen: list[bytes] = []
+    whole = 0
+    while whole < needed and (line := source.readline(MAX_DOCUMENT_BYTES)):
+        seen.append(line)
+        text = line.removeprefix(_BOM).strip()
+        if not text:
+            continue
+        if not (text.startswith(b"{") and (whole or text.endswith(b"}"))):
+            break
+        whole += 1
+    return "jsonl" if whole == needed else "json", seen
+
+
+Document = tuple[int, bytes]
+"""The line on which it begins, and its text."""
+
+
+def _documents(lines: Iterable[bytes]) -> Iterator[Document]:
+    """Yield each line that is not blank."""
+    return ((line.line, line.value) for line in read_jsonl(lines))
+
+
+def _document(seen: list[bytes], source: BinaryIO) -> Iterator[Document]:
+    """Yield what is left of a file, and what was seen before, as one document."""
+    size, parts, damage = 0, seen, None
+    try:
+        while size <= MAX_DOCUMENT_BYTES and (part := source.read(1_000_000)):
+            parts.append(part)
+            size += len(part)
+    except _Damaged as error:
+        damage = error
+    yield 1, b"".join(parts).removeprefix(_BOM)
+    if damage is not None:
+        raise damage
+
+
+def _read_json(
+    documents: Iterator[Document], mapping: TableMapping, file: str, id_namespace: str, left: Left
+) -> Iterator[Line | RowError]:
+    found = _records(documents, mapping.each, file, left)
+    if not mapping.is_given:
+        return _as_they_are(found, file)
+    sample: list[Record | RowError] = []
+    records: list[Record] = []
+    damage: _Damaged | None = None
+    try:
+        for row in found:
+            sample.append(row)
+            if isinstance(row, Record):
+                records.append(row)
+            if len(records) == (1 if file == "-" else _SAMPLE_ROWS):
+                break
+    except _Damaged as error:
+        damage = error
+    if not records:
+        return _then(iter([row for row in sample if isinstance(row, RowError)]), damage)
+    bound = mapping.bind_records(records)
+    if not id_namespace and any(bound.lacks_id(record) for record in records):
+        raise MappingError("The rows have neither event_ids nor a name to mint ids from: give an --id-namespace")
+    left.by_name.update(dict.fromkeys(bound.by_name))
+    return _mapped(_then(chain(sample, found), damage), bound, file, id_namespace, left)
+
+
+def _then(rows: Iterator[Any], damage: _Damaged | None) -> Iterator[Any]:
+    yield from rows
+    if damage is not None:
+        raise damage
+
+
+def _records(documents: Iterator[Document], each: str, file: str, left: Left) -> Iterator[Record | RowError]:
+    for line, value in documents:
+        limit = MAX_DOCUMENT_BYTES
+        if len(value) > limit:
+            message = f"the document is longer than {limit:,} bytes: convert it to JSON lines, e.g. jq -c '.[]'"
+            yield RowError(line, None, message, file)
+            continue
+        try:
+            text = value.decode()
+        except UnicodeDecodeError as error:
+            before = value.count(b"\n", 0, error.start)
+            message = "not UTF-8: convert the file, e.g. with iconv -f latin1 -t utf-8"
+            yield RowError(line + before, None, message, file)
+            continue
+        for row in JsonRecords(text, each, left, line):
+            if isinstance(row, Malformed):
+                yield RowError(row.line, None, row.message, file, row.place, row.column)
+            else:
+                yield row
+
+
+def _as_they_are(rows: Iterator[Record | RowError], file: str) -> Iterator[Line | RowError]:
+    for row in rows:
+        yield row if isinstance(row, RowError) else Line(row.line, row.text.encode(), file, _place(row))
+
+
+def _mapped(
+    rows: Iterator[Record | RowError], bound: BoundPaths, file: str, id_namespace: str, left: Left
+) -> Iterator[Line | RowError]:
+    encode = msgspec.json.Encoder().encode
+    for row in rows:
+        if isinstance(row, RowError):
+            yield row
+            continue
+        place = _place(row)
+        try:
+            event = bound.event(row, file)
+            if event is None:
+                left.skipped += 1
+                continue
+            if bound.lacks_id(row):
+                text = row.text if not place and not row.document else f"{row.document}{place}\n{row.text}"
+                event["event_id"] = row_id(id_namespace, row.line, text)
+            yield Line(row.line, encode(event), file, place)
+        except CellError as error:
+            yield RowError(row.line, error.field, error.message, file, place)
+        except UnicodeEncodeError:
+            yield RowError(
+                row.line, None, "text holds unpaired surrogates (\\ud800 to \\udfff): remove them", file, place
+            )
+
+
+def _place(record: Record) -> str:
+    return "" if record.place == "." else record.place
+
+
+def _until_damaged(rows: Iterator[Line | RowError], file: str) -> Iterator[Line | RowError]:
+    line = 0
+    try:
+        for row in rows:
+            line = row.line
+            yield row
+    except _Damaged as error:
+        yield RowError(line + 1, None, f"{error}; the rows up to here are read", file)
 
 
 def read_usage(source: BinaryIO, name: str, mapping: TableMapping | None = None, **options: Any) -> Iterator[Row]:
@@ -121,16 +384,26 @@ def check(row: Line | RowError) -> Row:
         return row
     verdict = explain(row.value, MAX_LINE_BYTES)
     if isinstance(verdict, Rejection):
-        return RowError(row.line, verdict.field, verdict.message)
-    return UsageRow(row.line, verdict, row.value)
+        return rejected(row, verdict)
+    return UsageRow(row.line, verdict, row.value, row.file, row.place)
 
 
-def read_jsonl(source: BinaryIO | Iterable[bytes]) -> Iterator[Line]:
+def rejected(row: Line, why: Rejection) -> RowError:
+    """Return the contract's rejection of a row as an error of its line, and of its column where it is not JSON."""
+    message, column = why.message, 0
+    if why.reason is Reason.NOT_JSON:
+        if at := _IN_LINE.search(message):
+            message, column = message[: at.start()], int(at[1])
+        message += "; a line must be one JSON object. For a document over several lines use --format json"
+    return RowError(row.line, why.field, message, row.file, row.place, column)
+
+
+def read_jsonl(source: BinaryIO | Iterable[bytes], file: str = "") -> Iterator[Line]:
     """Yield each line that is not blank, trimmed and not validated. Never raises."""
     for number, text in enumerate(_lines(source), start=1):
         value = text.removeprefix(_BOM).strip() if number == 1 else text.strip()
         if value:
-            yield Line(number, value)
+            yield Line(number, value, file)
 
 
 def row_id(id_namespace: str, line: int, text: str) -> str:
@@ -146,7 +419,13 @@ def row_id(id_namespace: str, line: int, text: str) -> str:
 
 
 def read_csv(
-    source: BinaryIO | Iterable[bytes], mapping: TableMapping, *, id_namespace: str, delimiter: str = ","
+    source: BinaryIO | Iterable[bytes],
+    mapping: TableMapping,
+    *,
+    id_namespace: str,
+    delimiter: str = ",",
+    file: str = "",
+    left: Left | None = None,
 ) -> Iterator[Line | RowError]:
     """Yield a record or an error for each row of a CSV table with a header line, by the row's first line.
 
@@ -155,7 +434,7 @@ def read_csv(
 
     Raises: MappingError, before the first row, if the mapping doesn't fit the header.
     """
-    records = _Records(source, delimiter)
+    records = _Records(source, delimiter, file)
     header = next(iter(records), None)
     if header is None:
         raise MappingError("The table is empty: expected a header line with the names of its columns")
@@ -164,10 +443,12 @@ def read_csv(
     bound = mapping.bind([title.strip() for title in header])
     if not bound.gives_ids and not id_namespace:
         raise MappingError("The table has neither event_ids nor a name to mint ids from: give an --id-namespace")
-    return _rows(records, bound, id_namespace)
+    left = Left() if left is None else left
+    left.by_name.update(dict.fromkeys(bound.by_name))
+    return _rows(records, bound, id_namespace, left)
 
 
-def _rows(records: "_Records", bound: BoundMapping, id_namespace: str) -> Iterator[Line | RowError]:
+def _rows(records: "_Records", bound: BoundMapping, id_namespace: str, left: Left) -> Iterator[Line | RowError]:
     mints = not bound.gives_ids
     encode = msgspec.json.Encoder().encode
     for record in records:
@@ -178,22 +459,28 @@ def _rows(records: "_Records", bound: BoundMapping, id_namespace: str) -> Iterat
             continue
         line = records.line
         if len(record) != bound.width:
-            yield RowError(line, None, f"{len(record)} cells, but the header has {bound.width} columns")
+            message = f"{len(record)} cells, but the header has {bound.width} columns"
+            hint = ": quote cells that hold the delimiter, or give another --delimiter"
+            yield RowError(line, None, message + hint, records.file)
             continue
         try:
-            event = bound.event(record)
+            event = bound.event(record, records.file, line)
         except CellError as error:
-            yield RowError(line, error.field, error.message)
+            yield RowError(line, error.field, error.message, records.file)
+            continue
+        if event is None:
+            left.skipped += 1
             continue
         if mints:
             event["event_id"] = row_id(id_namespace, line, records.text)
-        yield Line(line, encode(event))
+        yield Line(line, encode(event), records.file)
 
 
 class _Records:
     """Records of a CSV, each with its own text and the line it starts on."""
 
-    def __init__(self, source: BinaryIO | Iterable[bytes], delimiter: str) -> None:
+    def __init__(self, source: BinaryIO | Iterable[bytes], delimiter: str, file: str = "") -> None:
+        self.file = file
         self.line = 0
         self._ahead = 1
         self._texts: list[str] = []
@@ -216,12 +503,12 @@ class _Records:
                 hidden = len(self._texts) - 1
                 more = f"{hidden} more line{'s' if hidden > 1 else ''}"
                 cause = f": a quote on this line is never closed, and hides {more}" if hidden else ""
-                yield RowError(self.line, None, f"the row can't be read: {error}{cause}")
+                yield RowError(self.line, None, f"the row can't be read: {error}{cause}", self.file)
                 continue
             finally:
                 self._ahead = self.line + len(self._texts)
             problem = self._problem()
-            yield record if problem is None else RowError(self.line, None, problem)
+            yield record if problem is None else RowError(self.line, None, problem, self.file)
 
     def _problem(self) -> str | None:
         for text in self._texts:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -59,6 +62,7 @@ def test_the_example_call_costs_three_cents_and_six_tenths(
     (line,) = priced(capsys, write(tmp_path, CALL), "--rates", str(card))
     card_id = line.pop("rate_card_id")
     assert len(card_id) == 16
+    assert line.pop("file").endswith("usage.jsonl")
     assert line == {
         "event_id": "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77",
         "provider": "acme",
@@ -72,6 +76,8 @@ def test_the_example_call_costs_three_cents_and_six_tenths(
         "tier_substituted": False,
         "unpriced_reason": "",
         "missing_buckets": [],
+        "line": 1,
+        "place": None,
     }
 
 
@@ -90,7 +96,7 @@ def test_invalid_rows_are_reported_by_line_and_the_others_priced(
     assert run(["price", "--json", file, "--rates", str(card)]) == 1
     captured = capsys.readouterr()
     assert [json.loads(line)["cost_usd"] for line in captured.out.splitlines()] == ["0.036", "0.036"]
-    assert captured.err.startswith("line 2: event_id:")
+    assert captured.err.startswith(f"{file}:2: event_id:")
 
 
 def test_wrong_usage_is_status_2(card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +118,106 @@ def test_the_table_has_a_total_and_every_bucket(
     shown = capsys.readouterr().out
     for text in ("acme-1", "$0.036", "reasoning", "$0.0225", "4,000"):
         assert text in shown
+
+
+MAPPED = [
+    *("--map", "occurred_at=at", "--map", "input_tokens=in", "--map", "model_served=model"),
+    *("--set", "service=files", "--set", "provider=acme"),
+]
+
+
+def test_several_files_of_any_format_are_priced_together_and_joined_to_their_lines(
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"at": "2026-01-31T12:00:00Z", "in": 1000, "model": "acme-1"}
+    (tmp_path / "a.csv").write_text('at,in,model\n2026-01-31 12:00,"1,000",acme-1\n2026-01-31 12:00,null,acme-1\n')
+    (tmp_path / "b.jsonl").write_text(f"{json.dumps(row)}\n\n{json.dumps(row)}\n")
+    (tmp_path / "c.json.gz").write_bytes(gzip.compress(json.dumps([row], indent=2).encode()))
+    files = [str(tmp_path / name) for name in ("a.csv", "b.jsonl", "c.json.gz")]
+    assert run(["price", "--json", *files, *MAPPED, "--rates", str(card)]) == 1
+    captured = capsys.readouterr()
+    quotes = [json.loads(line) for line in captured.out.splitlines()]
+    assert [(Path(q["file"]).name, q["line"], q["place"]) for q in quotes] == [
+        ("a.csv", 2, None),
+        ("b.jsonl", 1, None),
+        ("b.jsonl", 3, None),
+        ("c.json.gz", 2, ".[0]"),
+    ]
+    assert {q["cost_usd"] for q in quotes} == {"0.003"}
+    assert len({q["event_id"] for q in quotes}) == 4
+    assert captured.err.startswith(f"{files[0]}:3: input_tokens: Field required")
+
+
+def test_files_of_one_name_in_two_folders_are_different_calls(
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "t.csv").write_text("at,in,model\n2026-01-31 12:00,1,acme-1\n")
+        files.append(str(tmp_path / folder / "t.csv"))
+    quotes = priced(capsys, *files, *MAPPED, "--rates", str(card))
+    assert len({quote["event_id"] for quote in quotes}) == 2
+    assert quotes == priced(capsys, *files, *MAPPED, "--rates", str(card))
+
+
+def test_every_file_is_checked_before_a_row_of_the_first_is_priced(
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "good.csv").write_text("at,in,model\n2026-01-31 12:00,1,acme-1\n")
+    (tmp_path / "bad.csv").write_text("at,tokens,model\n2026-01-31 12:00,1,acme-1\n")
+    good, bad = str(tmp_path / "good.csv"), str(tmp_path / "bad.csv")
+    for files, message in (
+        ([good, bad], "No column 'in' to map to input_tokens"),
+        ([good, good], "is given 2 times"),
+        ([good, str(tmp_path)], "a folder; name the files in it"),
+        ([good, good + "x"], "no such file"),
+    ):
+        assert run(["price", "--json", *files, *MAPPED, "--rates", str(card)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert message in captured.err
+
+
+def test_a_path_to_rows_that_leads_nowhere_is_refused_with_what_is_there(
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "page.json"
+    path.write_text(json.dumps({"data": [], "has_more": False}))
+    assert run(["price", str(path), *MAPPED, "--each", "rows"]) == 2
+    assert "no object has 'rows'. The first has: data, has_more" in capsys.readouterr().err
+
+
+def test_what_was_left_out_or_read_by_name_is_said(
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("at,in,model,output_tokens\n2026-01-31 12:00,1,acme-1,2\n2026-01-31 12:00,1,test,2\n")
+    assert len(priced(capsys, str(path), *MAPPED, "--skip", "model=test", "--rates", str(card))) == 1
+    assert run(["price", str(path), *MAPPED, "--skip", "model=test", "--rates", str(card)]) == 0
+    errors = capsys.readouterr().err
+    assert "1 rows left out by --skip" in errors
+    assert "output_tokens: read by name, beside the counts that are mapped" in errors
+
+
+@pytest.mark.parametrize("command", ["price", "rates"])
+def test_a_table_in_a_pipe_is_never_cut_to_the_width_of_a_screen(command: str, tmp_path: Path) -> None:
+    name = "a-model-of-a-very-long-name-" * 8
+    long_card = tmp_path / "rates.yaml"
+    long_card.write_text(CARD.replace("acme-1", name))
+    arguments = {
+        "price": ["price", write(tmp_path, {**CALL, "model_served": name})],
+        "rates": ["rates", "show", "acme", name],
+    }[command]
+    shown = subprocess.run(
+        [sys.executable, "-m", "spendstream.cli", *arguments],
+        env={**os.environ, "COLUMNS": "40", "RATE_CARDS": str(long_card)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert name in shown
 
 
 @pytest.mark.skipif(not TRACES.is_dir(), reason="the traces are not on this machine")

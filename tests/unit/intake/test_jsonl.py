@@ -66,6 +66,6 @@ def test_a_line_longer_than_a_record_is_an_error_and_is_not_held_whole() -> None
     assert [row.line for row in rows] == [1, 2]
 
 
-def test_a_mapping_given_for_json_lines_is_refused_rather_than_ignored() -> None:
-    with pytest.raises(MappingError, match="mapping only for CSV"):
-        read_usage(io.BytesIO(line()), "usage.jsonl", TableMapping.from_pairs(["team=Team"]))
+def test_a_path_that_json_lines_do_not_have_is_refused_rather_than_ignored() -> None:
+    with pytest.raises(MappingError, match=r"no 'Team', mapped to team; the closest is 'team'"):
+        read_usage(io.BytesIO(line(team="a")), "usage.jsonl", TableMapping.from_pairs(["team=Team"]))
