@@ -27,6 +27,9 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     searches.unit("code_executions", searches.count("code_execution_requests"))
     if str(usage.raw.get("inference_geo")).lower() == "us":
         usage.reading.note("inference_geo us, its uplift not priced")
+    status = usage.inner("fallback_credit").raw.get("status")
+    if isinstance(status, Mapping) and status.get("type") == "redeemed":
+        usage.reading.note("fallback credit redeemed, not priced")
     for iteration in usage.each("iterations"):
         kind = iteration.raw.get("type")
         if kind == "compaction":

@@ -106,6 +106,13 @@ def _tokens(usage: Counts, prompt_side: str, completion_side: str, body: Body) -
         output = {"output_image_tokens": visible, "reasoning_tokens": hidden}
     kinds = usage.inner(details).inner("cached_tokens_details")
     kinds.ignore("text_tokens")
+    of_tool = usage.inner("cached_tokens_details")
+    of_tool.ignore("cached_text_tokens")
+    usage.unit("cached image tokens", of_tool.count("cached_image_tokens"))
+    lifetimes = usage.inner(details).inner("cache_write_tokens_details")
+    ttl_30m, ttl_12h = lifetimes.count("ttl_30m_tokens"), lifetimes.count("ttl_12h_tokens")
+    usage.check_total(Part(lifetimes.name("sum"), ttl_30m + ttl_12h), sum(written.values()))
+    usage.unit("cache writes of 12 hours", ttl_12h)
     return output | split_input(
         usage,
         Part(prompt.field, prompt.tokens + more_input),
@@ -219,8 +226,13 @@ def _tool_counts(usage: Counts, body: Body) -> int:
             searches += usage.count("num_search_queries")
             usage.unit("citation_tokens", usage.count("citation_tokens"))
         usage.ignore("num_search_queries", "citation_tokens")  # billed by deep research alone
-    stated = Counts(usage.reading, body, ("response",)).inner("tool_usage").inner("web_search").count("num_requests")
-    return searches if not stated else max(searches, stated - web_searches(body))
+    billed = Counts(usage.reading, body, ("response",)).inner("tool_usage").inner("web_search")
+    if billed.states("num_requests"):  # leaves out what is not billed
+        made = web_searches(body)
+        if made and not billed.count("num_requests"):
+            usage.reading.note(f"web searches {made} made, 0 billed")
+        searches += billed.count("num_requests") - made
+    return searches
 
 
 def _note_units(usage: Counts, body: Body) -> None:

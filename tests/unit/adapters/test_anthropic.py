@@ -158,6 +158,8 @@ def test_what_raises_the_price_and_no_event_can_state_is_named() -> None:
     one = {"input_tokens": 1, "output_tokens": 1}
     assert notes("anthropic", message(**one, inference_geo="us")) == "inference_geo us, its uplift not priced"
     assert notes("anthropic", message(**one, inference_geo="global")) == ""
+    redeemed = {"status": {"type": "redeemed"}}
+    assert notes("anthropic", message(**one, fallback_credit=redeemed)) == "fallback credit redeemed, not priced"
     assert notes("anthropic", message(**one, speed="fast")) == "fast mode, not priced as such"
     assert notes("anthropic", message(**one, server_tool_use={"code_execution_requests": 2})) == (
         "code_executions 2 not priced"

@@ -301,6 +301,11 @@ def test_a_tool_that_made_no_image_is_no_call_and_its_searches_are_counted_once(
     (event,) = usage_events("openai", searched, service="s")
     assert event["web_searches"] == 2
     assert "usage_quality" not in event
+    half = {**searched, "output": [{"type": "web_search_call"}] * 3}
+    assert usage_fields("openai", half)["web_searches"] == 2  # one is not billed
+    free = {**half, "tool_usage": {"web_search": {"num_requests": 0}}}
+    assert "web_searches" not in usage_fields("openai", free)
+    assert notes("openai", free) == "web searches 3 made, 0 billed"
     unknown = {**IMAGE_TOOL, "tool_usage": {"video_gen": {"output_tokens": 9}}}
     assert notes("openai", unknown) == "response.tool_usage.video_gen.output_tokens 9 not read"
 
@@ -348,3 +353,28 @@ def test_a_total_alone_of_an_unknown_call_is_a_guess() -> None:
     assert notes("openai", {"usage": {"completion_tokens": 7, "total_tokens": 10}}) == "prompt_tokens not stated"
     assert usage_fields("openai", {"prompt_tokens": 10, "total_tokens": 30})["output_tokens"] == 20
     assert notes("openai", {"prompt_tokens": 10, "total_tokens": 30}) != ""
+
+
+def test_a_cache_written_for_12_hours_is_named_and_the_usual_lifetime_is_not() -> None:
+    def usage(ttl_30m: int, ttl_12h: int) -> dict[str, Any]:
+        lifetimes = {"ttl_30m_tokens": ttl_30m, "ttl_12h_tokens": ttl_12h}
+        details = {"cached_tokens": 0, "cache_write_tokens": 50, "cache_write_tokens_details": lifetimes}
+        return {"input_tokens": 100, "input_tokens_details": details, "output_tokens": 1, "total_tokens": 101}
+
+    assert usage_fields("openai", usage(50, 0)) == {"input_tokens": 50, "cache_write_tokens": 50, "output_tokens": 1}
+    assert notes("openai", usage(20, 30)) == "cache writes of 12 hours 30 not priced"
+    assert "is not the sum of its parts, 50" in notes("openai", usage(51, 0))
+
+
+def test_cached_images_of_the_image_tool_are_named() -> None:
+    image = {
+        "input_tokens": 100,
+        "input_tokens_details": {"text_tokens": 20, "image_tokens": 80},
+        "cached_tokens": 60,
+        "cached_tokens_details": {"cached_image_tokens": 60, "cached_text_tokens": 0},
+        "output_tokens": 10,
+        "total_tokens": 110,
+    }
+    _, made = usage_events("openai", {**IMAGE_TOOL, "tool_usage": {"image_gen": image}}, service="s")
+    assert (made["cache_read_tokens"], made["output_image_tokens"]) == (60, 10)
+    assert made["tags"]["usage.notes"].startswith("cached image tokens 60 not priced")
