@@ -1,19 +1,18 @@
 """ClickHouse's HTTP protocol over the engine of this process: what clickhouse-connect, curl and BI tools speak.
 
 A request is taken apart (parameters, statement, data, and how they were compressed), run, and answered. A thread per
-connection. The engine releases Python's lock while it works, so ``/ping`` answers during a heavy insert. Responses are
-not compressed: on the loopback that would only cost time.
+connection. The engine releases Python's lock while it works, so ``/ping`` answers during a heavy insert. A response is
+compressed where the client asks for it.
 """
 
 from __future__ import annotations
 
-import gzip
+import itertools
 import json
 import logging
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,10 +23,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import lz4.frame  # type: ignore[import-untyped]
-
 from spendstream.embedded.clickhouse_engine import Answer, Engine, EngineError, Scope, refusal
 from spendstream.embedded.clickhouse_sql import DEFAULT_FORMAT, split_insert
+from spendstream.embedded.compression import (
+    Compressor,
+    Frames,
+    accepted_encoding,
+    compressor,
+    decompress,
+    read_frames,
+)
+from spendstream.embedded.native_format import at_version
 
 DEFAULT_SESSION_TIMEOUT_S = 60.0
 MAX_SESSION_TIMEOUT_S = 3600.0
@@ -74,6 +80,15 @@ class Request:
     default_format: str
     query_id: str | None
     is_buffered: bool
+    protocol_version: int = 0
+    encoding: str | None = None
+    frames: str | None = None
+
+    def compressor(self) -> Compressor | None:
+        """What compresses the answer: ClickHouse's own ``frames``, or HTTP's ``encoding``; None for nothing."""
+        if self.frames is not None:
+            return Frames(self.frames)
+        return compressor(self.encoding) if self.encoding is not None else None
 
 
 def parse_request(target: str, headers: Headers, body: bytes, read_only: bool) -> Request:
@@ -85,10 +100,9 @@ def parse_request(target: str, headers: Headers, body: bytes, read_only: bool) -
     Raises: EngineError, when the body can't be read.
     """
     parameters = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True, errors="surrogateescape"))
-    for name in ("compress", "decompress"):
-        if parameters.get(name, "0") not in ("", "0"):
-            raise refusal(48, f"{name}=1 is not offered here: use HTTP compression or none", "NOT_IMPLEMENTED")
     body = decompress(body, headers.get("Content-Encoding", ""))
+    if _is_on(parameters, "decompress"):
+        body = read_frames(body)
     form = _multipart_fields(headers.get("Content-Type", ""), body)
     if form is not None:
         parameters |= form
@@ -99,59 +113,27 @@ def parse_request(target: str, headers: Headers, body: bytes, read_only: bool) -
         scope=_scope(parameters, headers, read_only),
         default_format=parameters.get("default_format") or headers.get("X-ClickHouse-Format") or DEFAULT_FORMAT,
         query_id=parameters.get("query_id") or headers.get("X-ClickHouse-Query-Id"),
-        is_buffered=parameters.get("wait_end_of_query", "0") not in ("", "0"),
+        is_buffered=_is_on(parameters, "wait_end_of_query"),
+        protocol_version=_protocol_version(parameters.get("client_protocol_version", "")),
+        encoding=(
+            accepted_encoding(headers.get("Accept-Encoding", ""))
+            if _is_on(parameters, "enable_http_compression", default="1")
+            else None
+        ),
+        frames=parameters.get("network_compression_method", "LZ4") if _is_on(parameters, "compress") else None,
     )
 
 
-def decompress(body: bytes, encoding: str) -> bytes:
-    """Undo ``Content-Encoding``: gzip, deflate, lz4 or zstd, each in any number of frames. Raises: EngineError."""
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        return body
-    undo = _DECOMPRESSORS.get(name)
-    if undo is None:
-        offered = ", ".join(_DECOMPRESSORS)
-        raise refusal(89, f"Unknown Content-Encoding {encoding!r}, known are {offered}", "UNKNOWN_COMPRESSION_METHOD")
-    try:
-        return undo(body)
-    except Exception as error:  # each codec has an error tree of its own
-        raise refusal(271, f"Can't decompress the body as {name}: {error}", "CANNOT_DECOMPRESS") from None
+def _is_on(parameters: Mapping[str, str], name: str, default: str = "0") -> bool:
+    return parameters.get(name, default) not in ("", "0")
 
 
-def _lz4(body: bytes) -> bytes:
-    # clickhouse-connect sends a frame per block of rows, and lz4.frame.decompress stops after the first.
-    pieces = []
-    while body:
-        decompressor = lz4.frame.LZ4FrameDecompressor()
-        pieces.append(decompressor.decompress(body))
-        if not decompressor.eof:
-            raise ValueError("the last frame is cut short")
-        body = decompressor.unused_data or b""
-    return b"".join(pieces)
-
-
-def _deflate(body: bytes) -> bytes:
-    try:
-        return zlib.decompress(body)
-    except zlib.error:
-        return zlib.decompress(body, -zlib.MAX_WBITS)  # some clients leave zlib's header out
-
-
-def _zstd(body: bytes) -> bytes:
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        from backports import zstd  # type: ignore[no-redef,unused-ignore]
-    plain: bytes = zstd.decompress(body)
-    return plain
-
-
-_DECOMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.decompress,
-    "deflate": _deflate,
-    "lz4": _lz4,
-    "zstd": _zstd,
-}
+def _protocol_version(text: str) -> int:
+    if not text:
+        return 0
+    if not text.isdecimal():
+        raise refusal(72, f"Cannot parse client_protocol_version {text!r} as a number", "CANNOT_PARSE_NUMBER")
+    return int(text)
 
 
 def _scope(parameters: Mapping[str, str], headers: Headers, read_only: bool) -> Scope:
@@ -354,29 +336,45 @@ class _Handler(BaseHTTPRequestHandler):
                 stream = not request.is_buffered
                 answer = self.server.engine.query(request.text, request.scope, request.default_format, stream)
             headers = _answer_headers(answer, time.monotonic() - started_at)
+            by = request.compressor() if answer.stream is not None or answer.body else None
+            if by is not None and request.frames is None:
+                headers["Content-Encoding"] = str(request.encoding)
+            version = request.protocol_version if answer.format == "Native" else 0
             if answer.stream is None:
-                self._reply(HTTPStatus.OK, answer.body, headers)
+                body = b"".join(at_version([answer.body], version)) if version else answer.body
+                self._reply(HTTPStatus.OK, body if by is None else by.compress(body) + by.flush(), headers)
             else:
-                self._send_chunks(answer.stream, headers)
+                self._send_chunks(answer.stream, headers, by, version)
         finally:
             self.server.leave()
 
-    def _send_chunks(self, chunks: Generator[bytes, None, None], headers: dict[str, str]) -> None:
-        self._send_head(HTTPStatus.OK, {**headers, "Transfer-Encoding": "chunked"})
+    def _send_chunks(
+        self, chunks: Generator[bytes, None, None], headers: dict[str, str], by: Compressor | None, version: int
+    ) -> None:
+        tag = uuid.uuid4().hex[:16]
         # A client that goes away ends the statement: closing the generator cancels it.
         with closing(chunks):
+            pieces = at_version(chunks, version) if version else chunks
+            first = next(pieces, b"")  # so that a type that can't be sent still becomes an HTTP status
+            self._send_head(
+                HTTPStatus.OK, {**headers, "Transfer-Encoding": "chunked", "X-ClickHouse-Exception-Tag": tag}
+            )
             try:
-                for chunk in chunks:
-                    self._send_chunk(chunk)
+                for piece in itertools.chain([first], pieces):
+                    self._send_chunk(piece if by is None else by.compress(piece))
             except EngineError as error:
                 # The status is sent. As ClickHouse does: the message as the last bytes, and no proper end.
-                self._send_chunk(f"{error}\n".encode())
+                text = _framed_exception(error, tag)
+                self._send_chunk(text if by is None else by.compress(text) + by.flush())
                 self.close_connection = True
                 return
+        if by is not None:
+            self._send_chunk(by.flush())
         self.wfile.write(b"0\r\n\r\n")
 
     def _send_chunk(self, chunk: bytes) -> None:
-        self.wfile.write(b"%x\r\n" % len(chunk) + chunk + b"\r\n")
+        if chunk:  # an empty one would be the end
+            self.wfile.write(b"%x\r\n" % len(chunk) + chunk + b"\r\n")
 
     def _fail(self, error: EngineError, status: HTTPStatus) -> None:
         log.debug("%s: %s", self.query_id, error)
@@ -411,6 +409,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         log.debug(format, *args)
+
+
+def _framed_exception(error: EngineError, tag: str) -> bytes:
+    text = f"{error}\n"
+    return f"\r\n__exception__\r\n{tag}\r\n{text}{len(text.encode())} {tag}\r\n__exception__\r\n".encode()
 
 
 def _read_chunks(read_line: Callable[[int], bytes], read_exactly: Callable[[int], bytes]) -> bytes:

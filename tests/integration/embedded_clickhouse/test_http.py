@@ -17,6 +17,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
+from spendstream.embedded.compression import Frames, decompress, read_frames
 from tests.integration.embedded_clickhouse.requests import arrow_stream, ask
 
 pytestmark = pytest.mark.clickhouse
@@ -96,6 +97,60 @@ def test_error_is_a_status_a_header_and_a_text(
     answered, headers, body = ask(server, body=statement)
     assert (answered, headers["X-ClickHouse-Exception-Code"]) == (status, code)
     assert body.startswith(f"Code: {code}. DB::Exception: ".encode())
+
+
+@pytest.mark.parametrize("statement", ["SELECT number, 'é' FROM numbers(200000)", "SHOW DATABASES"])
+def test_answer_is_compressed_as_the_client_accepts_it(server: EmbeddedClickHouse, statement: str) -> None:
+    plain = ask(server, body=statement)[2]
+    for encoding in ("gzip", "deflate", "lz4", "zstd"):
+        _, headers, body = ask(server, body=statement, headers={"Accept-Encoding": encoding})
+        assert headers["Content-Encoding"] == encoding
+        assert decompress(body, encoding) == plain
+    _, headers, body = ask(server, body=statement, headers={"Accept-Encoding": "gzip"}, enable_http_compression="0")
+    assert ("Content-Encoding" in headers, body) == (False, plain)
+
+
+@pytest.mark.parametrize("method", ["LZ4", "ZSTD", "NONE"])
+def test_clickhouses_own_frames_go_in_and_come_out(
+    server: EmbeddedClickHouse, client: Client, table: str, method: str
+) -> None:
+    rows = b"".join(b"%d,x;y\n" % number for number in range(300_000))
+    inserted = ask(server, query=f"INSERT INTO {table} FORMAT CSV", body=Frames(method).compress(rows), decompress="1")
+    assert inserted[0] == 200
+    query = f"SELECT * FROM {table} ORDER BY a FORMAT CSV"
+    answer = ask(server, body=query, compress="1", network_compression_method=method)[2]
+    assert read_frames(answer) == ask(server, body=query)[2]
+    assert client.query(f"SELECT count() FROM {table}").result_rows == [(300_000,)]
+    status, headers, _ = ask(server, query="SELECT 1", body=b"x" * 40, decompress="1")
+    assert (status, headers["X-ClickHouse-Exception-Code"]) == (400, "271")
+
+
+def test_native_answer_has_the_header_of_its_protocol_version(server: EmbeddedClickHouse) -> None:
+    info = b"\x01\x00\x02\xff\xff\xff\xff\x00"
+    for version, expected in (
+        ("0", b"\x01\x01\x01a\x05UInt8\x01"),
+        ("54405", info + b"\x01\x01\x01a\x05UInt8\x01"),
+        ("54460", info + b"\x01\x01\x01a\x05UInt8\x00\x01"),
+    ):
+        assert ask(server, body="SELECT 1 AS a FORMAT Native", client_protocol_version=version)[2] == expected
+    status, headers, _ = ask(server, body="SELECT sumState(1) FORMAT Native", client_protocol_version="54460")
+    assert (status, headers["X-ClickHouse-Exception-Code"]) == (501, "48")
+
+
+def test_every_column_of_a_native_answer_is_measured(server: EmbeddedClickHouse) -> None:
+    expressions = (
+        "number", "toString(number)", "repeat('é', number % 300)", "if(number % 2, NULL, toDecimal128(number, 12))",
+        "toLowCardinality(toString(number % 7))", "toLowCardinality(if(number % 3, NULL, 'x'))", "range(number % 4)",
+        "map('a', toLowCardinality(toString(number)))", "[]::Array(LowCardinality(String))", "(1, 'a', [number])",
+        "'x'::Enum8('x' = 1, 'a, (b' = 2)", "(1, 'a')::Tuple(a UInt8, `b, c` String)", "generateUUIDv4()", "now64(6)",
+    )  # fmt: skip
+    for expression in expressions:
+        query = f"SELECT {expression} AS a, number AS the_marked_one FROM numbers(70000) FORMAT Native"
+        plain = ask(server, body=query)[2]
+        body = ask(server, body=query, client_protocol_version="54460")[2]
+        blocks = plain.count(b"\x0ethe_marked_one\x06UInt64")
+        assert body.count(b"\x0ethe_marked_one\x06UInt64\x00") == blocks > 1, expression
+        assert len(body) == len(plain) + blocks * (8 + 2), expression
 
 
 def test_unknown_setting_is_refused(server: EmbeddedClickHouse) -> None:
