@@ -91,7 +91,7 @@ def test_valid_rows_are_published_unchanged_and_invalid_ones_reported_by_line(
     captured = capsys.readouterr()
     summary = json.loads(captured.out)
     assert (summary["published"], summary["invalid"]) == (200, 1)
-    assert captured.err.startswith("line 201: event_id:")
+    assert captured.err.startswith(f"{tmp_path / 'usage.jsonl'}:201: event_id:")
     found = read(broker.bootstrap, topic)
     assert sorted(record.value for record in found) == sorted(json.dumps(each).encode() for each in events)
     by_value = {record.value: record for record in found}
