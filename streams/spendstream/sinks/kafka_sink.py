@@ -81,7 +81,7 @@ class Gaps:
         self._next.clear()
 
     def skipped(self, partition: TopicPartition, first: int, last: int) -> int:
-        """ConsumedRecord a run of offsets and return how many are missing before it.
+        """Record a run of offsets and return how many are missing before it.
 
         An offset below the expected one is a repetition, or the topic was recreated: nothing is missing.
         """
