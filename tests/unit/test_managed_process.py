@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from spendstream.embedded.process import ManagedProcess, ProcessFailed, accepts_tcp, free_port
+from spendstream.embedded.process import ManagedProcess, ProcessFailed, RememberedPorts, accepts_tcp, free_port
 
 IGNORES_SIGTERM = """
 import pathlib, signal, sys, time
@@ -151,3 +152,21 @@ def test_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child_pid, signal.SIGKILL)
+
+
+def test_ports_are_the_same_again_unless_one_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "ports"
+    first = {name: RememberedPorts(path).port(name) for name in ("kafka", "clickhouse", "worker")}
+    assert len(set(first.values())) == 3
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", first["kafka"]))
+        other.listen()
+        again = {name: RememberedPorts(path).port(name) for name in first}
+    assert again["kafka"] not in first.values()
+    assert again == {**first, "kafka": again["kafka"]} == {name: RememberedPorts(path).port(name) for name in first}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"kafka": "x"}', '{"kafka": 0}', '{"kafka": 99999}'])
+def test_a_file_of_ports_that_cannot_be_read_counts_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ports").write_text(text)
+    assert 20_000 <= RememberedPorts(tmp_path / "ports").port("kafka") <= 32_000

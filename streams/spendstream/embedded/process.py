@@ -12,6 +12,7 @@ order.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import random
 import signal
@@ -22,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -236,6 +238,44 @@ def lasting_port(host: str = LOOPBACK) -> int:
                 continue
             return port
     raise OSError(f"no free port between {_FIRST_PORT} and {_LAST_PORT} on {host}")
+
+
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether a server could listen on the port now. Connections that its last server closed don't count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+class RememberedPorts:
+    """The ports of named servers, the same at each start, in ``path``: a JSON object such as ``{"kafka": 24711}``.
+
+    A file that can't be read counts as none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ports: dict[str, int] = {}
+        with suppress(OSError, ValueError, AttributeError):
+            found = json.loads(path.read_text("utf-8")).items()
+            self._ports = {name: port for name, port in found if isinstance(port, int) and 0 < port < 65_536}
+
+    def port(self, name: str) -> int:
+        """Return the server's port of before, or another if something else listens there. Raises: OSError."""
+        port = self._ports.get(name, 0)
+        if not port or not is_free(port):
+            taken = set(self._ports.values())
+            while (port := lasting_port()) in taken:
+                pass
+            self._ports[name] = port
+            draft = self.path.with_name(self.path.name + ".new")
+            draft.write_text(json.dumps(self._ports) + "\n", "utf-8")
+            draft.replace(self.path)
+        return port
 
 
 _METADATA_KEY, _METADATA_VERSION = 3, 1

@@ -2,6 +2,7 @@
 
     D/clickhouse/       ClickHouse's data: it stays
     D/logs/             the logs of the broker and the workers
+    D/ports             the port of each server, used again at the next start
     D/env               the settings that reach the stack, KEY=VALUE lines, written before the stack is ready
     D/lock              held while the stack runs
 
@@ -26,7 +27,7 @@ from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.clickhouse.migrate import Migrator, migration_settings
 from spendstream.embedded.broker import EmbeddedBroker
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
-from spendstream.embedded.process import LOOPBACK, ManagedProcess, lasting_port
+from spendstream.embedded.process import LOOPBACK, ManagedProcess, RememberedPorts
 from spendstream.errors import SpendstreamError
 from spendstream.kafka.topics import ensure_topics, topic_specs
 from spendstream.settings import Settings
@@ -85,6 +86,7 @@ class EmbeddedStack:
         """
         self.state_dir.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.state_dir / "lock")
+        self._ports = RememberedPorts(self.state_dir / "ports")
         try:
             self._start_servers()
             prepare(self.settings)
@@ -168,8 +170,8 @@ class EmbeddedStack:
 
     def _start_servers(self) -> None:
         self.logs.mkdir(exist_ok=True)
-        self._broker = EmbeddedBroker(log_path=self.logs / "broker.log").start()
-        self._clickhouse = EmbeddedClickHouse(self.state_dir / "clickhouse").start()
+        self._broker = EmbeddedBroker(self._ports.port("kafka"), log_path=self.logs / "broker.log").start()
+        self._clickhouse = EmbeddedClickHouse(self.state_dir / "clickhouse", self._ports.port("clickhouse")).start()
         self.settings = Settings(
             **{
                 **self.extra,
@@ -182,13 +184,13 @@ class EmbeddedStack:
                 "clickhouse_password": "",
                 "clickhouse_cluster": None,
                 "metrics_host": LOOPBACK,
-                "metrics_port": lasting_port(),
+                "metrics_port": self._ports.port("worker"),
             }
         )
 
     def _start_worker(self, number: int) -> None:
-        port = self.settings.metrics_port if number == 1 else lasting_port()
         name = "worker" if number == 1 else f"worker-{number}"
+        port = self.settings.metrics_port if number == 1 else self._ports.port(name)
         process = ManagedProcess(
             [sys.executable, "-m", "spendstream.cli", "worker"],
             log_path=self.logs / f"{name}.log",
