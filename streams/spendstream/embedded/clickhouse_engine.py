@@ -115,7 +115,7 @@ class Engine:
         self._lock_file = _lock(path)
         self._data_path = str(path / "data")
         # The engine stops with its last handle, so this one stays open.
-        self._keeper = chdb.connect(self._data_path)  # type: ignore[no-untyped-call]
+        self._keeper = chdb.connect(self._data_path)
         self._sessions: dict[str, _Session] = {}
         self._sessions_lock = threading.Lock()
 
@@ -195,7 +195,7 @@ class Engine:
         """Lend a handle with the scope applied: the session's own, if it has one or (``keep``) is about to need one."""
         session = self._session(scope, make=keep)
         if session is None:
-            handle = chdb.connect(self._data_path)  # type: ignore[no-untyped-call]
+            handle = chdb.connect(self._data_path)
             try:
                 _apply(handle, scope)
                 yield handle
@@ -226,7 +226,7 @@ class Engine:
             if session is None and make:
                 if len(self._sessions) >= MAX_SESSIONS:
                     raise refusal(202, f"More than {MAX_SESSIONS} sessions", "TOO_MANY_SIMULTANEOUS_QUERIES")
-                session = _Session(chdb.connect(self._data_path), now)  # type: ignore[no-untyped-call]
+                session = _Session(chdb.connect(self._data_path), now)
                 self._sessions[scope.session_id] = session
             if session is not None:
                 session.expires_at = now + scope.session_timeout_s
