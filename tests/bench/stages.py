@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class _Client:
-    """aiokafka's consumer, as far as it is told what to fetch as columns."""
+    """Stands for aiokafka's consumer: knows which topics to fetch as columns."""
 
     _value_deserializer: Any = None
 

@@ -48,7 +48,7 @@ def wire(
 
 
 class Client:
-    """aiokafka's consumer, as far as it is told what to fetch as columns."""
+    """Stands for aiokafka's consumer: knows which topics to fetch as columns."""
 
     _value_deserializer: ColumnTopics | None = None
 

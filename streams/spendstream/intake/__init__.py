@@ -4,20 +4,20 @@
 ``sources``       columns, dotted paths, arithmetic
 ``json_records``  the objects in a document that are rows
 ``mapping``       which source is which field
-``rows``          files to rows
+``files``         format, compression, lines
+``rows``          lines and documents to rows
 """
 
 from spendstream.intake.cells import time_reader
+from spendstream.intake.files import MAX_LINE_BYTES, format_of
 from spendstream.intake.json_records import Left
 from spendstream.intake.mapping import MappingError, TableMapping
 from spendstream.intake.rows import (
-    MAX_LINE_BYTES,
     Line,
     Row,
     RowError,
     UsageRow,
     check,
-    format_of,
     read_lines,
     read_usage,
     rejected,

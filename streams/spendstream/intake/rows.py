@@ -4,29 +4,35 @@ Files may be compressed with gzip, whatever their name.
 """
 
 import csv
-import gzip
 import hashlib
 import re
 import uuid
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import PurePath
-from typing import Any, BinaryIO, Final, Literal, cast
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
 from spendstream.core.decode import Rejection, explain
+from spendstream.intake.files import (
+    BOM,
+    MAX_DOCUMENT_BYTES,
+    MAX_LINE_BYTES,
+    Damaged,
+    Format,
+    ending_of,
+    format_of,
+    json_or_lines,
+    lines_of,
+    unpacked,
+    without_gz,
+)
 from spendstream.intake.json_records import JsonRecords, Left, Malformed, Record
 from spendstream.intake.mapping import BoundMapping, BoundPaths, CellError, MappingError, TableMapping
 from spendstream.schemas.dead_letter import Reason
 from spendstream.schemas.usage import UsageEvent
-
-Format = Literal["jsonl", "json", "csv"]
-
-MAX_LINE_BYTES: Final = 1_000_000
-"""Longest line that is read. A Kafka record holds no more, and a file without line ends must not fill the memory."""
 
 ROW_IDS: Final = uuid.UUID("6f2b0f4e-0c0a-5d0b-9a43-7c6f1f6f3c55")
 """Namespace of minted ids. A change would give every row a new id, and count repeated imports again."""
@@ -34,24 +40,10 @@ ROW_IDS: Final = uuid.UUID("6f2b0f4e-0c0a-5d0b-9a43-7c6f1f6f3c55")
 _VARIANT: Final = {digit: f"{int(digit, 16) & 3 | 8:x}" for digit in "0123456789abcdef"}
 """The two leading bits of this digit mark a UUID of RFC 9562."""
 
-_BOM: Final = b"\xef\xbb\xbf"
-
-
-MAX_DOCUMENT_BYTES: Final = 512_000_000
-"""Largest JSON document, which is held in memory. JSON lines have no limit."""
 
 _SAMPLE_ROWS: Final = 1_000
 """A path that none of the first objects has is taken for a mistake, before anything is published."""
 
-_FOREIGN: Final = {
-    b"PK\x03\x04": "a ZIP archive or a spreadsheet: unpack it, or export it as CSV",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it, e.g. zstd -dc FILE | spendstream price -",
-    b"BZh": "compressed with bzip2: unpack it, e.g. bzip2 -dc FILE | spendstream price -",
-    b"\xfd7zX": "compressed with xz: unpack it, e.g. xz -dc FILE | spendstream price -",
-    b"PAR1": "a Parquet file: export it as CSV or JSON lines",
-    b"\xff\xfe": "UTF-16: convert it, e.g. iconv -f utf-16 -t utf-8",
-    b"\xfe\xff": "UTF-16: convert it, e.g. iconv -f utf-16 -t utf-8",
-}
 _IN_LINE: Final = re.compile(r" at line 1 column (\d+)$")
 
 
@@ -109,30 +101,6 @@ class RowError:
 Row = UsageRow | RowError
 
 
-class _Damaged(Exception):
-    """The file's compression is broken from here on."""
-
-
-def format_of(name: str, mapping: TableMapping) -> Format:
-    """Return a file's format: by its ending, else CSV if a mapping is given (as for stdin, ``-``)."""
-    ending = _ending(name)
-    if ending in (".csv", ".tsv"):
-        return "csv"
-    if ending in (".jsonl", ".ndjson"):
-        return "jsonl"
-    if ending == ".json" or mapping.each:
-        return "json"
-    return "csv" if mapping.is_given else "jsonl"
-
-
-def _ending(name: str) -> str:
-    return PurePath(_without_gz(name)).suffix.lower()
-
-
-def _without_gz(name: str) -> str:
-    return name[: -len(".gz")] if name.lower().endswith(".gz") else name
-
-
 def read_lines(
     source: BinaryIO,
     name: str,
@@ -155,16 +123,16 @@ def read_lines(
     Raises: MappingError, before the first row, if the mapping doesn't fit, or the file is in no format that is read.
     """
     mapping = mapping or TableMapping()
-    namespace = id_namespace or ("" if name == "-" else PurePath(_without_gz(name)).name)
+    namespace = id_namespace or ("" if name == "-" else PurePath(without_gz(name)).name)
     chosen = file_format or format_of(name, mapping)
     try:
-        source, start = _unpacked(source, name)
-        if file_format is None and chosen == "csv" and _ending(name) not in (".csv", ".tsv"):
+        source, start = unpacked(source, name)
+        if file_format is None and chosen == "csv" and ending_of(name) not in (".csv", ".tsv"):
             chosen = "json" if start[:1] in (b"{", b"[") else chosen
         if chosen == "csv":
             if mapping.each:
                 raise MappingError(f"{name} is a table, and --each is a path in JSON: remove it, or use --format json")
-            tab = _ending(name) == ".tsv"
+            tab = ending_of(name) == ".tsv"
             rows: Iterator[Line | RowError] = read_csv(
                 source,
                 mapping,
@@ -176,76 +144,15 @@ def read_lines(
         else:
             seen: list[bytes] = []
             if chosen == "json" and file_format is None:
-                chosen, seen = _json_or_lines(source, 1 if name == "-" else 2)
+                chosen, seen = json_or_lines(source, 1 if name == "-" else 2)
             if chosen == "jsonl" and not mapping.is_given and not mapping.each:
-                rows = read_jsonl(chain(seen, _lines(source)), name)
+                rows = read_jsonl(chain(seen, lines_of(source)), name)
             else:
-                documents = _documents(chain(seen, _lines(source))) if chosen == "jsonl" else _document(seen, source)
+                documents = _documents(chain(seen, lines_of(source))) if chosen == "jsonl" else _document(seen, source)
                 rows = _read_json(documents, mapping, name, namespace, Left() if left is None else left)
-    except _Damaged as error:
+    except Damaged as error:
         raise MappingError(f"{name}: {error}") from None
     return _until_damaged(rows, name)
-
-
-class _Gunzipped:
-    """The text of a gzip file. Raises: _Damaged, where the file is cut off or broken."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._file = gzip.GzipFile(fileobj=source)
-
-    def readline(self, limit: int = -1) -> bytes:
-        return self._read(self._file.readline, limit)
-
-    def read(self, limit: int = -1) -> bytes:
-        return self._read(self._file.read, limit)
-
-    def peek(self, limit: int) -> bytes:
-        return self._read(self._file.peek, limit)
-
-    def _read(self, method: Callable[[int], bytes], limit: int) -> bytes:
-        try:
-            return method(limit)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise _Damaged(f"the gzip file is damaged ({str(error).rstrip('.')}): get it again") from None
-
-
-def _unpacked(source: BinaryIO, name: str) -> tuple[BinaryIO, bytes]:
-    """Return the source, decompressed if it is gzip, and its first bytes. Raises: MappingError, for another format."""
-    start = _peek(source)
-    if start.startswith(b"\x1f\x8b"):
-        source = cast(BinaryIO, _Gunzipped(source))
-        start = _peek(source)
-    for magic, what in _FOREIGN.items():
-        if start.startswith(magic):
-            raise MappingError(f"{name} is {what}")
-    return source, start.removeprefix(_BOM).lstrip()
-
-
-def _peek(source: BinaryIO) -> bytes:
-    peek = getattr(source, "peek", None)
-    if peek is not None:
-        return bytes(peek(64))
-    start = source.read(64)
-    source.seek(-len(start), 1)
-    return start
-
-
-def _json_or_lines(source: BinaryIO, needed: int) -> tuple[Format, list[bytes]]:
-    """Return what a ``.json`` file holds, and the lines read to find out.
-
-    It is JSON lines if the first of ``needed`` lines is a whole object. A feed must not have to wait for a second line.
-    """
-    seen: list[bytes] = []
-    whole = 0
-    while whole < needed and (line := source.readline(MAX_DOCUMENT_BYTES)):
-        seen.append(line)
-        text = line.removeprefix(_BOM).strip()
-        if not text:
-            continue
-        if not (text.startswith(b"{") and (whole or text.endswith(b"}"))):
-            break
-        whole += 1
-    return "jsonl" if whole == needed else "json", seen
 
 
 Document = tuple[int, bytes]
@@ -264,9 +171,9 @@ def _document(seen: list[bytes], source: BinaryIO) -> Iterator[Document]:
         while size <= MAX_DOCUMENT_BYTES and (part := source.read(1_000_000)):
             parts.append(part)
             size += len(part)
-    except _Damaged as error:
+    except Damaged as error:
         damage = error
-    yield 1, b"".join(parts).removeprefix(_BOM)
+    yield 1, b"".join(parts).removeprefix(BOM)
     if damage is not None:
         raise damage
 
@@ -279,7 +186,7 @@ def _read_json(
         return _as_they_are(found, file)
     sample: list[Record | RowError] = []
     records: list[Record] = []
-    damage: _Damaged | None = None
+    damage: Damaged | None = None
     try:
         for row in found:
             sample.append(row)
@@ -287,7 +194,7 @@ def _read_json(
                 records.append(row)
             if len(records) == (1 if file == "-" else _SAMPLE_ROWS):
                 break
-    except _Damaged as error:
+    except Damaged as error:
         damage = error
     if not records:
         return _then(iter([row for row in sample if isinstance(row, RowError)]), damage)
@@ -298,7 +205,7 @@ def _read_json(
     return _mapped(_then(chain(sample, found), damage), bound, file, id_namespace, left)
 
 
-def _then(rows: Iterator[Any], damage: _Damaged | None) -> Iterator[Any]:
+def _then(rows: Iterator[Any], damage: Damaged | None) -> Iterator[Any]:
     yield from rows
     if damage is not None:
         raise damage
@@ -366,7 +273,7 @@ def _until_damaged(rows: Iterator[Line | RowError], file: str) -> Iterator[Line 
         for row in rows:
             line = row.line
             yield row
-    except _Damaged as error:
+    except Damaged as error:
         yield RowError(line + 1, None, f"{error}; the rows up to here are read", file)
 
 
@@ -400,8 +307,8 @@ def rejected(row: Line, why: Rejection) -> RowError:
 
 def read_jsonl(source: BinaryIO | Iterable[bytes], file: str = "") -> Iterator[Line]:
     """Yield each line that is not blank, trimmed and not validated. Never raises."""
-    for number, text in enumerate(_lines(source), start=1):
-        value = text.removeprefix(_BOM).strip() if number == 1 else text.strip()
+    for number, text in enumerate(lines_of(source), start=1):
+        value = text.removeprefix(BOM).strip() if number == 1 else text.strip()
         if value:
             yield Line(number, value, file)
 
@@ -521,21 +428,8 @@ class _Records:
         return None
 
     def _decoded(self, source: BinaryIO | Iterable[bytes]) -> Iterator[str]:
-        for number, line in enumerate(_lines(source)):
+        for number, line in enumerate(lines_of(source)):
             text = line.decode("utf-8", "surrogateescape")
             text = text if number else text.removeprefix("\ufeff")
             self._texts.append(text)
             yield text
-
-
-def _lines(source: BinaryIO | Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a file or an iterable with their ends; of a line that is too long, its beginning."""
-    readline = getattr(source, "readline", None)
-    if readline is None:
-        yield from source
-        return
-    while line := readline(MAX_LINE_BYTES + 2):
-        rest = line
-        while not rest.endswith(b"\n") and len(rest) == MAX_LINE_BYTES + 2:
-            rest = readline(MAX_LINE_BYTES + 2)
-        yield line

@@ -228,12 +228,12 @@ def test_a_more_expensive_call_is_reported_in_usd_per_call() -> None:
     assert finding.expected == pytest.approx(0.01, rel=0.05)
 
 
-@pytest.mark.parametrize(("calls", "told"), [(19, False), (40, True)])
-def test_a_ratio_of_few_calls_is_no_evidence(calls: int, told: bool) -> None:
+@pytest.mark.parametrize(("calls", "fires"), [(19, False), (40, True)])
+def test_a_ratio_of_few_calls_is_no_evidence(calls: int, fires: bool) -> None:
     world = settled_with_ratios(measure="failure_share", min_calls=20)
     for at in (120, 121, 122):
         world.add(at + 0.5, calls, failed_calls=calls)
-    assert (level(world.look(123.3), "up") is Level.FIRING) is told
+    assert (level(world.look(123.3), "up") is Level.FIRING) is fires
 
 
 def test_a_minute_without_calls_is_not_zero_for_a_ratio() -> None:
