@@ -17,12 +17,14 @@ from pydantic import ValidationError
 
 from spendstream.core.pricing import PriceBook
 from spendstream.schemas.buckets import COST_BUCKETS, PROMPT_PARTS, TOKEN_BUCKETS
+from spendstream.schemas.units import units_text
 from spendstream.schemas.usage import UsageEvent
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE = 60_000_000
 PICO = Decimal(10) ** 12
 LATENESS = ("on_time", "late", "correction")
+QUALITIES = ("", "exact", "substituted", "estimated", "partial")
 WHY_UNPRICED = ("", "unknown_model", "no_rate_for_bucket", "too_large")
 
 
@@ -58,6 +60,7 @@ class Cost:
     at_standard_tier: Decimal
     with_requested_model: Decimal
     why_unpriced: str
+    quality: str
 
 
 class Prices:
@@ -74,6 +77,10 @@ class Prices:
             "model_served": event.model_served or "",
             "service_tier": event.service_tier,
             "region": event.region or "",
+            "inference_geo": event.inference_geo or "",
+            "capacity": event.capacity,
+            "context_step": event.context_step,
+            "units": units_text(event.units or {}),
             "deployment": event.deployment or "",
             "priced_at_us": micros(event.requested_at or event.occurred_at),
             **{f"{bucket}_tokens": tokens(event, bucket) for bucket in TOKEN_BUCKETS},
@@ -86,7 +93,8 @@ class Prices:
         return self._known[known]
 
     def _ask(self, row: dict[str, Any]) -> Cost:
-        one = self._book.price(pl.DataFrame([row]))
+        nullable = {"context_step": pl.Int64, "units": pl.String, "gpu_us": pl.Int64}
+        one = self._book.price(pl.DataFrame([row], schema_overrides=nullable))
         return Cost(
             total=usd(one.total_pusd[0]) if one.priced[0] else None,
             by_bucket={bucket: usd(amount[0]) for bucket, amount in one.by_bucket.items() if amount[0]},
@@ -94,6 +102,7 @@ class Prices:
             at_standard_tier=usd(one.at_standard_tier_pusd[0]),
             with_requested_model=usd(one.with_requested_model_pusd[0]),
             why_unpriced=WHY_UNPRICED[one.unpriced_reason[0]],
+            quality=QUALITIES[one.quality[0]],
         )
 
 
@@ -199,6 +208,13 @@ def ledger_row(event: UsageEvent, offset: int, recorded_ms: int, late: int, cost
         "latency_ms": event.latency_ms,
         "lateness": LATENESS[late],
         "unpriced_reason": cost.why_unpriced,
+        "price_quality": cost.quality,
+        "agent": event.agent or "",
+        "turn": event.turn,
+        "parent_event_id": event.parent_event_id and event.parent_event_id.bytes,
+        "capacity": event.capacity,
+        "units": sorted((event.units or {}).items()),
+        "usage_notes": "; ".join(event.usage_notes or ()),
         "cost_usd": cost.total,
         **{f"{bucket}_tokens": tokens(event, bucket) for bucket in TOKEN_BUCKETS},
         **{f"prompt_{part}_tokens": getattr(event, f"prompt_{part}_tokens") or 0 for part in PROMPT_PARTS},
@@ -215,13 +231,14 @@ def empty_rollup(offset: int, at: int) -> dict[str, Any]:
         "late_calls",
         "unpriced_calls",
         "unpriced_tokens",
-        "web_searches",
-        "gpu_us",
+        "partly_priced_calls",
+        "substituted_calls",
     ]
     return {
         **dict.fromkeys([*counts, "web_searches", "gpu_us", "latency_ms_sum", "latency_ms_max", "latency_calls"], 0),
         "tokens": Counter(),
         "cost_usd": Decimal(0),
+        "substituted_usd": Decimal(0),
         "cost_usd_by_bucket": Counter(),
         "cost_without_cache_usd": Decimal(0),
         "cost_at_standard_tier_usd": Decimal(0),
@@ -246,6 +263,10 @@ def fold(rollup: dict[str, Any], event: UsageEvent, offset: int, late: int, cost
     if cost.total is None:
         rollup["unpriced_calls"] += 1
         rollup["unpriced_tokens"] += sum(tokens(event, bucket) for bucket in TOKEN_BUCKETS)
+    rollup["partly_priced_calls"] += cost.quality == "partial"
+    if cost.quality == "substituted":
+        rollup["substituted_calls"] += 1
+        rollup["substituted_usd"] += cost.total or 0
     rollup["cost_usd"] += cost.total or 0
     for bucket, amount in cost.by_bucket.items():
         rollup["cost_usd_by_bucket"][bucket] += amount

@@ -16,6 +16,7 @@ from spendstream.core.money import usd_text
 from spendstream.core.pricing import CardRef, PriceBook, Unpriced
 from spendstream.intake import MAX_LINE_BYTES, Row, RowError, UsageRow
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
+from spendstream.schemas.measures import PRICE_QUALITIES
 
 _BATCH_ROWS: Final = 10_000
 
@@ -49,7 +50,10 @@ class Quote:
     with_requested_model_pusd: int | None
     card: CardRef | None
     """What priced the call, or lacked a rate for it; None if no card prices the model."""
-    tier_substituted: bool
+    price_quality: str
+    """One of ``PRICE_QUALITIES``; "" if it has no price."""
+    price_notes: tuple[str, ...]
+    by_unit: dict[str, int]
     unpriced_reason: str
     missing_buckets: tuple[str, ...]
 
@@ -61,12 +65,14 @@ class Quote:
             "model": self.model,
             "cost_usd": _usd(self.cost_pusd),
             "cost_usd_by_bucket": {bucket: usd_text(cost) for bucket, cost in self.by_bucket.items()},
+            "cost_usd_by_unit": {unit: usd_text(cost) for unit, cost in self.by_unit.items()},
             "cost_without_cache_usd": _usd(self.without_cache_pusd),
             "cost_at_standard_tier_usd": _usd(self.at_standard_tier_pusd),
             "cost_with_requested_model_usd": _usd(self.with_requested_model_pusd),
             "rate_card_id": self.card.id if self.card else "",
             "rate_source": self.card.source if self.card else "",
-            "tier_substituted": self.tier_substituted,
+            "price_quality": self.price_quality or None,
+            "price_notes": list(self.price_notes),
             "unpriced_reason": self.unpriced_reason,
             "missing_buckets": list(self.missing_buckets),
             "file": self.file,
@@ -200,7 +206,9 @@ def _quotes(events: list[UsageRow], book: PriceBook) -> Iterator[Quote]:
             at_standard_tier_pusd=int(costs.at_standard_tier_pusd[i]) if priced else None,
             with_requested_model_pusd=int(costs.with_requested_model_pusd[i]) if priced else None,
             card=costs.cards[card] if card >= 0 else None,
-            tier_substituted=bool(costs.tier_substituted[i]),
+            price_quality=PRICE_QUALITIES[costs.quality[i]],
+            price_notes=tuple(filter(None, costs.note_texts[costs.notes[i]].split("; "))),
+            by_unit=costs.unit_costs.get(i, {}),
             unpriced_reason=_REASONS[Unpriced(int(costs.unpriced_reason[i]))],
             missing_buckets=costs.missing_buckets(i),
         )

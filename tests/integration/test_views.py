@@ -13,6 +13,7 @@ from clickhouse_connect.driver.client import Client
 
 from spendstream.clickhouse.client import INSERT_SETTINGS
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
+from spendstream.schemas.buckets import TOKEN_BUCKETS
 from spendstream.sinks.encoders import CallEncoder, DeadLetterEncoder, RollupEncoder, RowEncoder
 from tests.unit.sinks.make import NOON, dead_letter_value, ipc, priced_calls, records, rollup_value
 
@@ -66,7 +67,9 @@ def test_of_a_call_priced_twice_the_later_price_stays_whatever_came_last(db: Dat
 
 def test_a_call_without_a_price_has_no_cost_and_no_saving(db: Database) -> None:
     db.insert(CallEncoder(), ipc(priced_calls(1, cost_usd=None)))
-    assert db.rows("SELECT cost_usd, savings_cache_usd, total_tokens FROM {db}.calls_v") == [(None, None, 12)]
+    assert db.rows("SELECT cost_usd, savings_cache_usd, total_tokens FROM {db}.calls_v") == [
+        (None, None, len(TOKEN_BUCKETS))
+    ]
 
 
 @pytest.mark.parametrize(("unpriced_calls", "cost"), [(0, Decimal("0.036")), (1, Decimal("0.036")), (2, None)])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS, Aggregates
 from spendstream.core.rollup_record import AggregateKey, read_rollup, rollup_record, totals_of
 from spendstream.core.timestamps import MINUTE_US
-from spendstream.schemas.measures import BUCKET_COSTS, COLUMN, COST, COUNTERFACTUALS, MEASURES, SUMS, TOKENS
+from spendstream.schemas.measures import BUCKET_COSTS, COLUMN, COST, COUNTERFACTUALS, EXACT, MEASURES, SUMS, TOKENS
 from spendstream.schemas.rollup import ON_TIME, OTHER
 
 TEAM = ("team",)
@@ -32,6 +32,7 @@ def call(offset: int, team: str = "a", minute: int = 0, block: int = ON_TIME, **
         "attempt": 1,
         "lateness": 0,
         "priced": True,
+        "quality": EXACT,
         "latency_ms": None,
         "web_searches": 0,
         "gpu_us": 0,

@@ -51,12 +51,32 @@ def test_an_event_id_is_its_sixteen_bytes(acme_book: PriceBook) -> None:
     assert row_of(acme_book, event_id=high)["event_id"] == uuid.UUID(high).bytes
 
 
+def test_what_a_call_has_beside_tokens_reaches_the_ledger(acme_book: PriceBook) -> None:
+    stated: dict[str, Any] = {
+        "agent": "planner", "turn": 0, "parent_event_id": event_id(5), "inference_geo": "us", "capacity": "provisioned",
+        "account": "org-1", "project": "p-1", "credential": "key-7", "cache_read_image_tokens": 3,
+        "input_video_tokens": 4, "output_video_tokens": 5,
+    }  # fmt: skip
+    row = row_of(acme_book, **stated, units={"pages_processed": 2.5, "x": "1e3"}, usage_notes=["a", "b"])
+    assert {name: row[name] for name in stated} == {**stated, "parent_event_id": uuid.UUID(event_id(5)).bytes}
+    assert row["units"] == [("pages", Decimal("2.5")), ("x", Decimal(1000))]
+    assert row["usage_notes"] == "a; b"
+
+
+def test_a_call_without_any_of_that_has_empty_values(acme_book: PriceBook) -> None:
+    row = row_of(acme_book)
+    names = ("agent", "inference_geo", "account", "project", "credential", "usage_notes", "price_notes")
+    assert {row[name] for name in names} == {""}
+    assert (row["turn"], row["parent_event_id"], row["units"], row["cost_by_unit"]) == (None, None, [], [])
+    assert (row["capacity"], row["price_quality"], row["context_step"]) == ("on_demand", "exact", 0)
+
+
 def test_an_unpriced_call_has_null_in_every_amount_and_a_reason(acme_book: PriceBook) -> None:
     row = row_of(acme_book, model_served="nobody-knows")
-    amounts = [name for name in row if name.startswith("cost_")]
+    amounts = [name for name in row if name.startswith("cost_") and name != "cost_by_unit"]
     assert len(amounts) == len(COST_BUCKETS) + 4
     assert [row[name] for name in amounts] == [None] * len(amounts)
-    assert row["unpriced_reason"] == "unknown_model"
+    assert (row["unpriced_reason"], row["price_quality"], row["cost_by_unit"]) == ("unknown_model", "", [])
     assert row["rate_card_id"] == ""
     assert row["input_tokens"] == 600
 

@@ -23,7 +23,7 @@ _OBJECT = re.compile(
     r"(?:CREATE (?:OR REPLACE )?(?:TABLE|VIEW)(?: IF NOT EXISTS)?|ALTER TABLE) spendstream\.(\w+)\s+(.*)", re.S
 )
 _COLUMN = re.compile(r"^    (\w+) ([A-Z].*?),?(?: --.*)?$", re.M)
-_ADDED = re.compile(r"ADD COLUMN IF NOT EXISTS (\w+) (.*)", re.S)
+_ADDED = re.compile(r"ADD COLUMN IF NOT EXISTS (\w+) (.*?)(?=,\s+(?:ADD|MODIFY)|$)", re.S)
 
 
 def columns_by_migrations() -> dict[str, Columns]:

@@ -47,8 +47,9 @@ def test_every_topic_has_a_version() -> None:
     assert len(set(topics.ALL)) == len(topics.ALL)
 
 
-def test_default_dimensions_leave_out_what_is_too_many() -> None:
-    assert set(DIMENSIONS) - set(DEFAULT_DIMENSIONS) == {"customer", "user"}
+def test_default_dimensions_leave_out_what_is_many_or_rarely_stated() -> None:
+    asked_for = {"customer", "user", "inference_geo", "capacity", "account", "project", "credential", "agent"}
+    assert set(DIMENSIONS) - set(DEFAULT_DIMENSIONS) == asked_for
 
 
 @pytest.mark.parametrize("nil", ["00000000-0000-0000-0000-000000000000", "0" * 32])

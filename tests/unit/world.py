@@ -178,7 +178,7 @@ def surviving_rollups(world: World) -> dict[tuple[int, int, tuple[str, ...]], di
 
 
 def _as_reference(rollup: dict[str, Any]) -> dict[str, Any]:
-    money = {name: Decimal(value) for name, value in rollup.items() if name.startswith("cost") and name.endswith("usd")}
+    money = {name: Decimal(value) for name, value in rollup.items() if name.endswith("_usd")}
     by_bucket = {bucket: Decimal(amount) for bucket, amount in rollup["cost_usd_by_bucket"].items()}
     times = {name: _us(rollup[name]) for name in ("first_event_at", "last_event_at")}
     dropped = ("source_log", "source_partition", "minute", "correction_block", "dimensions")

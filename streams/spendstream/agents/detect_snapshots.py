@@ -22,7 +22,7 @@ from spendstream.kafka.producer import AckedProducer, Record
 
 log = structlog.get_logger(__name__)
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """The number of the format, raised whenever a section or array is renamed or changes its meaning."""
 
 CHUNK_BYTES: Final = 900_000

@@ -1,7 +1,10 @@
 """The ledger on the wire: priced calls as Arrow IPC streams. See ``spendstream.schemas.priced``."""
 
+import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Final
+from uuid import UUID
 
 import numpy as np
 import polars as pl
@@ -10,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from spendstream.core.money import usd_column
-from spendstream.schemas.measures import MEASURES
+from spendstream.schemas.measures import MEASURES, PRICE_QUALITIES
 from spendstream.schemas.priced import LATENESS, PRICED_SCHEMA, UNPRICED_REASONS, USD
 
 _MONEY: Final = {measure.field: measure.name for measure in MEASURES if measure.unit == "USD"}
@@ -21,7 +24,9 @@ _TIMES: Final = {
     "priced_at": "priced_at_us",
 }
 _RENAMED: Final = {"source_offset": "offset"}
-_CODED: Final = {"lateness": LATENESS, "unpriced_reason": UNPRICED_REASONS}
+_CODED: Final = {"lateness": LATENESS, "unpriced_reason": UNPRICED_REASONS, "price_quality": PRICE_QUALITIES}
+_CODES: Final = {"price_quality": "quality"}
+_NULL_IS_EMPTY: Final = ("tags", "usage_notes")
 _FIRST_GUESS_ROWS: Final = 5_000
 _FILL: Final = 0.9  # rows differ in size: aim below the bound, to encode most pieces once
 _WRITE_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -45,7 +50,11 @@ def ledger_table(calls: pl.DataFrame, *, partition: int, source_log: str) -> pa.
         elif name in _TIMES:
             columns.append(arrow[_TIMES[name]].cast(field.type))
         elif name in _CODED:
-            columns.append(_coded(frame[name].to_numpy(), _CODED[name]))
+            columns.append(_coded(frame[_CODES.get(name, name)].to_numpy(), _CODED[name]))
+        elif name == "parent_event_id":
+            columns.append(_parent_column(frame[name]))
+        elif pa.types.is_map(field.type):
+            columns.append(_amounts_by_name(frame[name]))
         elif name == "source_log":
             columns.append(_coded(np.zeros(n, dtype=np.int8), (source_log,)))
         elif name == "source_partition":
@@ -58,7 +67,7 @@ def ledger_table(calls: pl.DataFrame, *, partition: int, source_log: str) -> pa.
             columns.append((column if coded else column.cast(pa.string()).dictionary_encode()).cast(field.type))
         else:
             column = arrow[_RENAMED.get(name, name)]
-            columns.append((pc.fill_null(column, "") if name == "tags" else column).cast(field.type))
+            columns.append((pc.fill_null(column, "") if name in _NULL_IS_EMPTY else column).cast(field.type))
     return pa.table(columns, schema=PRICED_SCHEMA)
 
 
@@ -85,6 +94,28 @@ def _uuid_column(frame: pl.DataFrame) -> pa.Array:
     halves[:, 0] = frame["id_hi"].to_numpy()
     halves[:, 1] = frame["id_lo"].to_numpy()
     return pa.Array.from_buffers(pa.binary(16), frame.height, [None, pa.py_buffer(halves.tobytes())])
+
+
+def _parent_column(texts: pl.Series) -> pa.Array:
+    """Return UUIDs as their 16 bytes; null where ""."""
+    if (texts == "").all():
+        return pa.nulls(len(texts), pa.binary(16))
+    return pa.array([UUID(text).bytes if text else None for text in texts], pa.binary(16))
+
+
+def _amounts_by_name(texts: pl.Series) -> pa.Array:
+    """Return JSON objects of decimal text as maps of decimals; an empty one where null."""
+    offsets = np.zeros(len(texts) + 1, dtype=np.int32)
+    names: list[str] = []
+    amounts: list[Decimal] = []
+    for row in np.flatnonzero(texts.is_not_null().to_numpy()):
+        stated = json.loads(texts[int(row)])
+        names += stated
+        amounts += map(Decimal, stated.values())
+        offsets[row + 1] = len(stated)
+    return pa.MapArray.from_arrays(
+        np.cumsum(offsets, dtype=np.int32), pa.array(names, pa.string()), pa.array(amounts, USD)
+    )
 
 
 def _coded(codes: NDArray[np.integer], names: tuple[str, ...]) -> pa.DictionaryArray:

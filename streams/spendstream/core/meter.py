@@ -5,7 +5,8 @@ since the last take. Once all of that is acknowledged, ``mark_durable`` drops wh
 """
 
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -19,6 +20,7 @@ from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
 from spendstream.core.decode import Rejection, decode, uuid_text
 from spendstream.core.dedupe import Ids, SeenIds
 from spendstream.core.lateness import CORRECTION_CODE, NO_WATERMARK, advance, classify_lateness, window_of
+from spendstream.core.money import usd_text
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import ProgressRecord
 from spendstream.core.rollup_record import AggregateKey, Rollup, totals_of
@@ -266,6 +268,10 @@ class PartitionMeter:
             pl.col("gpu_us").fill_null(0),
             pl.Series("priced", costs.priced),
             pl.Series("unpriced_reason", costs.unpriced_reason),
+            pl.Series("quality", costs.quality),
+            pl.Series("price_notes", costs.note_texts, dtype=pl.String).gather(costs.notes).alias("price_notes"),
+            pl.Series("context_step", costs.context_step),
+            _unit_costs(costs.unit_costs, calls.height),
             pl.Series(COST, costs.total_pusd),
             *(
                 pl.Series(column, costs.by_bucket.get(column.removeprefix("cost_").removesuffix("_pusd"), nothing))
@@ -381,3 +387,12 @@ def restore(
         meter.aggregates.restore(rollup.key, values, offset)
     meter.aggregates.evict(marker.watermark_us, marker.through_offset, rules.allowed_lateness_s)
     return meter
+
+
+def _unit_costs(by_call: Mapping[int, Mapping[str, int]], n: int) -> pl.Series:
+    """Return what the units of calls cost, as JSON objects of decimal text in USD; null where none were used."""
+    texts: list[str | None] = [None] * n if by_call else []
+    for call, costs in by_call.items():
+        texts[call] = json.dumps({unit: usd_text(pusd) for unit, pusd in costs.items()})
+    column = pl.Series("cost_by_unit", texts, dtype=pl.String)
+    return column if by_call else column.extend_constant(None, n)

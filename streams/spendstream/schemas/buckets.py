@@ -15,12 +15,15 @@ INPUT_BUCKETS: Final = (
     "input_audio",
     "cache_read_audio",
     "input_image",
+    "cache_read_image",
+    "input_video",
 )
 OUTPUT_BUCKETS: Final = (
     "output",  # visible text output
     "reasoning",  # hidden, billed as output
     "output_audio",
     "output_image",
+    "output_video",
 )
 TOKEN_BUCKETS: Final = INPUT_BUCKETS + OUTPUT_BUCKETS
 """Each has a field ``<bucket>_tokens`` on the event and the ledger."""
@@ -29,6 +32,7 @@ FEE_BUCKETS: Final = (
     "web_search",  # per search
     "request",  # per call
     "gpu",  # per GPU-second, self-hosted
+    "units",  # all other billable units of the event together
 )
 COST_BUCKETS: Final = TOKEN_BUCKETS + FEE_BUCKETS
 """Each has a column ``cost_<bucket>_usd`` on the ledger and the rollups."""

@@ -28,10 +28,17 @@ Unit = Literal["count", "ms", "µs", "USD", "time", "offset"]
 """``USD``: integer pico-dollars in the matrix, decimal text on the wire, ``Decimal(38, 12)`` in ClickHouse. ``time``:
 µs since 1970 in the matrix, RFC 3339 on the wire, ``DateTime64(6)``. Everything else is one integer everywhere."""
 
+PRICE_QUALITIES: Final = ("", "exact", "substituted", "estimated", "partial")
+"""How far ``cost_usd`` can be trusted, by code: exact; at other rates than those asked for, which are unknown; at rates
+not known to have applied on that day; without a unit or fee that has no rate. "" for an unpriced call. The worst holds:
+partial, then substituted, then estimated."""
+EXACT, SUBSTITUTED, ESTIMATED, PARTIAL = range(1, 5)
+
 Fold = Callable[[Any], "pl.Expr"]
 """Given the polars module, returns the expression that folds metered calls into a measure. Columns of a call: those of
 ``spendstream.core.decode.columns.CALL_SCHEMA``; ``offset``; ``lateness`` (0 on time, 1 late, 2 correction); ``priced``;
-the costs in pico-dollars, 0 where unpriced; ``gpu_us``, 0 where none was reported."""
+``quality``, a code of ``PRICE_QUALITIES``; the costs in pico-dollars, 0 where unpriced; ``gpu_us``, 0 where none was
+reported."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,20 @@ MEASURES: Final[tuple[RollupMeasure, ...]] = (
         "last_event_us", "max", "time", lambda pl: pl.col("occurred_at_us").max(), "max(c.occurred_at)",
         "last_event_at", is_required=True,
     ),
+    counted(
+        "partly_priced_calls", "Calls with a unit or fee that has no rate: the true cost is higher.",
+        lambda pl: pl.col("quality") == PARTIAL, "c.price_quality = 'partial'",
+    ),
+    counted(
+        "substituted_calls", "Calls at other rates than those asked for, which are unknown: a tier, region or step.",
+        lambda pl: pl.col("quality") == SUBSTITUTED, "c.price_quality = 'substituted'",
+    ),
+    RollupMeasure(
+        "substituted_pusd", "sum", "USD",
+        lambda pl: pl.when(pl.col("quality") == SUBSTITUTED).then(pl.col(COST)).otherwise(0).sum(),
+        "sumIf(ifNull(c.cost_usd, toDecimal128(0, 12)), c.price_quality = 'substituted')",
+        "substituted_usd", "What the substituted calls cost.", watched_as="spend at substituted rates",
+    ),
     # New measures go here: the detector's snapshots of an older release then still fit.
 )  # fmt: skip
 """In the order of the record's fields, and, within a kind, of the matrix's columns."""
@@ -203,6 +224,8 @@ WATCHED: Final[dict[str, WatchedMeasure]] = {
     "failure_share": WatchedMeasure(("failed_calls",), ("calls",), "share", "failed calls"),
     "retry_share": WatchedMeasure(("retries",), ("calls",), "share", "retried calls"),
     "unpriced_share": WatchedMeasure(("unpriced_calls",), ("calls",), "share", "calls without a price"),
+    "partly_priced_share": WatchedMeasure(("partly_priced_calls",), ("calls",), "share", "partly priced calls"),
+    "substituted_share": WatchedMeasure(("substituted_calls",), ("calls",), "share", "calls at substituted rates"),
     "latency_ms": WatchedMeasure(("latency_ms_sum",), ("latency_calls",), "ms", "latency"),
     **{
         m.name: WatchedMeasure((m.name,), (), f"{'USD' if m.unit == 'USD' else m.watched_as}/min", m.watched_as)

@@ -13,6 +13,7 @@ from spendstream.schemas.buckets import COST_BUCKETS, PROMPT_PARTS, TOKEN_BUCKET
 USD: Final = pa.decimal128(38, 12)
 _NAME: Final = pa.dictionary(pa.int32(), pa.string())
 _TIME: Final = pa.timestamp("us", tz="UTC")
+_BY_UNIT: Final = pa.map_(pa.string(), USD)
 
 UNPRICED_REASONS: Final = ("", "unknown_model", "no_rate_for_bucket", "too_large")
 """Why ``cost_usd`` is null, by the code of ``spendstream.core.pricing.Unpriced``."""
@@ -32,6 +33,9 @@ PRICED_SCHEMA: Final = pa.schema(
         pa.field("span_id", pa.string(), nullable=False),
         pa.field("conversation_id", pa.string(), nullable=False),
         pa.field("task_id", pa.string(), nullable=False),
+        pa.field("agent", _NAME, nullable=False),
+        pa.field("turn", pa.int64()),
+        pa.field("parent_event_id", pa.binary(16)),
         # call
         pa.field("operation", _NAME, nullable=False),
         pa.field("provider", _NAME, nullable=False),
@@ -39,13 +43,17 @@ PRICED_SCHEMA: Final = pa.schema(
         pa.field("model_requested", _NAME, nullable=False),
         pa.field("model_served", _NAME, nullable=False),
         pa.field("region", _NAME, nullable=False),
+        pa.field("inference_geo", _NAME, nullable=False),
         pa.field("service_tier", _NAME, nullable=False),
+        pa.field("capacity", _NAME, nullable=False),
         pa.field("status", _NAME, nullable=False),
         pa.field("latency_ms", pa.int64()),
         pa.field("usage_quality", _NAME, nullable=False),
+        pa.field("usage_notes", pa.string(), nullable=False),  # "" where none
         # tokens
         *(pa.field(tokens_field(bucket), pa.int64(), nullable=False) for bucket in TOKEN_BUCKETS),
         pa.field("web_searches", pa.int64(), nullable=False),
+        pa.field("units", _BY_UNIT, nullable=False),
         *(pa.field(f"prompt_{part}_tokens", pa.int64(), nullable=False) for part in PROMPT_PARTS),
         pa.field("gpu_us", pa.int64(), nullable=False),
         # attribution
@@ -56,14 +64,21 @@ PRICED_SCHEMA: Final = pa.schema(
         pa.field("user", _NAME, nullable=False),
         pa.field("environment", _NAME, nullable=False),
         pa.field("deployment", _NAME, nullable=False),
+        pa.field("account", _NAME, nullable=False),
+        pa.field("project", _NAME, nullable=False),
+        pa.field("credential", _NAME, nullable=False),
         pa.field("tags", pa.string(), nullable=False),  # a JSON object, "" where none
         # money
         pa.field("cost_usd", USD),
         *(pa.field(cost_column(bucket), USD) for bucket in COST_BUCKETS),
+        pa.field("cost_by_unit", _BY_UNIT, nullable=False),  # sums to cost_units_usd
         pa.field("cost_without_cache_usd", USD),
         pa.field("cost_at_standard_tier_usd", USD),
         pa.field("cost_with_requested_model_usd", USD),
         pa.field("unpriced_reason", _NAME, nullable=False),
+        pa.field("price_quality", _NAME, nullable=False),
+        pa.field("price_notes", _NAME, nullable=False),  # "" where none
+        pa.field("context_step", pa.int64(), nullable=False),  # input tokens above which the rates applied
         pa.field("rate_card_id", _NAME, nullable=False),
         pa.field("rate_source", _NAME, nullable=False),
         pa.field("provider_cost", USD),
@@ -77,3 +92,12 @@ PRICED_SCHEMA: Final = pa.schema(
         pa.field("source_offset", pa.int64(), nullable=False),
     ]
 )
+
+ADDED: Final = frozenset(
+    {
+        "agent", "inference_geo", "capacity", "usage_notes", "cache_read_image_tokens", "input_video_tokens",
+        "output_video_tokens", "units", "account", "project", "credential", "cost_by_unit", "price_quality",
+        "price_notes", "context_step",
+    }
+)  # fmt: skip
+"""Columns that may not be null, and that records of an earlier release lack: they are empty or 0 there."""

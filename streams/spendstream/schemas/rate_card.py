@@ -5,15 +5,17 @@ the same price whenever it is priced again. Amounts are exact USD: they are read
 
 A bucket without a rate of its own takes the rate of the most specific bucket that contains it::
 
-    reasoning, output_audio, output_image   ->  output
-    cache_read, input_audio, input_image    ->  input
-    cache_write                             ->  input
-    cache_write_5m, cache_write_1h          ->  cache_write, else input
-    cache_read_audio                        ->  cache_read or input_audio, else input
+    reasoning, output_audio, output_image, output_video   ->  output
+    cache_read, input_audio, input_image, input_video     ->  input
+    cache_write                                           ->  input
+    cache_write_5m, cache_write_1h                        ->  cache_write, else input
+    cache_read_audio                                      ->  cache_read or input_audio, else input
+    cache_read_image                                      ->  cache_read or input_image, else input
 
 A card that would leave a rate to a guess is refused. If both ``cache_read`` and ``input_audio`` are priced, neither
-contains the other, so ``cache_read_audio`` must be priced too. If ``cache_write_5m`` or ``cache_write_1h`` is priced,
-``cache_write`` must be: it counts what was written with a lifetime that the provider didn't state.
+contains the other, so ``cache_read_audio`` must be priced too; likewise for images. If ``cache_write_5m`` or
+``cache_write_1h`` is priced, ``cache_write`` must be: it counts what was written with a lifetime that the provider
+didn't state.
 """
 
 import re
@@ -42,7 +44,7 @@ MTOK_PLACES: Final = 6
 """Decimals of a rate per million tokens; one more would be finer than a pico-dollar per token."""
 
 CardKind = Literal["contract", "custom"]
-DiscountedTier = Literal["batch", "flex", "priority"]
+DiscountedTier = Literal["batch", "flex", "priority", "fast"]
 
 _AMOUNT = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -117,9 +119,12 @@ class InputTier(_Block):
 
 def _check_rates(base: BucketRates, tiers: Sequence[InputTier]) -> None:
     """Refuse rates that would leave a bucket's price to a guess, and tiers that don't rise."""
-    if {"cache_read", "input_audio"} <= base.keys() and "cache_read_audio" not in base:
-        message = "cache_read and input_audio are priced, so cached audio could cost either: add cache_read_audio"
-        raise _refuse("ambiguous_rate", message, "usd_per_mtok")
+    for kind in ("audio", "image"):
+        if {"cache_read", f"input_{kind}"} <= base.keys() and f"cache_read_{kind}" not in base:
+            message = (
+                "cache_read and input_{kind} are priced, so cached {kind} could cost either: add cache_read_{kind}"
+            )
+            raise _refuse("ambiguous_rate", message, "usd_per_mtok", kind=kind)
     if base.keys() & {"cache_write_5m", "cache_write_1h"} and "cache_write" not in base:
         message = "writes with an unstated lifetime have no rate: add cache_write"
         raise _refuse("ambiguous_rate", message, "usd_per_mtok")

@@ -19,10 +19,18 @@ DIMENSIONS: Final = (
     "model",
     "service_tier",
     "region",
+    "inference_geo",
+    "capacity",
+    "account",
+    "project",
+    "credential",
+    "agent",
 )
 """What a rollup can be grouped by. A deployment chooses among them (``METER_DIMENSIONS``)."""
 
-DEFAULT_DIMENSIONS: Final = tuple(d for d in DIMENSIONS if d not in ("customer", "user"))
+DEFAULT_DIMENSIONS: Final = tuple(
+    d for d in DIMENSIONS[: DIMENSIONS.index("region") + 1] if d not in ("customer", "user")
+)
 
 OTHER: Final = "__other__"
 """The value of every dimension of the row that holds what a minute's cardinality cap kept out."""

@@ -13,8 +13,10 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from pydantic_core import PydanticCustomError
 
 from spendstream.schemas.buckets import INPUT_BUCKETS, PROMPT_PARTS, TOKEN_BUCKETS, tokens_field
+from spendstream.schemas.units import MAX_QUANTITY, WEB_SEARCHES, read_units, rounded
 
-ServiceTier = Literal["standard", "batch", "flex", "priority"]
+ServiceTier = Literal["standard", "batch", "flex", "priority", "fast"]
+Capacity = Literal["on_demand", "provisioned"]
 Status = Literal["ok", "error", "timeout", "cancelled", "rate_limited", "filtered"]
 UsageQuality = Literal["reported", "partial", "estimated"]
 
@@ -68,6 +70,9 @@ Text = Annotated[str, Field(max_length=256), AfterValidator(_is_storable)]
 Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_is_storable)]
 Time = Annotated[AwareDatetime, BeforeValidator(_is_rfc3339), Field(ge=EARLIEST, lt=LATEST, strict=False)]
 Count = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+Id = Annotated[UUID, BeforeValidator(_is_uuid)]
+Quantity = Annotated[Decimal, Field(ge=0, le=MAX_QUANTITY), AfterValidator(rounded)]
+Charge = Annotated[Decimal, Field(ge=-1_000_000, le=1_000_000), AfterValidator(rounded)]
 
 
 class UsageEvent(BaseModel):
@@ -80,7 +85,7 @@ class UsageEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, title="Usage event, llm.usage.v1")
 
     # identity
-    event_id: Annotated[UUID, BeforeValidator(_is_uuid)] = Field(
+    event_id: Id = Field(
         strict=False,
         description="Minted by the producer once per call; retries of the publish repeat it. Not the provider's id.",
     )
@@ -94,17 +99,34 @@ class UsageEvent(BaseModel):
     span_id: Text | None = None
     conversation_id: Text | None = None
     task_id: Text | None = Field(None, description="The unit of work that has an outcome: for cost per outcome.")
+    agent: Text | None = Field(None, description="The agent that made the call.")
+    turn: int | None = Field(None, ge=0, le=1_000_000, description="Which turn of the conversation it belongs to.")
+    parent_event_id: Id | None = Field(
+        None, strict=False, description="The call that led to this one: the agent's that started a subagent, say."
+    )
 
     # call
     operation: Annotated[Name, _absent_means("chat")] = "chat"
     provider: Name
     model_requested: Name | None = None
     model_served: Name | None = Field(None, description="What answered; priced before model_requested.")
-    region: Text | None = None
+    region: Text | None = Field(None, description="Where the provider served it: us-east-1, europe-west4.")
+    inference_geo: Text | None = Field(None, description="Where the provider was bound to keep it: us, eu, global.")
     service_tier: Annotated[ServiceTier, _absent_means("standard")] = "standard"
+    capacity: Annotated[Capacity, _absent_means("on_demand")] = Field(
+        "on_demand", description="provisioned is prepaid by the hour: its tokens are never billed at list."
+    )
+    context_step: Count | None = Field(
+        None,
+        description="Input tokens above which the provider says it billed: 200000 for its 200k-1M window. "
+        "By default the event's own input decides.",
+    )
     status: Annotated[Status, _absent_means("ok")] = "ok"
     latency_ms: int | None = Field(None, ge=0, le=86_400_000)
     usage_quality: Annotated[UsageQuality, _absent_means("reported")] = "reported"
+    usage_notes: list[Text] | None = Field(
+        None, max_length=16, description="Why the usage is partial: numbers not read, counts that contradict."
+    )
 
     # tokens: disjoint buckets
     input_tokens: Count | None = Field(None, description="Uncached text input.")
@@ -115,11 +137,22 @@ class UsageEvent(BaseModel):
     input_audio_tokens: Count | None = None
     cache_read_audio_tokens: Count | None = None
     input_image_tokens: Count | None = None
+    cache_read_image_tokens: Count | None = None
+    input_video_tokens: Count | None = None
     output_tokens: Count | None = Field(None, description="Visible text output, without reasoning.")
     reasoning_tokens: Count | None = Field(None, description="Hidden reasoning, billed as output.")
     output_audio_tokens: Count | None = None
     output_image_tokens: Count | None = None
+    output_video_tokens: Count | None = None
+
+    # billable units beside tokens
     web_searches: Count | None = None
+    units: dict[Name, Quantity] | None = Field(
+        None,
+        max_length=32,
+        description="Quantities by unit, exact decimals: pages, characters, audio_seconds, images, file_searches. "
+        "A unit without a price makes the call partly priced.",
+    )
 
     # prompt parts: what the input consists of; included in the input
     prompt_system_tokens: Count | None = None
@@ -137,6 +170,11 @@ class UsageEvent(BaseModel):
     environment: Text | None = None
     tags: dict[Name, Text] | None = Field(None, max_length=32)
 
+    # the bill's own keys
+    account: Text | None = Field(None, description="The account or organisation that the provider bills.")
+    project: Text | None = Field(None, description="The provider's project or workspace.")
+    credential: Text | None = Field(None, description="Id or label of the API key. Never the key itself.")
+
     # self-hosted
     deployment: Text | None = Field(None, description="The configuration that served it: picks a GPU rate card.")
     gpu_seconds: float | None = Field(
@@ -149,7 +187,9 @@ class UsageEvent(BaseModel):
     )
 
     # the provider's own figures, kept beside ours
-    provider_cost: Decimal | None = Field(None, ge=0, le=1_000_000, max_digits=18, decimal_places=12)
+    provider_cost: Charge | None = Field(
+        None, description="What the provider says it charged, rounded to 12 decimals; a credit is negative."
+    )
     currency: str | None = Field(None, pattern=r"^[A-Z]{3}$")
 
     @model_validator(mode="after")
@@ -161,8 +201,27 @@ class UsageEvent(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _names_units(self) -> Self:
+        """Bring units to their usual names; searches of the web have a field of their own."""
+        if self.units is None:
+            return self
+        units = read_units(self.units)
+        searches = units.pop(WEB_SEARCHES, None)
+        if searches is not None and (searches != int(searches) or self.web_searches not in (None, searches)):
+            raise PydanticCustomError(
+                "inconsistent_usage",
+                "units.web_searches is {searches}, which is no whole number, or not web_searches",
+                {"searches": str(searches), "field": "units"},
+            )
+        # frozen: a validator is the one place where a field may still change
+        object.__setattr__(self, "units", units)
+        if searches is not None:
+            object.__setattr__(self, "web_searches", int(searches))
+        return self
+
+    @model_validator(mode="after")
     def _has_counts(self) -> Self:
-        counted = (*map(tokens_field, TOKEN_BUCKETS), "web_searches", "gpu_seconds")
+        counted = (*map(tokens_field, TOKEN_BUCKETS), "web_searches", "units", "gpu_seconds")
         if all(getattr(self, field) is None for field in counted):
             raise PydanticCustomError(
                 "missing",

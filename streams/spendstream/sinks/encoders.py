@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from spendstream.core.rollup_record import NotARollup, Rollup, read_rollup, refused, rollup_table
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.dead_letter import Reason
-from spendstream.schemas.priced import PRICED_SCHEMA, USD
+from spendstream.schemas.priced import ADDED, PRICED_SCHEMA, USD
 from spendstream.schemas.rollup import DIMENSIONS
 
 CALLS: Final = "calls"
@@ -168,9 +168,20 @@ def _stream_column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Arr
         if column.null_count and not field.nullable:
             raise ValueError(f"column {field.name} has nulls")
         return column.cast(field.type)
+    if field.name in ADDED:
+        return _empty(table.num_rows, field.type)
     if not field.nullable:
         raise ValueError(f"column {field.name} is missing")
     return pa.nulls(table.num_rows, field.type)
+
+
+def _empty(n: int, kind: pa.DataType) -> pa.Array:
+    """Return so many empty values: 0, "" or an empty map."""
+    if pa.types.is_map(kind):
+        return pa.array([[]] * n, kind)
+    if pa.types.is_dictionary(kind):
+        return pa.array([""] * n, pa.string()).dictionary_encode().cast(kind)
+    return pa.array([0 if pa.types.is_integer(kind) else ""] * n, kind)
 
 
 def _calls_insert(group: Sequence[_Stream]) -> Insert:

@@ -51,7 +51,7 @@ def outcome(case: Mapping[str, Any], book: PriceBook) -> Outcome:
     cost = None if None in costs else sum(map(Decimal, costs)) / 10**12  # type: ignore[arg-type]
     stated = Decimal(events[0].get("provider_cost", "-1"))
     is_marked = any(event.get("usage_quality") == "partial" for event in events) or any(
-        quote.tier_substituted for quote in quotes
+        quote.price_quality not in ("", "exact") for quote in quotes
     )
     notes = "; ".join(event["tags"]["usage.notes"] for event in events if "usage.notes" in event.get("tags", {}))
     got = f"{cost} {notes}".strip()

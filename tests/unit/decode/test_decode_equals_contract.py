@@ -18,7 +18,7 @@ from spendstream.core.decode import Rejection, decode, explain
 from spendstream.core.decode.columns import CALL_SCHEMA, RAW_SCHEMA
 from spendstream.core.decode.fast import read_fast
 from spendstream.core.decode.strict import call_row
-from tests.unit.decode.odd_records import FIELDS, MAX_BYTES, is_json, mutated, whole_event
+from tests.unit.decode.odd_records import FAVOURITES, FIELDS, MAX_BYTES, is_json, mutated, whole_event
 from tests.unit.log import encode, make_usage_event
 
 
@@ -168,3 +168,8 @@ def test_a_key_at_the_edge_of_a_block_is_counted_once() -> None:
     for padding in range(40):
         lines = [b'{"service":"' + b"x" * (200 + padding) + b'"}', *(line(i) for i in range(1500))]
         assert read_fast(lines).certain.all()
+
+
+@pytest.mark.parametrize("field", sorted(FAVOURITES))
+def test_every_oddity_of_a_field_gets_the_contracts_verdict_and_value(few: int, field: str) -> None:
+    assert_equals_contract([encode({**make_usage_event(n), field: odd}) for n, odd in enumerate(FAVOURITES[field])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from spendstream.core.pricing import PriceBook
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
+from spendstream.schemas.units import units_text
 
 MID_NOVEMBER = datetime(2026, 11, 15, 12, tzinfo=UTC)
 
@@ -33,6 +35,10 @@ def call(
     requested: str = "",
     tier: str = "standard",
     region: str = "",
+    geo: str = "",
+    capacity: str = "on_demand",
+    context_step: int | None = None,
+    units: Mapping[str, object] | None = None,
     deployment: str = "",
     at: datetime = MID_NOVEMBER,
     web_searches: int = 0,
@@ -47,6 +53,10 @@ def call(
         "model_served": model,
         "service_tier": tier,
         "region": region,
+        "inference_geo": geo,
+        "capacity": capacity,
+        "context_step": context_step,
+        "units": units_text({unit: Decimal(str(quantity)) for unit, quantity in (units or {}).items()}),
         "deployment": deployment,
         "priced_at_us": int(at.timestamp()) * 1_000_000 + at.microsecond,
         **{tokens_field(bucket): tokens.get(bucket, 0) for bucket in TOKEN_BUCKETS},
@@ -56,7 +66,11 @@ def call(
 
 
 def frame(*calls: Mapping[str, Any]) -> pl.DataFrame:
-    return pl.DataFrame([dict(row) for row in calls])
+    return pl.DataFrame(
+        [dict(row) for row in calls],
+        schema_overrides={"context_step": pl.Int64, "units": pl.String, "gpu_us": pl.Int64},
+        infer_schema_length=None,
+    )
 
 
 def price_one(book: PriceBook, row: Mapping[str, Any]) -> tuple[int | None, dict[str, int]]:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from spendstream.core.pricing import PriceBook, PricedColumns
+from spendstream.schemas.measures import EXACT, SUBSTITUTED
 from tests.unit.pricing.conftest import MID_NOVEMBER, call, frame, price_one
 
 BookOf = Callable[[str], PriceBook]
@@ -109,7 +110,7 @@ def test_a_card_for_one_service_tier_leaves_the_others_to_public_prices(book_of:
     batch = book.price(frame(call("gpt-4o", provider="openai", tier="batch", input=10)))
     assert batch.total_pusd.tolist() == [10_000_000]
     assert batch.at_standard_tier_pusd.tolist() == [25_000_000]
-    assert not batch.tier_substituted[0]
+    assert batch.quality[0] == EXACT
 
 
 def test_batch_takes_the_public_batch_price_from_the_day_it_is_known(public_book: PriceBook) -> None:
@@ -118,7 +119,7 @@ def test_batch_takes_the_public_batch_price_from_the_day_it_is_known(public_book
     row: dict[str, Any] = {"model": "claude-sonnet-4-5", "provider": "anthropic", "tier": "batch", "input": 1000}
     priced = public_book.price(frame(call(**row, at=day - timedelta(microseconds=1)), call(**row, at=day)))
     assert priced.total_pusd.tolist() == [3_000_000_000, 1_500_000_000]
-    assert priced.tier_substituted.tolist() == [True, False]
+    assert (priced.quality == SUBSTITUTED).tolist() == [True, False]
     assert [priced.cards[i].tier_applied for i in priced.card] == ["standard", "batch"]
 
 
@@ -127,14 +128,14 @@ def test_flex_and_priority_take_their_public_prices(public_book: PriceBook) -> N
     rows = [call("gpt-4.1", provider="openai", tier=t, input=1000) for t in ("standard", "priority", "flex")]
     priced = public_book.price(frame(*rows))
     assert priced.total_pusd.tolist() == [2_000_000_000, 3_500_000_000, 2_000_000_000]
-    assert priced.tier_substituted.tolist() == [False, False, True]
+    assert (priced.quality == SUBSTITUTED).tolist() == [False, False, True]
 
 
 def test_azure_takes_openai_s_price_but_not_its_batch_discount(public_book: PriceBook) -> None:
     rows = [call("gpt-4o", provider=p, tier="batch", input=1000) for p in ("openai", "azure.ai.openai")]
     priced = public_book.price(frame(*rows))
     assert priced.total_pusd.tolist() == [1_250_000_000, 2_500_000_000]
-    assert priced.tier_substituted.tolist() == [False, True]
+    assert (priced.quality == SUBSTITUTED).tolist() == [False, True]
     assert card_of(priced, 1) == ("genai-prices", "openai", "gpt-4o")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from spendstream.core.pricing import PriceBook, Unpriced
+from spendstream.schemas.measures import EXACT, SUBSTITUTED
 from tests.unit.pricing.conftest import CARD, call, frame, price_one
 
 BookOf = Callable[[str], PriceBook]
@@ -107,7 +108,7 @@ def test_a_service_tier_has_a_multiple_or_rates_of_its_own(
 ) -> None:
     priced = book_of(TIERED).price(frame(call(tier=tier, **tokens)))
     assert priced.total_pusd[0] == nano_usd * 1000 + 10**9
-    assert priced.tier_substituted[0] == (tier == "flex")
+    assert (priced.quality[0] == SUBSTITUTED) == (tier == "flex")
     assert priced.cards[priced.card[0]].tier_applied == ("standard" if tier == "flex" else tier)
 
 
@@ -184,7 +185,7 @@ def test_gpu_time_costs_the_same_at_every_service_tier(book_of: BookOf) -> None:
     row = call("llama-3", provider="vllm", deployment="llama-h100x4", gpu_us=10**6, tier="batch")
     priced = book_of(GPUS).price(frame(row))
     assert priced.priced[0]
-    assert not priced.tier_substituted[0]
+    assert priced.quality[0] == EXACT
     assert priced.at_standard_tier_pusd[0] == priced.total_pusd[0] == 10
 
 

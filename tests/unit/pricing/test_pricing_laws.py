@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import polars as pl
 from genai_prices import Usage
 from genai_prices.data import providers
 from genai_prices.units import _get_registry
@@ -29,10 +28,12 @@ UNITS = {
     "cache_write_5m": "cache_write_5m_tokens",
     "cache_write_1h": "cache_write_1h_tokens",
     "cache_read_audio": "cache_audio_read_tokens",
-    "input_image": "input_image_tokens",
+    "cache_read_image": "cache_image_read_tokens",
+    "input_video": "input_video_tokens",
     "reasoning": "output_reasoning_tokens",
     "output_audio": "output_audio_tokens",
     "output_image": "output_image_tokens",
+    "output_video": "output_video_tokens",
 }
 
 
@@ -48,7 +49,8 @@ def usage_of(tokens: dict[str, int], web_searches: int) -> Usage:
             **inside,
             "input_tokens": whole_input,
             "output_tokens": sum(tokens.values()) - whole_input,
-            "cache_read_tokens": tokens["cache_read"] + tokens["cache_read_audio"],
+            "cache_read_tokens": tokens["cache_read"] + tokens["cache_read_audio"] + tokens["cache_read_image"],
+            "input_image_tokens": tokens["input_image"] + tokens["cache_read_image"],
             "input_audio_tokens": tokens["input_audio"] + tokens["cache_read_audio"],
             "cache_write_tokens": writes,
         },
@@ -65,7 +67,7 @@ def random_case(rng: random.Random) -> tuple[Any, Any, dict[str, Any], Usage]:
     tokens["input"] = rng.choice(SIZES)
     searches = rng.choice((0, 0, 0, 3))
     at = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=rng.randrange(2 * 365 * 86_400))
-    tier = rng.choice(("standard", "standard", "batch", "flex", "priority"))
+    tier = rng.choice(("standard", "standard", "batch", "flex", "priority", "fast"))
     row = call(model.id, provider=provider.id, tier=tier, at=at, web_searches=searches, **tokens)
     return provider, model, row, usage_of(tokens, searches)
 
@@ -140,10 +142,10 @@ def test_pricing_a_batch_is_pricing_its_calls_one_by_one_in_any_order(rows: list
     shuffled = list(range(len(rows)))
     order.shuffle(shuffled)
     alone = PriceBook()
-    together = PriceBook().price(pl.DataFrame([rows[index] for index in shuffled]))
+    together = PriceBook().price(frame(*(rows[index] for index in shuffled)))
     for position, index in enumerate(shuffled):
         one = alone.price(frame(rows[index]))
-        for column in ("total_pusd", "priced", "unpriced_reason", "missing", "tier_substituted"):
+        for column in ("total_pusd", "priced", "unpriced_reason", "missing", "quality"):
             assert getattr(together, column)[position] == getattr(one, column)[0], column
         for column in ("without_cache_pusd", "at_standard_tier_pusd", "with_requested_model_pusd"):
             assert getattr(together, column)[position] == getattr(one, column)[0], column

@@ -114,6 +114,10 @@ def _default(field: pa.Field, n: int) -> list[Any]:
         return [NOON + timedelta(milliseconds=i) for i in range(n)]
     if pa.types.is_dictionary(field.type) or pa.types.is_string(field.type):
         return [f"{field.name}-1"] * n
+    if field.name == "parent_event_id":
+        return [None] * n
+    if pa.types.is_map(field.type):
+        return [[("pages", Decimal(2))]] * n
     if pa.types.is_decimal(field.type):
         return [Decimal("0.036")] * n
     if field.name == "source_offset":

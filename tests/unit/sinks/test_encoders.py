@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
 from spendstream.schemas.dead_letter import Reason
-from spendstream.schemas.priced import PRICED_SCHEMA
+from spendstream.schemas.priced import ADDED, PRICED_SCHEMA
 from spendstream.schemas.rollup import DIMENSIONS, CostRollup
 from spendstream.schemas.usage import EARLIEST, LATEST
 from spendstream.sinks.encoders import (
@@ -127,6 +127,14 @@ def test_a_later_writers_column_is_left_out_and_an_absent_optional_one_is_null()
     encoded = read_priced(ipc(table))
     assert encoded.schema.equals(PRICED_SCHEMA)
     assert encoded["latency_ms"].null_count == 2
+
+
+def test_a_record_of_an_earlier_release_has_empty_values_in_the_columns_added_since() -> None:
+    table = priced_calls(2).drop_columns([*sorted(ADDED), "turn", "parent_event_id"])
+    (insert,) = CallEncoder().encode(records([ipc(table)])).inserts
+    row = read_body(insert.body).to_pylist()[0]
+    assert {name: row[name] for name in ADDED if row[name]} == {}
+    assert (row["turn"], row["parent_event_id"], row["cost_usd"]) == (None, None, Decimal("0.036"))
 
 
 def test_unknown_cost_stays_null() -> None:

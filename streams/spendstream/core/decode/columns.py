@@ -17,18 +17,30 @@ OPTIONAL_TEXT: Final = (
     "span_id",
     "conversation_id",
     "task_id",
+    "agent",
+    "parent_event_id",  # a UUID's usual text
     "model_requested",
     "model_served",
     "region",
+    "inference_geo",
     "team",
     "feature",
     "customer",
     "user",
     "environment",
     "deployment",
+    "account",
+    "project",
+    "credential",
     "currency",
 )
-DEFAULTED_TEXT: Final = {"operation": "chat", "service_tier": "standard", "status": "ok", "usage_quality": "reported"}
+DEFAULTED_TEXT: Final = {
+    "operation": "chat",
+    "service_tier": "standard",
+    "capacity": "on_demand",
+    "status": "ok",
+    "usage_quality": "reported",
+}
 TIMES: Final = ("occurred_at", "requested_at")
 
 COUNTS: Final = (
@@ -37,13 +49,19 @@ COUNTS: Final = (
     *(f"prompt_{part}_tokens" for part in PROMPT_PARTS),
 )
 
+OPTIONAL_NUMBERS: Final = ("latency_ms", "turn", "context_step")
+"""Null where absent: 0 is a value."""
+
+OBJECTS: Final = ("units", "usage_notes", "tags")
+"""What is no single text or number, as text; null where absent. Only the strict reader reads these."""
+
 RAW_TEXT: Final = ("event_id", *TIMES, *REQUIRED_NAMES, *OPTIONAL_TEXT, *DEFAULTED_TEXT, "provider_cost")
 RAW_SCHEMA: Final[dict[str, pl.DataType]] = {
     **{field: pl.String() for field in RAW_TEXT},
-    **{field: pl.Int64() for field in (*COUNTS, "attempt", "latency_ms")},
+    **{field: pl.Int64() for field in (*COUNTS, "attempt", *OPTIONAL_NUMBERS)},
     "gpu_seconds": pl.Float64(),
 }
-"""A JSON event's fields, not validated yet; an absent one is null. Only the strict reader reads ``tags``."""
+"""A JSON event's fields, not validated yet; an absent one is null. Only the strict reader reads ``OBJECTS``."""
 
 CALL_SCHEMA: Final[dict[str, pl.DataType]] = {
     "row": pl.Int64(),  # which record of the batch
@@ -53,10 +71,12 @@ CALL_SCHEMA: Final[dict[str, pl.DataType]] = {
     "requested_at_us": pl.Int64(),  # null where absent
     **{field: pl.String() for field in (*REQUIRED_NAMES, *OPTIONAL_TEXT, *DEFAULTED_TEXT)},  # "" where absent
     "attempt": pl.Int64(),
-    "latency_ms": pl.Int64(),  # null where absent
+    **{field: pl.Int64() for field in OPTIONAL_NUMBERS},  # null where absent
     **{field: pl.Int64() for field in COUNTS},  # 0 where absent
     "gpu_us": pl.Int64(),  # null where absent: 0 is a call that used none
     "provider_cost": pl.String(),  # decimal text; null where absent
+    "units": pl.String(),  # a JSON object of decimal text by unit; null where absent
+    "usage_notes": pl.String(),  # joined with "; "; null where absent
     "tags": pl.String(),  # a JSON object; null where absent
 }
 """A valid call: typed, with defaults filled in."""
@@ -66,6 +86,7 @@ _EARLIEST_US: Final = int(usage.EARLIEST.timestamp()) * 1_000_000
 _LATEST_US: Final = int(usage.LATEST.timestamp()) * 1_000_000
 _CHOICES: Final = {
     "service_tier": get_args(usage.ServiceTier),
+    "capacity": get_args(usage.Capacity),
     "status": get_args(usage.Status),
     "usage_quality": get_args(usage.UsageQuality),
 }
@@ -73,6 +94,8 @@ _LIMITS: Final = {
     **dict.fromkeys(COUNTS, (0, usage.MAX_TOKENS)),
     "attempt": (1, 1000),
     "latency_ms": (0, 86_400_000),
+    "turn": (0, 1_000_000),
+    "context_step": (0, usage.MAX_TOKENS),
     "gpu_seconds": (0, usage.MAX_GPU_SECONDS),
 }
 _COUNTED: Final = (*map(tokens_field, TOKEN_BUCKETS), "web_searches", "gpu_seconds")
@@ -89,6 +112,8 @@ _UUID_LENGTH: Final = 36
 _DASHES: Final = [8, 13, 18, 23]
 _GROUPS: Final = [slice(0, 8), slice(9, 13), slice(14, 18), slice(19, 23), slice(24, 36)]
 _NOT_HEX: Final = 256
+_USUAL_UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_NIL: Final = str(usage.NIL)
 
 
 @dataclass(frozen=True)
@@ -112,8 +137,8 @@ def validate(raw: pl.DataFrame) -> Validated:
         *(pl.col(field).fill_null(default) for field, default in DEFAULTED_TEXT.items()),
         *(pl.col(field).fill_null(0) for field in COUNTS),
         pl.col("attempt").fill_null(1),
+        *(pl.lit(None, dtype=pl.String).alias(field) for field in OBJECTS if field not in raw.columns),
         gpu_us=(pl.col("gpu_seconds") * 1e6).round().cast(pl.Int64, strict=False),
-        tags=pl.col("tags") if "tags" in raw.columns else pl.lit(None, dtype=pl.String),
     )
     valid = ids.valid & ~checked["__fault"].fill_null(True).to_numpy()
     return Validated(calls.select([name for name in CALL_SCHEMA if name != "row"]), valid)
@@ -135,8 +160,11 @@ def _text_faults(raw: pl.DataFrame) -> list[pl.Expr]:
     if raw["currency"].null_count() < raw.height:
         faults.append((~pl.col("currency").str.contains(r"^[A-Z]{3}$")).fill_null(False))
         faults.append((pl.col("currency").str.len_bytes() > 3).fill_null(False))
+    if raw["parent_event_id"].null_count() < raw.height:
+        parent = pl.col("parent_event_id")
+        faults.append((~parent.str.contains(_USUAL_UUID) | (parent == _NIL)).fill_null(False))
     if raw["provider_cost"].null_count() < raw.height:
-        plain = pl.col("provider_cost").str.contains(r"^(0|[1-9]\d{0,5})(\.\d{1,12})?$")
+        plain = pl.col("provider_cost").str.contains(r"^-?(0|[1-9]\d{0,5})(\.\d{1,12})?$")
         faults.append((~plain).fill_null(False) | pl.col("provider_cost").str.contains("\n").fill_null(False))
     return faults
 
@@ -152,7 +180,8 @@ def _count_faults(raw: pl.DataFrame) -> list[pl.Expr]:
     """Return the checks of numbers, without those that no value of the batch can fail."""
     parts = pl.sum_horizontal(pl.col(f"prompt_{part}_tokens") for part in PROMPT_PARTS)
     whole = pl.sum_horizontal(pl.col(tokens_field(bucket)) for bucket in INPUT_BUCKETS)
-    faults = [pl.all_horizontal(pl.col(field).is_null() for field in _COUNTED), parts > whole]
+    counted = (*_COUNTED, *(field for field in ("units",) if field in raw.columns))
+    faults = [pl.all_horizontal(pl.col(field).is_null() for field in counted), parts > whole]
     extremes = raw.select(
         *(pl.col(field).min().alias(f"min {field}") for field in _LIMITS),
         *(pl.col(field).max().alias(f"max {field}") for field in _LIMITS),

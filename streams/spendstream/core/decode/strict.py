@@ -8,30 +8,40 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 import polars as pl
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from spendstream.core.decode.columns import (
     CALL_SCHEMA,
     COUNTS,
     DEFAULTED_TEXT,
+    OBJECTS,
+    OPTIONAL_NUMBERS,
     OPTIONAL_TEXT,
     RAW_SCHEMA,
     REQUIRED_NAMES,
 )
 from spendstream.core.timestamps import epoch_us
 from spendstream.schemas.dead_letter import Reason
+from spendstream.schemas.units import MAX_QUANTITY, WEB_SEARCHES, read_units, rounded, units_text
 from spendstream.schemas.usage import EARLIEST, LATEST, UsageEvent
 
 _PYTHON_TYPES: dict[pl.DataType, Any] = {pl.String(): str | None, pl.Int64(): int | None, pl.Float64(): float | None}
-_STRICT_SCHEMA = {**RAW_SCHEMA, "tags": pl.String()}
+_OBJECT_TYPES: dict[str, Any] = {
+    "units": dict[str, Decimal] | None,
+    "usage_notes": list[str] | None,
+    "tags": dict[str, str] | None,
+}
+_STRICT_SCHEMA = {**RAW_SCHEMA, **dict.fromkeys(OBJECTS, pl.String())}
 _Record = msgspec.defstruct(
     "_Record",
     [(field, _PYTHON_TYPES[kind], None) for field, kind in RAW_SCHEMA.items()]
-    + [("tags", dict[str, str] | None, None)],
+    + [(field, _OBJECT_TYPES[field], None) for field in OBJECTS],
     gc=False,
 )
 _decoder = msgspec.json.Decoder(_Record)
@@ -77,7 +87,7 @@ class Rejection:
 def read_strict(values: Sequence[bytes]) -> tuple[pl.DataFrame, list[bool]]:
     """Read JSON records one by one.
 
-    Returns: a frame of ``RAW_SCHEMA`` and ``tags``, one row a record; and for each whether it could be read.
+    Returns: a frame of ``RAW_SCHEMA`` and ``OBJECTS``, one row a record; and for each whether it could be read.
     """
     rows: list[tuple[Any, ...]] = []
     readable: list[bool] = []
@@ -105,6 +115,22 @@ def _read(value: bytes) -> tuple[Any, ...] | None:
         if any("\x00" in name + text for name, text in tags.items()):
             return None
         record.tags = msgspec.json.encode(tags, order="deterministic").decode()  # type: ignore[attr-defined]
+    if (notes := getattr(record, "usage_notes", None)) is not None:
+        if len(notes) > 16 or not all(len(note) <= 256 and "\x00" not in note for note in notes):
+            return None
+        record.usage_notes = notes_text(notes)  # type: ignore[attr-defined]
+    if (units := getattr(record, "units", None)) is not None:
+        if len(units) > 32 or not all(0 < len(name) <= 256 and "\x00" not in name for name in units):
+            return None
+        if not all(quantity.is_finite() and 0 <= quantity <= MAX_QUANTITY for quantity in units.values()):
+            return None
+        try:
+            read = read_units({name: rounded(quantity) for name, quantity in units.items()})
+        except PydanticCustomError:
+            return None
+        if WEB_SEARCHES in read:  # rare: the contract says what they mean
+            return None
+        record.units = units_text(read)  # type: ignore[attr-defined]
     row: tuple[Any, ...] = msgspec.structs.astuple(record)
     return row
 
@@ -182,6 +208,11 @@ def _short_text(value: Any) -> str | None:
     return value[:256].encode("utf-8", "replace").decode()
 
 
+def notes_text(notes: Sequence[str]) -> str | None:
+    """Return notes as one text; None for none."""
+    return "; ".join(notes) or None
+
+
 def call_row(event: UsageEvent) -> dict[str, Any]:
     """Return an event as a row of ``CALL_SCHEMA`` (without ``row``)."""
     number = event.event_id.int
@@ -191,15 +222,18 @@ def call_row(event: UsageEvent) -> dict[str, Any]:
         "occurred_at_us": epoch_us(event.occurred_at),
         "requested_at_us": None if event.requested_at is None else epoch_us(event.requested_at),
         "attempt": event.attempt,
-        "latency_ms": event.latency_ms,
         "gpu_us": None if event.gpu_seconds is None else round(event.gpu_seconds * 1e6),
         "provider_cost": None if event.provider_cost is None else f"{event.provider_cost:f}",
+        "units": None if event.units is None else units_text(event.units),
+        "usage_notes": None if event.usage_notes is None else notes_text(event.usage_notes),
         "tags": None
         if event.tags is None
         else json.dumps(event.tags, ensure_ascii=False, sort_keys=True, separators=(",", ":")),
     }
     for field in (*REQUIRED_NAMES, *OPTIONAL_TEXT, *DEFAULTED_TEXT):
-        row[field] = getattr(event, field) or ""
+        row[field] = str(getattr(event, field) or "")
+    for field in OPTIONAL_NUMBERS:
+        row[field] = getattr(event, field)
     for field in COUNTS:
         row[field] = getattr(event, field) or 0
     return {name: row[name] for name in CALL_SCHEMA if name != "row"}

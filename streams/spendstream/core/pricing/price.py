@@ -1,5 +1,6 @@
 """Price a batch of calls, in columns: sums of products of integers, in pico-dollars (1e-12 USD)."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -22,6 +23,7 @@ from spendstream.core.pricing.rates import (
     tier_code,
 )
 from spendstream.schemas.buckets import COST_BUCKETS, INPUT_BUCKETS, TOKEN_BUCKETS, tokens_field
+from spendstream.schemas.measures import EXACT, PARTIAL, SUBSTITUTED
 
 Bools = npt.NDArray[np.bool_]
 
@@ -67,8 +69,15 @@ class PricedColumns:
     cards: tuple[CardRef, ...]
     unpriced_reason: npt.NDArray[np.int8]
     """An ``Unpriced``."""
-    tier_substituted: npt.NDArray[np.bool_]
-    """The call's service tier has no known price, so the standard rates were applied."""
+    quality: npt.NDArray[np.int8]
+    """A code of ``PRICE_QUALITIES``; 0 for an unpriced call."""
+    notes: Int32s
+    """Index into ``note_texts``: why the quality is not exact. 0 where there is nothing to say."""
+    note_texts: tuple[str, ...]
+    context_step: Int64s
+    """Input tokens that were exceeded for the rates that applied, 0 below all steps."""
+    unit_costs: dict[int, dict[str, int]]
+    """By call that used units: what each cost, in pico-dollars. Units without a rate are absent."""
     without_cache_pusd: Int64s
     """What the calls would have cost without a cache: reads and writes as plain input."""
     at_standard_tier_pusd: Int64s
@@ -156,6 +165,14 @@ def price(calls: pl.DataFrame, chooser: Chooser, table: RateTable) -> PricedColu
 
     card, used_sets = _cards(sets, len(table.sets))
     asked = np.array([tier_code(key.service_tier) for key in keys], dtype=np.int8)[codes]
+    substituted = priced & (table.tier.take(sets) != asked) & ~table.is_gpu.take(sets)
+    quality = np.where(substituted, np.int8(SUBSTITUTED), np.int8(EXACT))
+    note_texts = ["", "the tier has no known rate: standard"]
+    notes = np.where(substituted, np.int32(1), np.int32(0))
+    for row in np.flatnonzero(calls["units"].is_not_null().to_numpy()):
+        quality[row] = PARTIAL
+        note_texts.append("no rate for " + ", ".join(json.loads(calls["units"][int(row)])))
+        notes[row] = len(note_texts) - 1
     return PricedColumns(
         total_pusd=_if_priced(billed.total, priced),
         priced=priced,
@@ -163,7 +180,11 @@ def price(calls: pl.DataFrame, chooser: Chooser, table: RateTable) -> PricedColu
         card=card,
         cards=tuple(table.sets[index].ref for index in used_sets),
         unpriced_reason=reason,
-        tier_substituted=priced & (table.tier.take(sets) != asked) & ~table.is_gpu.take(sets),
+        quality=np.where(priced, quality, np.int8(0)),
+        notes=notes,
+        note_texts=tuple(note_texts),
+        context_step=np.zeros(calls.height, dtype=np.int64),
+        unit_costs={},
         without_cache_pusd=_if_priced(without_cache, priced),
         at_standard_tier_pusd=_if_priced(at_standard_tier, priced),
         with_requested_model_pusd=_if_priced(with_requested_model, priced),

@@ -51,9 +51,10 @@ CONTEXT: Final = MappingProxyType(
         "batch": {"processing": "batch"},
         "flex": {"service_tier": "flex"},
         "priority": {"service_tier": "priority"},
+        "fast": {"speed": "fast", "service_tier": "fast"},
     }
 )
-"""Service tiers as the price book names them: Anthropic's ``service_tier=batch`` is its ``processing=batch``."""
+"""Service tiers as the price book names them: ``fast`` is Anthropic's ``speed`` and OpenAI's ``service_tier``."""
 
 MAX_NAMES: Final = 65_536
 """How many looked-up names are remembered, known or not. Names come with events, so there must be a limit."""

@@ -156,10 +156,13 @@ RATE_DIMENSIONS: Final = MappingProxyType(
         "input_audio": dimensions(direction="input", modality="audio"),
         "cache_read_audio": dimensions(direction="input", modality="audio", token_type="cache_read"),
         "input_image": dimensions(direction="input", modality="image"),
+        "cache_read_image": dimensions(direction="input", modality="image", token_type="cache_read"),
+        "input_video": dimensions(direction="input", modality="video"),
         "output": dimensions(direction="output"),
         "reasoning": dimensions(direction="output", token_type="reasoning"),
         "output_audio": dimensions(direction="output", modality="audio"),
         "output_image": dimensions(direction="output", modality="image"),
+        "output_video": dimensions(direction="output", modality="video"),
     }
 )
 """What a rate named after a bucket covers."""
@@ -264,6 +267,7 @@ UNCACHED: Final = {
     "cache_write_1h": "input",
     "cache_write": "input",
     "cache_read_audio": "input_audio",
+    "cache_read_image": "input_image",
 }
 """The bucket that cached tokens would have been in without a cache."""
 
