@@ -31,6 +31,7 @@ class Filter:
     topic: str
     reason: str | None = None
     service: str | None = None
+    event_id: str | None = None
     limit: int = 100
     is_replayed: bool | None = None
 
@@ -61,6 +62,8 @@ def find(client: Any, database: str, wanted: Filter) -> list[Letter]:
         conditions.append("reason = {reason:String}")
     if wanted.service is not None:
         conditions.append("service = {service:String}")
+    if wanted.event_id is not None:
+        conditions.append("lower(event_id) = lower({event_id:String})")
     if wanted.is_replayed is not None:
         conditions.append(f"replayed_at IS {'NOT ' if wanted.is_replayed else ''}NULL")
     limit = f" LIMIT {int(wanted.limit)}" if wanted.limit else ""
@@ -71,7 +74,7 @@ def find(client: Any, database: str, wanted: Filter) -> list[Letter]:
         f"SELECT {columns} FROM {database}.{_TABLE} FINAL WHERE {' AND '.join(conditions)} "
         f"ORDER BY recorded_at DESC, partition, offset DESC{limit}"
     )
-    parameters = {"topic": wanted.topic, "reason": wanted.reason or "", "service": wanted.service or ""}
+    parameters = {name: getattr(wanted, name) or "" for name in ("topic", "reason", "service", "event_id")}
     return [_letter(row) for row in client.query(sql, parameters=parameters).named_results()]
 
 

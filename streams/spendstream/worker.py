@@ -19,7 +19,14 @@ from spendstream.kafka.topics import SINK_GROUPS
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.encoders import AlertEncoder, CallEncoder, DeadLetterEncoder, RollupEncoder, RowEncoder
+from spendstream.sinks.encoders import (
+    AlertEncoder,
+    CallEncoder,
+    DeadLetterEncoder,
+    RateCardEncoder,
+    RollupEncoder,
+    RowEncoder,
+)
 from spendstream.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
 from spendstream.sinks.writer import ClickHouseWriter
 
@@ -77,11 +84,12 @@ class HealthServer:
 
 
 def build_sinks(settings: Settings, metrics: Metrics) -> list[KafkaSink]:
-    """Return the sinks: priced calls, rollups, dead letters and alerts, each with a consumer group of its own."""
+    """Return the sinks, each with a consumer group of its own: one for every table."""
     encoders: dict[str, RowEncoder] = {
         topics.PRICED: CallEncoder(settings.sink_max_rows),
         topics.ROLLUP: RollupEncoder(),
         topics.DEAD_LETTER: DeadLetterEncoder(),
+        topics.RATE_CARD: RateCardEncoder(),
         topics.ALERT: AlertEncoder(),
     }
     return [

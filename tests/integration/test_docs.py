@@ -42,7 +42,7 @@ STANDS_FOR = {"2026-11-01": f"{TODAY - timedelta(1)}", "2026-11-08": f"{TODAY + 
 USD_OF_THE_TASK = Decimal("0.0045")
 """600 uncached tokens at $2.50, 400 cached at $1.25 and 250 of output at $10 a million: 0.0015 + 0.0005 + 0.0025."""
 
-READS_OF_ALL = re.compile(r"FROM (spend_1[mhd]|calls_v)\n")
+READS_OF_ALL = re.compile(r"FROM (spend_1[mhd]|calls_v|charges_v)\b")
 
 
 class Stack:
@@ -148,8 +148,9 @@ def run_program(stack: Stack, block: Block) -> None:
     async def main() -> None:
         await eval(code, scope)
         topic = scope["USAGE_TOPIC"]
+        documented = json.loads(blocks("json")[0].text)  # the documents explain what it cost
         unpriced = usage_event("openai", {**answer, "model": "nobody-knows-1"}, service="support-bot", task_id="t-2")
-        for key, value in (as_record(unpriced), (b"broken", b'{"service": "support-bot"}')):
+        for key, value in (as_record(unpriced), as_record(documented), (b"broken", b'{"service": "support-bot"}')):
             await scope["producer"].send_and_wait(topic, value, key=key)
         await scope["producer"].stop()
 

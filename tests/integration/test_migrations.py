@@ -36,8 +36,9 @@ from tests.unit.sinks.make import ipc, priced_calls, records, rollup_value
 pytestmark = pytest.mark.clickhouse
 
 NUMBERS = [migration.number for migration in load_migrations()]
-VIEWS = {"calls_v", "spend_1m", "spend_1h", "spend_1d", "dead_letters_v", "alerts_v", "alerts_current"}
-TABLES = {"calls", "rollups_1m", "dead_letters", "alerts", "schema_migrations"}
+CARD_VIEWS = {"rate_cards_v", "rates_v", "charges_v"}
+VIEWS = {"calls_v", "spend_1m", "spend_1h", "spend_1d", "dead_letters_v", "alerts_v", "alerts_current", *CARD_VIEWS}
+TABLES = {"calls", "rollups_1m", "dead_letters", "rate_cards", "alerts", "schema_migrations"}
 
 
 @pytest.fixture
@@ -233,7 +234,10 @@ def test_the_cluster_form_differs_in_engine_and_on_cluster_only() -> None:
     single = statements(Target("spend"))
     for one, many in zip(single, statements(CLUSTER), strict=True):
         plain = many.replace("ON CLUSTER 'main'", "")
-        for table, version in (("calls", "ver"), ("rollups_1m", "ver"), ("dead_letters", "ver"), ("alerts", "ver")):
+        versions = dict.fromkeys(("calls", "rollups_1m", "dead_letters", "alerts"), "ver") | {
+            "rate_cards": "inserted_at"
+        }
+        for table, version in versions.items():
             replicated = (
                 f"ReplicatedReplacingMergeTree('/clickhouse/tables/{{shard}}/{{database}}/{table}', "
                 f"'{{replica}}', {version})"

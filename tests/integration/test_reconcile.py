@@ -18,7 +18,7 @@ from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.core.batch import RecordBatch
 from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import MeterOutput, MeterRules, PartitionMeter, new_marker
-from spendstream.core.pricing import PriceBook
+from spendstream.core.pricing import PriceBook, card_record
 from spendstream.core.progress import write_progress
 from spendstream.core.rollup_record import rollup_record
 from spendstream.core.timestamps import epoch_us
@@ -29,7 +29,7 @@ from spendstream.reconcile import Report, reconcile
 from spendstream.reconcile.compare import Range
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.encoders import CallEncoder, RollupEncoder, RowEncoder
+from spendstream.sinks.encoders import CallEncoder, RateCardEncoder, RollupEncoder, RowEncoder
 from tests.unit.sinks.make import records
 
 pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(120)]
@@ -118,6 +118,7 @@ class World:
         assert taken.calls is not None
         table = ledger_table(taken.calls, partition=0, source_log=LOG)
         self.insert(CallEncoder(), list(ledger_records(table, 20_000, 900_000)))
+        self.insert(RateCardEncoder(), [card_record(each).model_dump_json().encode() for each in taken.cards.values()])
 
     def insert_rollups(self, taken: MeterOutput, *, but: Sequence[int] = ()) -> None:
         values = rollup_values(taken)
@@ -193,6 +194,19 @@ async def test_the_meters_own_output_reconciles(world: World, metered: MeterOutp
     counters = report.summary()["partitions"][0]
     assert counters["records"] == counters["metered"] == counters["ledger_calls"] == counters["rollup_calls"] == 244
     assert counters["late"] == counters["corrections"] == 1
+
+
+async def test_a_rate_card_that_the_ledger_names_and_clickhouse_lacks_is_a_problem(
+    world: World, metered: MeterOutput
+) -> None:
+    world.insert_rollups(metered)
+    lost = min(metered.cards)
+    table = f"{world.settings.clickhouse_database}.rate_cards"
+    world.client.command(f"DELETE FROM {table} WHERE rate_card_id = '{lost}'")
+    report = await world.reconcile()
+    assert not report.ok
+    (problem,) = report.problems
+    assert problem.startswith(f"rate_cards lacks 1 cards that the ledger names, {lost} among them")
 
 
 async def test_a_missing_rollup_is_found_and_repaired_as_the_meter_had_written_it(

@@ -8,7 +8,7 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from spendstream.core.meter import (
     newest_marker,
     restore,
 )
-from spendstream.core.pricing import PriceBook
+from spendstream.core.pricing import PriceBook, card_record
 from spendstream.core.progress import ProgressRecord, read_progress, write_progress
 from spendstream.core.rollup_record import NotARollup, read_rollup, rollup_record
 from spendstream.errors import SpendstreamError
@@ -48,6 +48,7 @@ _RECOVERY_TIMEOUT_S: Final = 300
 
 @dataclass(frozen=True)
 class _Encoded:
+    cards: list[Record]
     priced: list[Record]
     rollups: list[Record]
     dead_letters: list[Record]
@@ -62,13 +63,16 @@ class Flusher:
     topic: Callable[[str], str]
     executor: Executor
     dimensions: tuple[str, ...]
+    published_cards: set[str] = field(default_factory=set)
+    """Ids of the rate cards that this worker has published. After a restart it publishes them again, to no effect."""
 
     async def flush(
         self, meter: PartitionMeter, output: MeterOutput, at_rest: asyncio.Lock, commit: Callable[[], Awaitable[None]]
     ) -> None:
         """Make the output of one partition's meter durable. Whoever changes the meter holds ``at_rest``.
 
-        1. The priced calls, dead letters and rerouted records are acknowledged: the ledger can't trail the rollups.
+        1. The rate cards that are new are acknowledged, and after them the priced calls, dead letters and rerouted
+           records: no row of the ledger lacks its card, and the ledger can't trail the rollups.
         2. The rollups are acknowledged. A crash from here on replays records, and each aggregate skips what it holds.
         3. The marker is acknowledged: what is at or below it is counted, and its event ids are known.
         4. The source offset is committed: Kafka need not deliver it again.
@@ -76,6 +80,8 @@ class Flusher:
         partition, source_log = output.progress.marker.partition, output.progress.marker.source_log
         loop = asyncio.get_running_loop()
         encoded = await loop.run_in_executor(self.executor, self._encode, partition, source_log, output)
+        await self.producer.write(self.topic(topics.RATE_CARD), encoded.cards)
+        self.published_cards.update(output.cards)
         await asyncio.gather(
             self.producer.write(self.topic(topics.PRICED), encoded.priced),
             self.producer.write(self.topic(topics.DEAD_LETTER), encoded.dead_letters),
@@ -103,6 +109,11 @@ class Flusher:
                 for payload in ledger_records(table, PRICED_MAX_ROWS, PRICED_MAX_BYTES)
             ]
         return _Encoded(
+            cards=[
+                Record(key=card_id.encode(), value=card_record(rates).model_dump_json().encode())
+                for card_id, rates in output.cards.items()
+                if card_id not in self.published_cards
+            ],
             priced=priced,
             rollups=[
                 Record(*rollup_record(source_log, partition, self.dimensions, key, totals), partition=partition)

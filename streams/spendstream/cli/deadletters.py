@@ -41,7 +41,7 @@ def deadletters(
         settings.topic(topics.USAGE),
         None if reason is None else reason.value,
         service,
-        limit,
+        limit=limit,
         is_replayed=False if replay else None,
     )
     client = open_client(clickhouse_settings(settings))

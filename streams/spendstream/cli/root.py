@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "publish": CommandEntry("publish", "publish", "Publish usage events from JSON lines or CSV."),
     "drain": CommandEntry("drain", "drain", "Wait until everything published is visible in ClickHouse."),
     "query": CommandEntry("clickhouse", "query", "Run SQL on ClickHouse; print a table or JSON lines."),
+    "why": CommandEntry("why", "why", "Explain what a call cost: every bucket, rate and source."),
     "price": CommandEntry("price", "price", "Price a file of usage. Needs no broker.", False),
     "rates": CommandEntry(
         "rates", "rates_app", "Show which price applies to a model, and which have none; check cards.", False

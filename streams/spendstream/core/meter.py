@@ -21,7 +21,7 @@ from spendstream.core.decode import Rejection, decode, uuid_text
 from spendstream.core.dedupe import Ids, SeenIds
 from spendstream.core.lateness import CORRECTION_CODE, NO_WATERMARK, advance, classify_lateness, window_of
 from spendstream.core.money import usd_text
-from spendstream.core.pricing import PriceBook
+from spendstream.core.pricing import PriceBook, RateSet
 from spendstream.core.progress import ProgressRecord
 from spendstream.core.rollup_record import AggregateKey, Rollup, totals_of
 from spendstream.core.timestamps import epoch_us
@@ -72,6 +72,8 @@ class MeterOutput:
     """What the batches since the last take produced. All of it must be acknowledged before ``progress`` is written."""
 
     calls: pl.DataFrame | None
+    cards: dict[str, RateSet]
+    """By id: every card on the rows of ``calls``."""
     rollups: list[tuple[AggregateKey, NDArray[np.int64]]]
     rejected: list[Rejected]
     rerouted: list[Rerouted]
@@ -82,6 +84,7 @@ class MeterOutput:
 class _Pending:
     first_offset: int | None = None
     calls: list[pl.DataFrame] = field(default_factory=list)
+    cards: dict[str, RateSet] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     rerouted: list[Rerouted] = field(default_factory=list)
     ids: list[Ids] = field(default_factory=list)
@@ -259,6 +262,7 @@ class PartitionMeter:
         cards = [card.id for card in costs.cards] + [""]
         sources = [card.source for card in costs.cards] + [""]
         card = pl.Series(costs.card.astype(np.int64) % len(cards))
+        self._pending.cards.update(zip(cards, costs.sets, strict=False))
         self._counters["unpriced"] += int(np.count_nonzero(~costs.priced))
         return calls.with_columns(
             pl.when(pl.col("model_served") == "")
@@ -300,6 +304,7 @@ class PartitionMeter:
         )
         return MeterOutput(
             calls=pl.concat(pending.calls) if pending.calls else None,
+            cards=pending.cards,
             rollups=self.aggregates.take_dirty(),
             rejected=pending.rejected,
             rerouted=pending.rerouted,

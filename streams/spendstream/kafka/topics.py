@@ -24,6 +24,7 @@ SINK_GROUPS: Final = {
     topics.PRICED: "sink-calls",
     topics.ROLLUP: "sink-rollups",
     topics.DEAD_LETTER: "sink-dead-letters",
+    topics.RATE_CARD: "sink-rate-cards",
     topics.ALERT: "sink-alerts",
 }
 """The consumer group of each sink, by the topic it empties."""
@@ -31,7 +32,8 @@ SINK_GROUPS: Final = {
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 _LARGE_RECORD: Final = str(8 * 1024 * 1024)
-_SINGLE: Final = {topics.DETECT_STATE: 1, topics.SILENCE: 1}  # one order for all: one detector is active at a time
+# one order for all, as one detector is active at a time; and the few rate cards
+_SINGLE: Final = {topics.DETECT_STATE: 1, topics.SILENCE: 1, topics.RATE_CARD: 1}
 
 _VISIBLE_TIMEOUT_S = 10.0
 _VISIBLE_INTERVAL_S = 0.05
@@ -75,7 +77,7 @@ class TopicReport:
 def topic_specs(settings: Settings) -> list[TopicSpec]:
     """Return every topic's spec. Rollup and progress partitions mirror the usage topic's, one to one.
 
-    The detector's state and the silences have one partition each, whatever the settings say.
+    The detector's state, the silences and the rate cards have one partition each, whatever the settings say.
     """
     horizon_ms = settings.meter_dedupe_horizon_s * 1000
     configs = {
@@ -93,6 +95,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             "max.message.bytes": _LARGE_RECORD,
             "segment.ms": str(_HOUR_MS),
         },
+        # a card never changes, and is needed for as long as a row of the ledger names it: never deleted by age
+        topics.RATE_CARD: {"cleanup.policy": "compact"},
         topics.ALERT: {"retention.ms": str(30 * _DAY_MS)},
         # snapshots replace each other, and the last must outlive any standstill: never deleted by age
         topics.DETECT_STATE: {

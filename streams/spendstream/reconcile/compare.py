@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -118,6 +118,18 @@ def dead_letter_hours(client: Any, database: str, topic: str, within: Range) -> 
     return {row["hour"]: row["letters"] for row in found}
 
 
+def missing_cards(client: Any, database: str, within: Range) -> list[str]:
+    """Return the ids of rate cards that the ledger names and ``rate_cards`` lacks."""
+    return [
+        row["id"]
+        for row in rows(
+            client,
+            f"SELECT DISTINCT c.rate_card_id AS id FROM {database}.calls AS c WHERE {within.where('c.occurred_at')} "
+            f"AND id != '' AND id NOT IN (SELECT rate_card_id FROM {database}.rate_cards) ORDER BY id",
+        )
+    ]
+
+
 def rows(client: Any, sql: str) -> list[dict[str, Any]]:
     """Return a query's rows by column name. Raises: clickhouse-connect's errors."""
     found = client.query(sql, settings={"do_not_merge_across_partitions_select_final": 1}).named_results()
@@ -217,8 +229,18 @@ def retention_days(client: Any, database: str) -> dict[str, int]:
     return days
 
 
-def problems(state: Positions, found: Mapping[int, StoredCounts], retention: Mapping[str, int]) -> Iterator[str]:
-    """Yield what does not add up. Stored counts are compared only once all is drained, and where rows are kept."""
+def problems(
+    state: Positions, found: Mapping[int, StoredCounts], retention: Mapping[str, int], missing: Sequence[str]
+) -> Iterator[str]:
+    """Yield what does not add up. Stored rows are compared only once all is drained, and where they are kept.
+
+    ``missing``: rate cards that the ledger names.
+    """
+    if missing and state.is_drained:
+        yield (
+            f"rate_cards lacks {len(missing)} cards that the ledger names, {missing[0]} among them: `spendstream why` "
+            "can't explain their calls. A worker that restarts publishes each card again when it prices with it"
+        )
     for each in state.partitions:
         if each.marker is None:
             continue

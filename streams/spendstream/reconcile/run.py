@@ -18,6 +18,7 @@ from spendstream.reconcile.compare import (
     dead_letter_hours,
     differing_cells,
     ledger_hours,
+    missing_cards,
     notes,
     problems,
     retention_days,
@@ -153,6 +154,7 @@ async def reconcile(settings: Settings, within: Range, *, repair: bool = False) 
             found = await in_thread(lambda: _compare(client, settings, within), "compare")
         database, usage = settings.clickhouse_database, settings.topic(topics.USAGE)
         stored = await in_thread(lambda: stored_counts(client, database, usage, state), "stored-counts")
+        missing = await in_thread(lambda: missing_cards(client, database, within), "missing-cards")
     finally:
         await in_thread(client.close, "close")
     return Report(
@@ -160,7 +162,7 @@ async def reconcile(settings: Settings, within: Range, *, repair: bool = False) 
         cells=tuple(found.cells),
         state=state,
         stored=stored,
-        problems=tuple(problems(state, stored, found.retention)),
+        problems=tuple(problems(state, stored, found.retention, missing)),
         notes=(*notes(state, stored, found.retention), *found.refusals(repair, repaired)),
         repaired_rows=repaired.rows,
         repaired_minutes=repaired.minutes,

@@ -15,8 +15,9 @@ from spendstream.schemas.buckets import COST_BUCKETS
 from spendstream.schemas.dead_letter import DeadLetter
 from spendstream.schemas.priced import PRICED_SCHEMA
 from spendstream.schemas.rate_card import RateCards
+from spendstream.schemas.rate_card_record import RateCardRecord
 from spendstream.schemas.rollup import CostRollup
-from spendstream.schemas.topics import ALERT, DEAD_LETTER, PRICED, ROLLUP, SILENCE, USAGE
+from spendstream.schemas.topics import ALERT, DEAD_LETTER, PRICED, RATE_CARD, ROLLUP, SILENCE, USAGE
 from spendstream.schemas.usage import UsageEvent
 from spendstream.schemas.watch import Watches
 
@@ -25,6 +26,7 @@ MODELS: Final[dict[str, type[BaseModel]]] = {
     USAGE: UsageEvent,
     ROLLUP: CostRollup,
     DEAD_LETTER: DeadLetter,
+    RATE_CARD: RateCardRecord,
     ALERT: Alert,
     SILENCE: Silence,
     "rate-card": RateCards,

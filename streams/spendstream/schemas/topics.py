@@ -17,6 +17,9 @@ DEAD_LETTER: Final = "llm.usage.dlq.v1"
 PROGRESS: Final = "llm.meter.progress.v1"
 """Internal to the meter: for each source partition, up to where it is durable, and the event ids it has counted."""
 
+RATE_CARD: Final = "llm.rate-card.v1"
+"""Every rate card that priced a call, JSON, by its id. Compacted, one partition."""
+
 ALERT: Final = "llm.alert.v1"
 """Alert transitions, JSON."""
 
@@ -26,4 +29,4 @@ DETECT_STATE: Final = "llm.detect.state.v1"
 SILENCE: Final = "llm.silence.v1"
 """Silences, JSON upserts by id. One partition."""
 
-ALL: Final = (USAGE, PRICED, ROLLUP, DEAD_LETTER, PROGRESS, ALERT, DETECT_STATE, SILENCE)
+ALL: Final = (USAGE, PRICED, ROLLUP, DEAD_LETTER, PROGRESS, RATE_CARD, ALERT, DETECT_STATE, SILENCE)

@@ -1,6 +1,6 @@
 """Records of a topic as rows of a table: what each encoder turns into inserts, and what it can't read.
 
-Priced calls are Arrow IPC streams on the wire; rollups, dead letters and alerts are JSON.
+Priced calls are Arrow IPC streams on the wire; rollups, dead letters, rate cards and alerts are JSON.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from spendstream.core.rollup_record import NotARollup, Rollup, read_rollup, refu
 from spendstream.schemas.alert import Alert
 from spendstream.schemas.dead_letter import Reason
 from spendstream.schemas.priced import ADDED, PRICED_SCHEMA, USD
+from spendstream.schemas.rate_card_record import RateCardRecord
 from spendstream.schemas.rollup import DIMENSIONS
 
 CALLS: Final = "calls"
 ROLLUPS: Final = "rollups_1m"
 DEAD_LETTERS: Final = "dead_letters"
+RATE_CARDS: Final = "rate_cards"
 ALERTS: Final = "alerts"
 
 # A third of the bytes on the network, and quicker to write than the uncompressed stream.
@@ -394,7 +396,7 @@ class AlertEncoder:
                 alert = Alert.model_validate_json(record.value)
                 alert_table([alert])  # few records: each is checked on its own
             except ValidationError as error:
-                undecodable.append(_not_an_alert(record, error))
+                undecodable.append(_invalid(record, "not an alert", error))
             except (pa.ArrowException, ValueError, OverflowError) as error:
                 undecodable.append(Undecodable(record, Reason.INVALID_VALUE, f"not an alert: {error}"))
             else:
@@ -420,12 +422,74 @@ def _factor_parts(alert: Alert) -> Sequence[Any]:
     return alert.attribution.parts if alert.attribution else ()
 
 
-def _not_an_alert(record: ConsumedRecord, error: ValidationError) -> Undecodable:
+def _invalid(record: ConsumedRecord, what: str, error: ValidationError) -> Undecodable:
+    """Return a record that its model refuses, with the first thing that is wrong with it."""
     found = error.errors(include_url=False, include_input=False)
     is_text = any(one["type"] == "json_invalid" for one in found)
     where = "".join(f"{part}." for part in found[0]["loc"]).removesuffix(".")
     message = f"{where}: {found[0]['msg']}" if where else str(found[0]["msg"])
-    return Undecodable(record, Reason.NOT_JSON if is_text else Reason.INVALID_VALUE, f"not an alert: {message}")
+    return Undecodable(record, Reason.NOT_JSON if is_text else Reason.INVALID_VALUE, f"{what}: {message}")
+
+
+_RATE: Final = pa.decimal128(38, 18)
+_CARD_SCHEMA: Final = pa.schema(
+    [
+        *((name, _TEXT) for name in ("rate_card_id", "source", "provider", "model", "deployment", "service_tier")),
+        ("valid_from", _TIME),
+        ("reference", _TEXT),
+        (
+            "rates",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("item", _TEXT),
+                        ("above_input_tokens", pa.int64()),
+                        ("up_to_input_tokens", pa.int64()),
+                        ("usd", _RATE),
+                        ("per", pa.int64()),
+                        ("unit", _TEXT),
+                        ("priced_as", _TEXT),
+                    ]
+                )
+            ),
+        ),
+        ("record", _TEXT),
+    ]
+)
+
+
+class RateCardEncoder:
+    """Encodes rate cards. The column ``record`` is the record as it came, with what a later release may have added."""
+
+    table = RATE_CARDS
+    is_compacted = True
+
+    def encode(self, records: Sequence[ConsumedRecord]) -> Encoded:
+        """Return one insert, or none where the records are all tombstones or undecodable."""
+        tables: dict[str, pa.Table] = {}
+        undecodable: list[Undecodable] = []
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                card = RateCardRecord.model_validate_json(record.value)
+                tables[card.rate_card_id] = _card_table(card, record.value)
+            except ValidationError as error:
+                undecodable.append(_invalid(record, "not a rate card", error))
+            except (pa.ArrowException, ValueError, OverflowError) as error:
+                undecodable.append(Undecodable(record, Reason.INVALID_VALUE, f"not a rate card: {error}"))
+        inserts = (table_insert(RATE_CARDS, pa.concat_tables(tables.values())),) if tables else ()
+        return Encoded(inserts, tuple(undecodable))
+
+
+def _card_table(card: RateCardRecord, value: bytes) -> pa.Table:
+    """Return a card as a row. Raises: pyarrow's errors, on a rate finer than 1e-18 USD."""
+    row = card.model_dump(include=set(_CARD_SCHEMA.names)) | {
+        "valid_from": card.valid_from,
+        "rates": [rate._asdict() for rate in card.rates()],
+        "record": value.decode(),
+    }
+    return pa.Table.from_pylist([row], schema=_CARD_SCHEMA)
 
 
 class RollupEncoder:

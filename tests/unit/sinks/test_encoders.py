@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
 from spendstream.schemas.dead_letter import Reason
 from spendstream.schemas.priced import ADDED, PRICED_SCHEMA
+from spendstream.schemas.rate_card_record import RateCardRecord, RateStep
 from spendstream.schemas.rollup import DIMENSIONS, CostRollup
 from spendstream.schemas.usage import EARLIEST, LATEST
 from spendstream.sinks.encoders import (
     CallEncoder,
     DeadLetterEncoder,
     Encoded,
+    RateCardEncoder,
     RollupEncoder,
     Undecodable,
     read_priced,
@@ -320,3 +322,52 @@ def test_two_lives_of_a_topic_keep_two_rows_for_one_offset() -> None:
 def test_any_kafka_timestamp_becomes_a_time_that_the_table_accepts(timestamp_ms: int, expected: datetime) -> None:
     insert = undecodable_insert([Undecodable(FakeRecord(b"x", timestamp=timestamp_ms), Reason.NOT_JSON, "")])
     assert read_body(insert.body)["recorded_at"].to_pylist() == [expected]
+
+
+def card_value(card_id: str = "c-1", **fields: Any) -> bytes:
+    steps = (
+        RateStep(above_input_tokens=0, usd_per_mtok={"input": Decimal(3)}),
+        RateStep(above_input_tokens=200_000, usd_per_mtok={"input": Decimal("6.000000000000000001")}),
+    )
+    given = {"source": "custom", "provider": "acme", "model": "m-1", "service_tier": "standard", "steps": steps}
+    return RateCardRecord(rate_card_id=card_id, **{**given, **fields}).model_dump_json().encode()
+
+
+def test_a_rate_card_is_one_row_with_every_rate_to_the_last_digit_and_the_record_as_it_came() -> None:
+    value = card_value(valid_from=NOON, usd_per_request=Decimal("0.01")).replace(b"{", b'{"added_later": 1, ', 1)
+    (insert,) = RateCardEncoder().encode(records([value])).inserts
+    (row,) = read_body(insert.body).to_pylist()
+    assert (insert.table, insert.rows) == ("rate_cards", 1)
+    assert row["record"].encode() == value
+    assert (row["rate_card_id"], row["provider"], row["deployment"], row["valid_from"]) == ("c-1", "acme", "", NOON)
+    rates = {(rate["item"], rate["above_input_tokens"]): rate for rate in row["rates"]}
+    assert rates["input", 200_000]["usd"] == Decimal("6.000000000000000001")
+    assert rates["input", 0]["up_to_input_tokens"] == 200_000
+    assert rates["input", 200_000]["up_to_input_tokens"] is None
+    assert (rates["request", 0]["per"], rates["request", 0]["unit"]) == (1, "requests")
+    assert rates["input", 0]["per"] == 1_000_000
+
+
+def test_a_rate_card_that_comes_twice_is_one_row() -> None:
+    values = [card_value("c-1"), None, card_value("c-2"), card_value("c-1")]
+    (insert,) = RateCardEncoder().encode(records(values)).inserts
+    assert sorted(read_body(insert.body)["rate_card_id"].to_pylist()) == ["c-1", "c-2"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"noise", Reason.NOT_JSON),
+        (b"\xff", Reason.NOT_JSON),
+        (b"{}", Reason.INVALID_VALUE),
+        (card_value().replace(b'"steps":[', b'"steps":[{},'), Reason.INVALID_VALUE),
+        (card_value().replace(b'"6.0', b'"6.00'), Reason.INVALID_VALUE),
+    ],
+    ids=["noise", "not text", "empty", "a step without rates", "finer than the column"],
+)
+def test_an_invalid_rate_card_is_undecodable_and_does_not_stop_the_others(value: bytes, reason: Reason) -> None:
+    encoded = RateCardEncoder().encode(records([card_value("c-1"), value, card_value("c-2")]))
+    assert [insert.rows for insert in encoded.inserts] == [2]
+    (bad,) = encoded.undecodable
+    assert (bad.record.offset, bad.reason) == (1, reason)
+    assert bad.message.startswith("not a rate card: ")

@@ -4,7 +4,8 @@ from spendstream.core.pricing.book import Explanation, PriceBook
 from spendstream.core.pricing.cards import RateCardError, RateCardInvalid, RateCardUnreadable
 from spendstream.core.pricing.price import PricedColumns, Unpriced
 from spendstream.core.pricing.public import Exclusion
-from spendstream.core.pricing.rates import SERVICE_TIERS, CardRef
+from spendstream.core.pricing.rates import SERVICE_TIERS, CardRef, RateSet
+from spendstream.core.pricing.record import card_record, price_by, rates_of_record
 
 __all__ = [
     "SERVICE_TIERS",
@@ -16,5 +17,9 @@ __all__ = [
     "RateCardError",
     "RateCardInvalid",
     "RateCardUnreadable",
+    "RateSet",
     "Unpriced",
+    "card_record",
+    "price_by",
+    "rates_of_record",
 ]

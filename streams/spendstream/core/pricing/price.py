@@ -17,6 +17,7 @@ from spendstream.core.pricing.rates import (
     CardRef,
     Int32s,
     Int64s,
+    RateSet,
     RateTable,
     Timeline,
     bit,
@@ -67,6 +68,8 @@ class PricedColumns:
     card: Int32s
     """Index into ``cards``; -1 if the model is unknown. A call whose card lacks a rate has a card, but no price."""
     cards: tuple[CardRef, ...]
+    sets: tuple[RateSet, ...]
+    """The rates of each card."""
     unpriced_reason: npt.NDArray[np.int8]
     """An ``Unpriced``."""
     quality: npt.NDArray[np.int8]
@@ -179,6 +182,7 @@ def price(calls: pl.DataFrame, chooser: Chooser, table: RateTable) -> PricedColu
         by_bucket={bucket: _if_priced(amounts, priced) for bucket, amounts in billed.by_bucket.items()},
         card=card,
         cards=tuple(table.sets[index].ref for index in used_sets),
+        sets=tuple(table.sets[index] for index in used_sets),
         unpriced_reason=reason,
         quality=np.where(priced, quality, np.int8(0)),
         notes=notes,
