@@ -158,6 +158,9 @@ def meter(log: Iterable[LogRecord], rules: Rules, prices: Prices) -> Outcome:
         outcome.counters["late"] += late == 1
         outcome.counters["corrections"] += late == 2
         outcome.counters["unpriced"] += cost.total is None
+        outcome.counters["substituted"] += cost.quality == "substituted"
+        outcome.counters["estimated"] += cost.quality == "estimated"
+        outcome.counters["partly_priced"] += cost.quality == "partial"
         outcome.ledger[record.offset] = ledger_row(event, record.offset, recorded_ms, late, cost)
         block = block_of(record.offset, late, cost, event)
         dimensions = tuple(getattr(event, name) or "" for name in rules.dimensions)

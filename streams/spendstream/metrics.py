@@ -10,7 +10,7 @@ from spendstream.schemas.progress import Counters
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _OUTCOMES: Final = ("metered", "duplicates", "dead_letters", "rerouted")
-_MARKS: Final = ("late", "corrections", "unpriced")
+_MARKS: Final = ("late", "corrections", "unpriced", "substituted", "estimated", "partly_priced")
 
 
 class Metrics:
@@ -24,7 +24,8 @@ class Metrics:
         )
         self._marked = Counter(
             "spendstream_calls_marked_total",
-            "Metered calls that were late, corrections (beyond the allowed lateness), or unpriced.",
+            "Metered calls that were late, corrections (beyond the allowed lateness), unpriced, partly priced, or "
+            "priced at substituted or estimated rates.",
             ["mark"],
             registry=r,
         )

@@ -147,7 +147,7 @@ def test_watches_that_need_history_are_switched_on_later(tmp_path: Path) -> None
     watches = DemoWatches(tmp_path / "watches.yaml", RATE_PER_S)
     early = read_watches(watches.path)
     assert {watch.rule.kind for watch in early.watches} == {"threshold", "budget"}
-    assert len(early.watches) == 3
+    assert len(early.watches) == 5
     watches.complete()
     assert read_watches(watches.path) == read_watches(WATCHES)
 

@@ -26,7 +26,15 @@ from spendstream.core.progress import ProgressRecord
 from spendstream.core.rollup_record import AggregateKey, Rollup, totals_of
 from spendstream.core.timestamps import epoch_us
 from spendstream.schemas.dead_letter import Reason
-from spendstream.schemas.measures import BUCKET_COSTS, COST, COUNTERFACTUALS
+from spendstream.schemas.measures import (
+    BUCKET_COSTS,
+    COST,
+    COUNTERFACTUALS,
+    ESTIMATED,
+    PARTIAL,
+    PRICE_QUALITIES,
+    SUBSTITUTED,
+)
 from spendstream.schemas.progress import Counters, Progress
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
 
@@ -264,6 +272,9 @@ class PartitionMeter:
         card = pl.Series(costs.card.astype(np.int64) % len(cards))
         self._pending.cards.update(zip(cards, costs.sets, strict=False))
         self._counters["unpriced"] += int(np.count_nonzero(~costs.priced))
+        of_quality = np.bincount(costs.quality, minlength=len(PRICE_QUALITIES)).tolist()
+        for mark, code in (("substituted", SUBSTITUTED), ("estimated", ESTIMATED), ("partly_priced", PARTIAL)):
+            self._counters[mark] += of_quality[code]
         return calls.with_columns(
             pl.when(pl.col("model_served") == "")
             .then(pl.col("model_requested"))

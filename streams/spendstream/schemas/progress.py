@@ -20,6 +20,9 @@ class Counters(BaseModel):
     late: int = Field(0, description="Metered after their minute closed, within the allowed lateness.")
     corrections: int = Field(0, description="Metered beyond the allowed lateness.")
     unpriced: int = Field(0, description="Metered without a price.")
+    substituted: int = Field(0, description="Metered at other rates than those asked for, which are unknown.")
+    estimated: int = Field(0, description="Metered at rates not known to have applied on that day.")
+    partly_priced: int = Field(0, description="Metered without the price of a unit or fee.")
 
 
 class Progress(BaseModel):

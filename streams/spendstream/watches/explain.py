@@ -14,7 +14,15 @@ _DEPARTS: Final = {
     "both": "more than {} above or below usual",
 }
 _MONEY: Final = ("cost", "cost_per_call")
-_SHARES: Final = ("reasoning_share", "cache_hit_rate", "failure_share", "retry_share", "unpriced_share")
+_SHARES: Final = (
+    "reasoning_share",
+    "cache_hit_rate",
+    "failure_share",
+    "retry_share",
+    "unpriced_share",
+    "partly_priced_share",
+    "substituted_share",
+)
 
 
 def explain_rule(rule: Rule) -> str:

@@ -80,6 +80,23 @@ DEFAULT_WATCHES: Final = Watches(
             rule=ThresholdRule(kind="threshold", measure="unpriced_share", above=0, window=6 * _HOUR_S, min_calls=1),
             renotify=7 * _DAY_S,
         ),
+        Watch(
+            name="partly-priced-model",
+            description="A unit or fee of this model's calls has no rate: real spend is higher than it looks.",
+            group_by=("provider", "model"),
+            rule=ThresholdRule(
+                kind="threshold", measure="partly_priced_share", above=0, window=6 * _HOUR_S, min_calls=1
+            ),
+            renotify=7 * _DAY_S,
+        ),
+        # Other rates than those asked for may be right within cents, or half of what is billed.
+        Watch(
+            name="substituted-rates",
+            description="The rates that this model's calls asked for are unknown: others price them.",
+            group_by=("provider", "model"),
+            rule=ThresholdRule(kind="threshold", measure="substituted_share", above=0, window=6 * _HOUR_S, min_calls=1),
+            renotify=7 * _DAY_S,
+        ),
         # With 50 calls, 16 failures cannot be chance where a few per cent are usual.
         Watch(
             name="provider-failures",

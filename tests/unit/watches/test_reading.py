@@ -103,7 +103,7 @@ def test_the_demo_has_the_built_in_watches_with_shorter_durations_and_a_budget()
 
 def test_without_a_file_the_built_in_watches_fit_the_dimensions_of_the_deployment() -> None:
     watches = load_watches(None, ("service", "feature"), {})
-    assert [watch.group_by for watch in watches.watches] == [("feature",), (), (), ("feature",)]
+    assert [watch.group_by for watch in watches.watches] == [("feature",), (), (), (), (), ("feature",)]
     assert check_dimensions(watches, ("service", "feature")) == []
     assert default_watches(DIMENSIONS) == DEFAULT_WATCHES
 
