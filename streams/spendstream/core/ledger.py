@@ -37,18 +37,18 @@ def ledger_table(calls: pl.DataFrame, *, partition: int, source_log: str) -> pa.
     frame = calls.with_columns(
         model=pl.when(pl.col("model_served") == "").then("model_requested").otherwise("model_served")
     )
-    arrow = frame.to_arrow()
     n = frame.height
     priced = frame["priced"].to_numpy()
+    known = None if priced.all() else priced
     columns: list[pa.Array | pa.ChunkedArray] = []
     for field in PRICED_SCHEMA:
         name = field.name
         if name == "event_id":
             columns.append(_uuid_column(frame))
         elif name in _MONEY:
-            columns.append(usd_column(frame[_MONEY[name]].to_numpy(), None if priced.all() else priced))
+            columns.append(usd_column(frame[_MONEY[name]].to_numpy(), known))
         elif name in _TIMES:
-            columns.append(arrow[_TIMES[name]].cast(field.type))
+            columns.append(frame[_TIMES[name]].to_arrow().cast(field.type))
         elif name in _CODED:
             columns.append(_coded(frame[_CODES.get(name, name)].to_numpy(), _CODED[name]))
         elif name == "parent_event_id":
@@ -60,13 +60,16 @@ def ledger_table(calls: pl.DataFrame, *, partition: int, source_log: str) -> pa.
         elif name == "source_partition":
             columns.append(pa.array(np.full(n, partition, dtype=np.int32)))
         elif name == "provider_cost":
-            columns.append(arrow[name].cast(pa.string()).cast(USD))
+            columns.append(frame[name].to_arrow().cast(pa.string()).cast(USD))
         elif pa.types.is_dictionary(field.type):
-            column = arrow[name]
+            if n and (frame[name] == (first := frame[name][0])).all():  # most fields are rarely stated
+                columns.append(_coded(np.zeros(n, dtype=np.int8), (first,)))
+                continue
+            column = frame[name].to_arrow()
             coded = pa.types.is_dictionary(column.type)
             columns.append((column if coded else column.cast(pa.string()).dictionary_encode()).cast(field.type))
         else:
-            column = arrow[_RENAMED.get(name, name)]
+            column = frame[_RENAMED.get(name, name)].to_arrow()
             columns.append((pc.fill_null(column, "") if name in _NULL_IS_EMPTY else column).cast(field.type))
     return pa.table(columns, schema=PRICED_SCHEMA)
 

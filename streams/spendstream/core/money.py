@@ -61,8 +61,11 @@ def usd_column(pusd: NDArray[np.int64], known: NDArray[np.bool_] | None = None) 
 
     A decimal of scale 12 is stored as the integer of pico-dollars, sign-extended to 128 bits: nothing is computed.
     """
-    wide = np.empty((len(pusd), 2), dtype=np.int64)
-    wide[:, 0] = pusd
-    wide[:, 1] = pusd >> 63
+    if pusd.any():
+        wide = np.empty((len(pusd), 2), dtype=np.int64)
+        wide[:, 0] = pusd
+        wide[:, 1] = pusd >> 63
+    else:  # most buckets of most batches
+        wide = np.zeros((len(pusd), 2), dtype=np.int64)
     mask = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little"))
     return pa.Array.from_buffers(USD, len(pusd), [mask, pa.py_buffer(wide)])
