@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Any, Final
 
+from spendstream.schemas.units import PLACES
 from spendstream.schemas.usage import UsageEvent
 
 PROPERTIES: Final[dict[str, Any]] = UsageEvent.model_json_schema()["properties"]
@@ -25,8 +26,8 @@ _ABSENT: Final = _ABSENT_TEXT | {"nan", "NaN", "NAN", "NA", "N/A", "n/a", "<NA>"
 
 _NUMBER: Final = re.compile(r"([+-]?)(\d{1,18}|\d{1,3}(?:,\d{3}){1,5})(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
 _DOLLARS: Final = re.compile(r"(?P<sign>[+-]?)(?:US)?\$ ?(?P<amount>\d.*)|(?P<plain>.*\d) ?USD", re.ASCII)
+_IN_BRACKETS: Final = re.compile(r"\(([^()+-]+)\)", re.ASCII)
 _COMMA_DECIMALS: Final = re.compile(r"[+-]?\d+(\.\d{3})*,\d+", re.ASCII)
-_MONEY_PLACES: Final = Decimal("1e-12")
 
 _ISO: Final = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)[T ](?P<minute>\d\d:\d\d)(?P<second>:\d\d)?"
@@ -41,7 +42,8 @@ _RELATIVE_UNITS_US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 def number(text: str) -> Decimal | None:
     """Return the number that a cell holds, exactly; None if it says that there is none.
 
-    ``1024``, ``1,024``, ``374.0`` and ``8E-7`` are numbers, so is the amount ``$15.82``. ``1,5`` could mean two things.
+    ``1024``, ``1,024``, ``374.0`` and ``8E-7`` are numbers, so are the amount ``$15.82`` and the credit ``($15.82)``.
+    ``1,5`` could mean two things.
 
     Raises: ValueError.
     """
@@ -49,6 +51,8 @@ def number(text: str) -> Decimal | None:
         return Decimal(text)
     if text in _ABSENT:
         return None
+    if credit := _IN_BRACKETS.fullmatch(text):
+        text = f"-{credit[1].strip()}"
     dollars = _DOLLARS.fullmatch(text)
     if dollars is not None:
         text = dollars["plain"] or dollars["sign"] + dollars["amount"]
@@ -64,18 +68,18 @@ def reader_of(name: str, times: TimeReader) -> Reader:
     kind = kind_of(name)
     if kind == "time":
         return lambda text: None if text in _ABSENT else times(text)
-    return {"text": _read_text, "whole": _read_whole, "money": _read_money, "number": _read_number}[kind]
+    return {"text": _read_text, "whole": _read_whole, "exact": _read_exact, "number": _read_number}[kind]
 
 
 def kind_of(name: str) -> str:
-    """Return what a field holds: ``time``, ``text``, ``whole``, ``number`` or ``money``. Tags are text."""
-    if name == "provider_cost":
-        return "money"
+    """Return what a field holds: ``time``, ``text``, ``whole``, ``number`` or ``exact``. Tags are text, units exact."""
+    if name == "provider_cost" or name.startswith("units."):
+        return "exact"
     typed = PROPERTIES.get(name, {"type": "string"})  # tags have no schema of their own
     kinds = {kind[key] for kind in typed.get("anyOf", [typed]) for key in ("type", "format") if key in kind}
     if "date-time" in kinds:
         return "time"
-    if "string" in kinds:
+    if kinds & {"string", "array"}:  # a list of texts of which a cell holds one
         return "text"
     return "whole" if "integer" in kinds else "number"
 
@@ -106,15 +110,15 @@ def _read_number(text: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _read_money(text: str) -> str | None:
-    """Return an amount as text, rounded half-even to a pico-dollar: floats have noise in their last digits."""
+def _read_exact(text: str) -> str | None:
+    """Return an amount or a quantity as text, rounded half-even to 12 decimals: floats have noise after that."""
     value = number(text)
     if value is None:
         return None
     try:
-        return f"{value.quantize(_MONEY_PLACES, ROUND_HALF_EVEN, EXACT).normalize(EXACT):f}"
+        return f"{value.quantize(PLACES, ROUND_HALF_EVEN, EXACT).normalize(EXACT):f}"
     except InvalidOperation:
-        raise ValueError(f"{text[:40]!r} is too large for an amount") from None
+        raise ValueError(f"{text[:40]!r} is too large for an amount or a quantity") from None
 
 
 def time_reader(time_format: str = "iso", *, assume_utc: bool = True, base: datetime | None = None) -> TimeReader:

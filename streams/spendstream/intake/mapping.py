@@ -13,9 +13,13 @@ from spendstream.intake.sources import MISSING, POSITIONS, Lookup, Source, membe
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
 from spendstream.schemas.usage import UsageEvent
 
-COUNTED: Final = (*map(tokens_field, TOKEN_BUCKETS), "web_searches", "gpu_seconds")
+COUNTED: Final = (*map(tokens_field, TOKEN_BUCKETS), "web_searches", "units", "gpu_seconds")
 _REQUIRED: Final = (("occurred_at",), ("service",), ("provider",), ("model_requested", "model_served"), COUNTED)
 _SHOWN_NAMES: Final = 40
+_GROUPS: Final = {"tags": "tags.experiment", "units": "units.pages"}
+"""Fields that are sets of names and values, with an example."""
+_LISTS: Final = ("usage_notes",)
+"""Fields that are lists of texts; a cell holds one."""
 
 
 class MappingError(ValueError):
@@ -26,11 +30,11 @@ class MappingError(ValueError):
 class TableMapping:
     """``columns``: field → column, path or arithmetic, see ``spendstream.intake.sources``; ``constants``: field → text.
 
-    A tag of your own is the field ``tags.NAME``. A column or member with a field's exact name needs no mapping; a
-    constant overrides it. ``values``: field → {text in the file → text to read in its place}, ``*`` for any characters;
-    text that is not there stays. ``skips``: (column or path, text) of rows that are left out. ``each``: the path to the
-    rows of a JSON document. Times without a zone are UTC, unless ``assume_utc`` is False. For ``time_format`` and
-    ``time_base`` see ``time_reader``.
+    A tag of your own is the field ``tags.NAME``, a billable unit ``units.NAME``. A column or member with a field's
+    exact name needs no mapping; a constant overrides it. ``values``: field → {text in the file → text to read in its
+    place}, ``*`` for any characters; text that is not there stays. ``skips``: (column or path, text) of rows that are
+    left out. ``each``: the path to the rows of a JSON document. Times without a zone are UTC, unless ``assume_utc`` is
+    False. For ``time_format`` and ``time_base`` see ``time_reader``.
 
     Raises: MappingError, for a field that events don't have, or that has both a column and a constant.
     """
@@ -46,9 +50,9 @@ class TableMapping:
 
     def __post_init__(self) -> None:
         for name in (*self.columns, *self.constants, *self.values):
-            if name == "tags":
-                example = "tags.experiment=COLUMN"
-                raise MappingError(f"tags is a set of names and values: give one tag at a time, e.g. {example}")
+            if name in _GROUPS:
+                example = f"{_GROUPS[name]}=COLUMN"
+                raise MappingError(f"{name} is a set of names and values: give one at a time, e.g. {example}")
             if not _is_field(name):
                 raise MappingError(f"Events have no field {name!r}{_closest(name, UsageEvent.model_fields)}")
         for name in self.columns.keys() & self.constants.keys():
@@ -145,7 +149,7 @@ class TableMapping:
         _check_required({**named, **sources}.keys() | self.constants.keys(), names)
         times = self._times()
         cells = tuple((name, source, self._reader(name, times)) for name, source in sources.items())
-        readers = {name: self._reader(name, times) for name in UsageEvent.model_fields if name != "tags"}
+        readers = {name: self._reader(name, times) for name in UsageEvent.model_fields if name not in _GROUPS}
         own = {name: reader for name, reader in readers.items() if name not in (*sources, *self.constants)}
         return BoundPaths(cells, own, skips, self._constants(times), "event_id" in sources, self._by_name(named))
 
@@ -233,9 +237,7 @@ class BoundMapping:
 
     def event(self, row: Sequence[str], file: str, line: int) -> dict[str, Any] | None:
         """Return the event of a row of ``width`` cells; an empty cell is absent. None: skipped. Raises: CellError."""
-        event = dict(self.constants)
-        if "tags" in event:
-            event["tags"] = dict(event["tags"])
+        event = _copied(self.constants)
         if self.computed or self.skips:
 
             def lookup(name: str) -> str | None:
@@ -255,7 +257,7 @@ class BoundMapping:
                     raise CellError(name, f"{name}, column {column}: {error}") from None
                 if value is None:
                     continue
-                if name in PROPERTIES:
+                if name in PROPERTIES and name not in _LISTS:
                     event[name] = value
                 else:
                     _put(event, name, value)
@@ -287,16 +289,17 @@ class BoundPaths:
 
         if _is_skipped(self.skips, lookup):
             return None
-        event = dict(self.constants)
-        tags = record.value.get("tags")
-        if isinstance(tags, dict):
-            try:
-                event["tags"] = {**{name: _text(tag) or "" for name, tag in tags.items()}, **event.get("tags", {})}
-            except ValueError as error:
-                raise CellError("tags", f"tags: a tag {error}") from None
-        elif "tags" in event:
-            event["tags"] = dict(event["tags"])
-        own = ((name, Source(name), self.own[name]) for name in record.value if name in self.own)
+        event = _copied(self.constants)
+        for group in _GROUPS:
+            if isinstance(stated := record.value.get(group), dict):
+                try:
+                    own_names = {name: _text(value) or "" for name, value in stated.items()}
+                except ValueError as error:
+                    raise CellError(group, f"{group}: a {group[:-1]} {error}") from None
+                event[group] = {**own_names, **event.get(group, {})}
+        listed = {name: value for name, value in record.value.items() if name in self.own and isinstance(value, list)}
+        event.update(listed)
+        own = ((name, Source(name), self.own[name]) for name in record.value if name in self.own and name not in listed)
         _fill(event, (*own, *self.cells), lookup, "path")
         return event
 
@@ -362,11 +365,17 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
 
 
+def _copied(constants: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event that may change without the constants changing."""
+    return {name: dict(value) if name in _GROUPS else value for name, value in constants.items()}
+
+
 def _put(event: dict[str, Any], name: str, value: Any) -> None:
-    if name.startswith("tags."):
-        event.setdefault("tags", {})[name.removeprefix("tags.")] = value
+    group, _, inner = name.partition(".")
+    if inner:
+        event.setdefault(group, {})[inner] = value
     else:
-        event[name] = value
+        event[name] = [value] if name in _LISTS else value
 
 
 def _pairs(given: Iterable[str], form: str) -> dict[str, str]:
@@ -388,9 +397,8 @@ def _pair(given: str, form: str) -> tuple[str, str]:
 
 
 def _is_field(name: str) -> bool:
-    if name.startswith("tags."):
-        return len(name) > len("tags.")
-    return name in UsageEvent.model_fields and name != "tags"
+    group, _, inner = name.partition(".")
+    return (group in _GROUPS) == bool(inner) and group in UsageEvent.model_fields
 
 
 def _place(column: str, name: str, header: Sequence[str], source: Source) -> int | None:
@@ -411,7 +419,7 @@ def _closest(name: str, known: Iterable[str]) -> str:
 
 
 def _check_required(given: Iterable[str], header: Sequence[str]) -> None:
-    names = set(given)
+    names = {"units" if name.startswith("units.") else name for name in given}
     for required in _REQUIRED:
         if names.isdisjoint(required):
             what = "count (e.g. input_tokens)" if required is COUNTED else " or ".join(required)

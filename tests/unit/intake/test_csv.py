@@ -5,6 +5,7 @@ import io
 import json
 import uuid
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,29 @@ def test_numbers_money_and_tags_are_converted_by_their_fields_type() -> None:
     assert (usage.input_tokens, usage.gpu_seconds, str(usage.provider_cost), usage.attempt) == (374, 1.5, "0.012", 2)
     assert usage.tags == {"source": "import", "experiment": "blue"}
     assert (usage.service_tier, usage.occurred_at) == ("batch", datetime(2026, 1, 31, 11, tzinfo=UTC))
+
+
+def test_units_are_exact_and_count_as_usage() -> None:
+    text = (
+        'at,pages,secs,cost,why\n2026-01-31T12:00Z,"1,204",7.1000000000000005,($1.20),a bill\n2026-01-31T12:00Z,,1,,\n'
+    )
+    maps = [
+        "occurred_at=at",
+        "units.pages=pages",
+        "units.audio_seconds=secs/2",
+        "provider_cost=cost",
+        "usage_notes=why",
+    ]
+    one, other = usages(read(text, TableMapping.from_pairs(maps, [*SETS, "units.images=1"])))
+    assert one.units == {"images": 1, "pages": 1204, "audio_seconds": Decimal("3.55")}
+    assert other.units == {"images": 1, "audio_seconds": Decimal("0.5")}
+    assert (one.provider_cost, one.usage_notes) == (Decimal("-1.2"), ["a bill"])
+
+
+@pytest.mark.parametrize("name", ["units", "tags"])
+def test_a_set_of_names_is_mapped_one_at_a_time(name: str) -> None:
+    with pytest.raises(MappingError, match=f"e.g. {name}\\."):
+        TableMapping.from_pairs([f"{name}=x"])
 
 
 def test_an_empty_cell_is_absent_not_zero() -> None:

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -151,6 +152,13 @@ def test_members_of_an_object_are_rows_and_their_names_are_values() -> None:
     assert (first.task_id, str(first.provider_cost), first.tags) == ("task-1", "0.4831212", {"run": "runs/a.json"})
     assert (second.task_id, second.span_id) == ('say "hi"', "1")
     assert [row.place for row in rows] == ['.["task-1"]', r'.["say \"hi\""]']
+
+
+def test_units_and_notes_of_an_object_are_kept_beside_mapped_ones() -> None:
+    call = {**CALL, "units": {"pages": 3, "x": "0.5"}, "usage_notes": ["a", "b"], "n": {"seconds": 7.25}}
+    (usage,) = usages(read(lines(call), [*USAGE, "units.audio_seconds=n.seconds"]))
+    assert usage.units == {"pages": 3, "x": Decimal("0.5"), "audio_seconds": Decimal("7.25")}
+    assert usage.usage_notes == ["a", "b"]
 
 
 def test_a_value_of_the_enclosing_objects_is_read_with_carets() -> None:
