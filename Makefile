@@ -28,19 +28,20 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 lock: setup ## pin all versions again; `make lock UPGRADE=--upgrade` takes the newest that pyproject.toml allows
 	$(COMPILE) pyproject.toml --extra embedded --extra plot --group dev -o requirements.lock
 	$(COMPILE) pyproject.toml --extra worker -c requirements.lock -o infra/docker/requirements.lock
+	$(COMPILE) --group sdks -o tests/sdks/requirements.lock
 
 demo: setup ## the whole stack on this machine with a realistic load and a live view, no Docker
 	$(BIN)/spendstream demo
 
 # Tests that kill processes wait most of the time, and are collected first: three at a time keep two cores busy, and short
 # files fill the end. Polars has one thread, as in the worker.
-test: setup kafka alertmanager ## all tests, on a real Kafka, ClickHouse engine and Alertmanager
+test: setup kafka alertmanager sdks ## all tests, on a real Kafka, ClickHouse engine and Alertmanager
 	POLARS_MAX_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-fuzz: setup ## try the laws on fresh random examples; what fails lands in tests/examples, and `make test` replays it
+fuzz: setup sdks ## try the laws on fresh random examples; what fails lands in tests/examples, and `make test` replays it
 	$(BIN)/pytest -q -n auto --maxprocesses 4 --timeout 3600 -m 'hypothesis and not broker and not clickhouse and not crash' --hypothesis-profile=fuzz
 
-fast-tests: setup ## the tests that need no broker, no ClickHouse and kill nothing
+fast-tests: setup sdks ## the tests that need no broker, no ClickHouse and kill nothing
 	$(BIN)/pytest -q -m 'not broker and not clickhouse and not crash'
 
 kafka: setup ## fetch a local Apache Kafka from Maven Central, for the integration tests (idempotent)
@@ -48,6 +49,9 @@ kafka: setup ## fetch a local Apache Kafka from Maven Central, for the integrati
 
 alertmanager: setup ## fetch a local Prometheus Alertmanager, for the integration tests (idempotent)
 	$(BIN)/python -m tests.alertmanager
+
+sdks: setup ## fetch the providers' Python packages, for the tests on their types (idempotent)
+	$(BIN)/python -m tests.sdks.install
 
 format: setup ## format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix --quiet .
@@ -79,4 +83,4 @@ bench: setup kafka ## throughput and latency, with ratios measured side by side 
 bench-alerts: setup ## quality and cost of anomaly alerts on labelled synthetic incidents
 	$(BIN)/python -m tests.bench.alerts
 
-.PHONY: help setup lock demo test fuzz fast-tests kafka alertmanager format lint types contract schemas check-schemas check soak bench bench-alerts
+.PHONY: help setup lock demo test fuzz fast-tests kafka alertmanager sdks format lint types contract schemas check-schemas check soak bench bench-alerts
