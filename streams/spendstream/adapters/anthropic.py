@@ -6,7 +6,7 @@ Thinking is inside ``output_tokens``; newer responses state how much of it there
 from collections.abc import Mapping
 from typing import Final
 
-from spendstream.adapters.shape import BesideCall, Body, Counts, Part, Shape, split_cache_writes, states_any
+from spendstream.adapters.shape import FAST_MODE, BesideCall, Body, Counts, Part, Shape, split_cache_writes, states_any
 
 OWN_FIELDS: Final = ("cache_creation_input_tokens", "cache_read_input_tokens", "cache_creation", "server_tool_use")
 
@@ -25,8 +25,6 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     buckets["web_searches"] = searches.count("web_search_requests")
     searches.ignore("web_fetch_requests", "tool_search_requests")  # billed by their tokens alone
     searches.unit("code_executions", searches.count("code_execution_requests"))
-    if str(usage.raw.get("inference_geo")).lower() == "us":
-        usage.reading.note("inference_geo us, its uplift not priced")
     status = usage.inner("fallback_credit").raw.get("status")
     if isinstance(status, Mapping) and status.get("type") == "redeemed":
         usage.reading.note("fallback credit redeemed, not priced")
@@ -73,15 +71,13 @@ def advisors(usage: Counts, body: Body) -> list[BesideCall]:
             apart = iteration.apart()
             tokens = _one(apart)
             model = str(iteration.raw.get("model") or body.get("model") or "")
-            calls.append(BesideCall(model, tokens, apart.reading.notes))
+            calls.append(BesideCall(model, tokens, apart.reading))
     return calls
 
 
 def _tier(usage: Counts, body: Body) -> object:
     if usage.raw.get("speed") == "fast":
-        # Fast mode costs more than any tier that an event can state: it must not be priced as standard.
-        usage.reading.note("fast mode, not priced as such")
-        return None
+        return FAST_MODE
     return usage.raw.get("service_tier")
 
 

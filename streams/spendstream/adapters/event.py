@@ -10,15 +10,16 @@ from difflib import get_close_matches
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 from spendstream.adapters.anthropic import ANTHROPIC
 from spendstream.adapters.bedrock import BEDROCK
 from spendstream.adapters.gemini import GEMINI
 from spendstream.adapters.libraries import AI_SDK, LANGCHAIN
 from spendstream.adapters.openai import OPENAI
-from spendstream.adapters.others import COHERE, UNITS
+from spendstream.adapters.others import COHERE, NATIVE, UNITS, embedded_tokens, made_units
 from spendstream.adapters.shape import (
+    BesideCall,
     Body,
     Counts,
     MissingUsage,
@@ -26,8 +27,12 @@ from spendstream.adapters.shape import (
     SeveralCalls,
     Shape,
     UnknownProvider,
+    geo_fields,
+    leaves,
+    plain,
     tier_fields,
 )
+from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
 from spendstream.schemas.usage import UsageEvent
 
 # fmt: off
@@ -41,27 +46,62 @@ PROVIDERS: Final = frozenset({
 # fmt: on
 """The providers that have an adapter, by our name or OpenTelemetry's."""
 
-SHAPES: Final = (GEMINI, COHERE, LANGCHAIN, AI_SDK, BEDROCK, ANTHROPIC, OPENAI, UNITS)
+SHAPES: Final = (GEMINI, COHERE, LANGCHAIN, AI_SDK, BEDROCK, ANTHROPIC, OPENAI, NATIVE, UNITS)
 """In the order they are tried: each by its whole signature, whichever provider is named."""
+
+UNKNOWN: Final = Shape(
+    name="unknown",
+    is_of=lambda usage, provider: any(number for _, number in leaves(usage, ())),
+    buckets=lambda usage, body: {"input_tokens": 0, "output_tokens": 0},
+    tier=lambda usage, body: None,
+)
+"""A usage object of no known shape: its numbers are named in the notes, so that they are not lost silently."""
+
+UNSTATED: Final = Shape(
+    name="unstated",
+    is_of=lambda usage, provider: False,
+    buckets=lambda usage, body: {},
+    tier=lambda usage, body: body.get("service_tier"),
+)
+"""A response without usage, which is billed by what it holds, or by what the caller counted."""
 
 _HELD_AT: Final[tuple[tuple[str, ...], ...]] = (
     ("usageMetadata",),
     ("usage_metadata",),
     ("usage",),
     ("message", "usage"),
+    ("message", "usage_metadata"),
     ("response", "usage"),
     ("response", "body", "usage"),
     ("response", "usageMetadata"),
+    ("response", "usage_metadata"),
     ("result", "message", "usage"),
     ("modelOutput", "usage"),
+    ("modelOutput",),
+    ("body", "usage"),
+    ("body",),
     ("metadata", "usage"),
     ("x_groq", "usage"),
     ("usage_info",),
     ("meta",),
     ("response_metadata", "token_usage"),
+    ("llm_output", "token_usage"),
     ("totalUsage",),
+    ("amazon-bedrock-invocationMetrics",),
+    ("svg_usage",),
+    ("session", "usage"),
 )
 """Paths to the usage object inside a response, a chunk of a stream, or a line of a batch's results."""
+
+_IN_BATCH: Final = (("response", "body"), ("result", "message"), ("modelOutput",), ("modelOutput", "usage"))
+
+_HEADERS: Final = {
+    "x-amzn-bedrock-input-token-count": "inputTokens",
+    "x-amzn-bedrock-output-token-count": "outputTokens",
+    "x-amzn-bedrock-cache-read-input-token-count": "cacheReadInputTokens",
+    "x-amzn-bedrock-cache-write-input-token-count": "cacheWriteInputTokens",
+}
+"""Bedrock's InvokeModel counts in headers, whatever the model's own body states."""
 
 TAG_PREFIX: Final = "usage."
 """Prefix of the tags that hold the provider's own counts: ``usage.prompt_tokens_details.cached_tokens``."""
@@ -69,11 +109,9 @@ TAG_PREFIX: Final = "usage."
 OMITTED: Final = "usage.omitted"
 """The tag that counts what the event had no room for."""
 
-NOTES: Final = "usage.notes"
-"""The tag that says why an event is partial: what of its usage was not read, or contradicts itself."""
-
-MAX_NOTES: Final = 256
-"""Letters of that tag; see ``spendstream.schemas.usage``."""
+MAX_NOTES: Final = 16
+MAX_NOTE_LENGTH: Final = 256
+"""Notes of one event, and letters of each: see ``spendstream.schemas.usage``."""
 
 MAX_TAGS: Final = 32
 """Tags of one event, the caller's own included: see ``spendstream.schemas.usage``."""
@@ -83,21 +121,22 @@ _TAG_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}", re.ASCII)
 _MAX_DIGITS: Final = 32
 
 
-def usage_fields(provider: str, response_or_usage: Mapping[str, Any]) -> dict[str, int | str]:
-    """Return ``UsageEvent`` fields for what a provider answered: token buckets, web searches, service tier.
+def usage_fields(provider: str, response_or_usage: object) -> dict[str, Any]:
+    """Return ``UsageEvent`` fields for what a provider answered: token buckets, web searches, units, service tier.
 
     Buckets are disjoint and sum to the provider's total. ``input_tokens`` and ``output_tokens`` are always present,
-    other counts where they are not 0; ``service_tier`` where the provider states one. ``usage_quality`` is partial
-    where a number was not read, counts contradict each other, or the price depends on what an event can't say;
-    ``usage_event`` keeps the reason.
+    other counts where they are not 0; ``service_tier``, ``capacity`` and ``inference_geo`` where the provider states
+    them. ``usage_quality`` is partial where a number was not read or counts contradict each other; ``usage_notes`` say
+    which.
 
-    Pass the response as a mapping (``response.model_dump()`` for an SDK's object). If you pass only its usage object,
-    the tier and the searches that the response states outside of it are missed.
+    Pass the response: a mapping, or the SDK's object. If you pass only its usage object, the tier and the searches that
+    the response states outside of it are missed.
 
     Raises: UnknownProvider; MissingUsage, when no usage is stated; InconsistentUsage, when a count is no whole number;
-    SeveralCalls, when the response holds calls of several models.
+    SeveralCalls, when the response holds several priced calls.
     """
-    calls = read(provider, response_or_usage).calls
+    response = as_mapping(provider, response_or_usage)
+    calls = [call for part in _parts(response) for call in read(provider, part).calls]
     if len(calls) > 1:
         raise _several([call.model for call in calls])
     return calls[0].fields
@@ -105,7 +144,7 @@ def usage_fields(provider: str, response_or_usage: Mapping[str, Any]) -> dict[st
 
 def usage_event(
     provider: str,
-    response: Mapping[str, Any],
+    response: object,
     *,
     service: str,
     model: str | None = None,
@@ -115,17 +154,22 @@ def usage_event(
 ) -> dict[str, Any]:
     """Return the usage event of one call, as JSON types, valid under ``UsageEvent``.
 
-    ``model`` is the one requested; the one that served is taken from the response. ``occurred_at`` defaults to now.
-    ``fields`` are any other fields of the event (team, feature, task_id …) and override what the response states.
+    ``response`` is the SDK's object, or a mapping. ``model`` is the one requested; the one that served is taken from the
+    response. ``occurred_at`` defaults to now. ``fields`` are any other fields of the event (team, feature, task_id …)
+    and override what the response states; ``units`` are added to its own.
     ``keep_usage`` also keeps the provider's own counts, as tags (``usage.prompt_tokens``) that the ledger stores and
     no sum includes: to check a bill, or our reading of it. It is off because an event with tags costs the meter
     several times as much to read.
     Call this once per call, and publish the same event again when you retry: its ``event_id`` makes retries free.
 
-        event = usage_event("openai", response.model_dump(), service="search", team="growth")
+        event = usage_event("openai", response, service="search", team="growth")
         key, value = as_record(event)
 
-    Where the reading is in doubt, ``usage_quality`` is partial and the tag ``usage.notes`` says why.
+    Some answers state nothing, such as speech. Count what is billed yourself:
+
+        usage_event("openai", None, service="reader", model="tts-1", units={"characters": len(text)})
+
+    Where the reading is in doubt, ``usage_quality`` is partial and ``usage_notes`` say why.
 
     Raises: AdapterError, for a response without usage that can be read, or with several priced calls; TypeError, for a
     field that events don't have; ValueError, for a value that has no JSON form; pydantic.ValidationError, for a value
@@ -142,12 +186,14 @@ def usage_event(
     )
     if len(events) > 1:
         raise _several([event.get("model_served") for event in events])
+    if not events:
+        raise MissingUsage(f"{provider}: the call failed, so there is nothing to meter. usage_events returns no events.")
     return events[0]
 
 
 def usage_events(
     provider: str,
-    response: Mapping[str, Any],
+    response: object,
     *,
     service: str,
     model: str | None = None,
@@ -158,11 +204,74 @@ def usage_events(
     """Return the usage events of a response, one for each priced call that it holds. See ``usage_event``.
 
     Most responses hold one. An image that OpenAI's tool made, or an advisor that Claude asked, is a call of another
-    model, with a price of its own, and an event after the response's own. If you pass an ``event_id``, it is the first
-    event's; ids of the others follow from it, so that a repeated call of this function repeats them all.
+    model, with a price of its own, and an event after the response's own. The result of an agent in LangChain or the
+    AI SDK holds a call for each step. A line of a batch's results for a request that failed holds none.
+
+    If you pass an ``event_id``, it is the first event's; ids of the others follow from it, so that a repeated call of
+    this function repeats them all.
     """
     check_fields(fields)
-    return make_events(provider, read(provider, response), service, model, occurred_at, keep_usage, fields)
+    parts = _parts(as_mapping(provider, response))
+    is_counted = any(fields.get(field) is not None for field in _COUNTED)
+    events: list[dict[str, Any]] = []
+    for position, part in enumerate(parts):
+        if _failed(part):
+            continue
+        own = dict(fields)
+        if position and fields.get("event_id") is not None:
+            own["event_id"] = uuid5(UUID(str(fields["event_id"])), f"step {position}")
+        found = read(provider, part, is_counted=is_counted)
+        events += make_events(provider, found, service, model, occurred_at, keep_usage, own)
+    return events
+
+
+_COUNTED: Final = (*map(tokens_field, TOKEN_BUCKETS), "web_searches", "units", "gpu_seconds")
+"""The fields of what was used; at least one of them makes an event."""
+
+
+def as_mapping(provider: str, response: object) -> dict[str, Any]:
+    """Return a response as JSON types: an SDK's object by its ``model_dump()`` or ``to_dict()``, None as empty.
+
+    Raises: MissingUsage, for anything else.
+    """
+    mapping = {} if response is None else plain(response)
+    if not isinstance(mapping, dict):
+        raise MissingUsage(
+            f"{provider}: expected a response, got {type(response).__name__}. Pass the SDK's object, or a mapping."
+        )
+    if isinstance(body := mapping.get("body"), str | bytes):  # Bedrock's InvokeModel, once its body was read
+        try:
+            mapping["body"] = from_json(body)
+        except ValueError:
+            pass
+    return mapping
+
+
+def _parts(response: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the answers that a library's result holds: the AI SDK's steps, LangChain's messages; else the response."""
+    steps = [step for step in response.get("steps") or () if isinstance(step, dict) and step.get("usage")]
+    if steps:
+        return steps
+    messages = [message for message in response.get("messages") or () if isinstance(message, dict)]
+    messages = [message for message in messages if message.get("usage_metadata")]
+    for candidates in response.get("generations") or ():
+        for generation in candidates if isinstance(candidates, list) else ():
+            message = generation.get("message") if isinstance(generation, dict) else None
+            if isinstance(message, dict) and message.get("usage_metadata"):
+                messages.append(message)
+                break  # further candidates repeat the usage of the call
+    return messages or [response]
+
+
+def _failed(line: Body) -> bool:
+    """Whether a line of a batch's results is of a request that failed, which is not billed."""
+    result, answer = line.get("result"), line.get("response")
+    if isinstance(result, Mapping) and result.get("type") in ("errored", "canceled", "expired"):
+        return True
+    status = answer.get("status_code") if isinstance(answer, Mapping) else None
+    is_line = "custom_id" in line or "key" in line or "recordId" in line
+    has_failed = bool(line.get("error")) or (isinstance(status, int) and status >= 400)
+    return is_line and has_failed and not (isinstance(answer, Mapping) and "usageMetadata" in answer)
 
 
 def check_fields(fields: Mapping[str, Any]) -> None:
@@ -184,41 +293,44 @@ def make_events(
 ) -> list[dict[str, Any]]:
     """Return an event for each call that a response states. See ``usage_events``."""
     at = occurred_at or datetime.now(UTC)
-    own_tags = fields.get("tags") or {}
     events = []
     for position, call in enumerate(found.calls):
+        requested = model if position == 0 else None
         event = {
             "event_id": mint_event_id(at),
             "occurred_at": at,
             "service": service,
             "provider": provider,
-            "model_requested": model if position == 0 else None,
+            "model_requested": requested,
             "model_served": call.model,
+            "region": _region(call.model) or _region(requested),
             "provider_response_id": _first(found.body, found.shape.id_at),
             "latency_ms": _latency_ms(found.body),
             **call.fields,
             **(found.cost if position == 0 else {}),
             **fields,
         }
-        if position and "event_id" in fields:
-            event["event_id"] = uuid5(UUID(str(fields["event_id"])), str(position))
-        tags: dict[str, Any] = {}
-        if call.notes and len(own_tags) < MAX_TAGS:
-            tags[NOTES] = _joined(call.notes)
+        if fields.get("units") and call.fields.get("units"):
+            event["units"] = {**call.fields["units"], **fields["units"]}
+        if position:
+            for field in _COUNTED:  # what the caller counted is the first call's
+                if field in fields:
+                    event[field] = call.fields.get(field)
+            if fields.get("event_id") is not None:
+                event["event_id"] = uuid5(UUID(str(fields["event_id"])), str(position))
         if keep_usage and position == 0:
-            tags = {**usage_tags(found.usage, MAX_TAGS - len(own_tags) - len(tags)), **tags}
-        if tags:
-            event["tags"] = {**tags, **own_tags}
+            own_tags = fields.get("tags") or {}
+            event["tags"] = {**usage_tags(found.usage, MAX_TAGS - len(own_tags)), **own_tags} or None
         stated: dict[str, Any] = to_jsonable_python({name: value for name, value in event.items() if value is not None})
         UsageEvent.model_validate_json(to_json(stated))
         events.append(stated)
     return events
 
 
-def _joined(notes: Sequence[str]) -> str:
-    text = "; ".join(notes).replace("\x00", "")
-    text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= MAX_NOTES else text[: MAX_NOTES - 1] + "…"
+def _region(model: str | None) -> str | None:
+    """Return the region that a model's full name states: an ARN of Bedrock, a resource of Vertex AI."""
+    found = re.match(r"arn:aws[a-z-]*:bedrock:([a-z0-9-]+):|(?:projects/[^/]+/)?locations/([a-z0-9-]+)/", model or "")
+    return found and (found[1] or found[2])
 
 
 def as_record(event: Mapping[str, Any]) -> tuple[bytes, bytes]:
@@ -241,7 +353,7 @@ def mint_event_id(at: datetime) -> UUID:
 class _Call:
     """A call's fields, the model that served it, and what is in doubt about the reading."""
 
-    fields: dict[str, int | str]
+    fields: dict[str, Any]
     model: str | None
     notes: Sequence[str]
 
@@ -257,8 +369,11 @@ class Found:
     cost: dict[str, str]
 
 
-def read(provider: str, response: Mapping[str, Any], notes: Sequence[str] = ()) -> Found:
-    """Find a response's usage and read it; ``notes`` say what is in doubt beforehand. Raises: AdapterError."""
+def read(provider: str, response: Mapping[str, Any], notes: Sequence[str] = (), is_counted: bool = False) -> Found:
+    """Find a response's usage and read it. ``notes`` say what is in doubt beforehand.
+
+    ``is_counted``: the caller counted what is billed, so that the response need not state it. Raises: AdapterError.
+    """
     name = provider.lower()
     if name not in PROVIDERS:
         near = get_close_matches(name, PROVIDERS, n=1)
@@ -266,32 +381,63 @@ def read(provider: str, response: Mapping[str, Any], notes: Sequence[str] = ()) 
             f"No adapter for provider {provider!r}{f', did you mean {near[0]!r}?' if near else '.'} "
             f"Known: {', '.join(sorted(PROVIDERS))}. For an API that answers as OpenAI does, use 'openai-compatible'."
         )
-    if not isinstance(response, Mapping):
-        raise MissingUsage(
-            f"{provider}: expected a mapping, got {type(response).__name__}. Pass response.model_dump()."
-        )
     reading = Reading(name, notes=list(notes))
-    shape, usage, body, is_of_batch = _find(name, response)
+    shape, usage, body, is_of_batch = _find(name, response, is_counted)
     counts = Counts(reading, shape.spell(usage))
     buckets = shape.buckets(counts, body)
-    tier = tier_fields("batch" if is_of_batch else shape.tier(counts, body), reading)
+    if shape is UNSTATED:
+        reading.units.update(made_units(response))
+    outer = response.get("serviceTier")  # InvokeModel's, beside the model's own body
+    tier = "batch" if is_of_batch else shape.tier(counts, body) or (outer if isinstance(outer, str) else None)
+    common = tier_fields(tier, reading) | geo_fields(usage.get("inference_geo"))
     others = shape.beside(counts, body)
     if response.get("type") == "message_start":
         reading.note("message_start alone: output not final")
     cost = stated_cost(name, usage, body)
     counts.note_unread()
-    calls = [_Call(_event_fields(buckets, tier, reading.notes), _first(body, shape.model_at), reading.notes)]
-    calls += [_Call(_event_fields(other.buckets, tier, other.notes), other.model, other.notes) for other in others]
+    main = BesideCall(_first(body, shape.model_at) or _first(usage, ("model",)), buckets, reading)
+    if others and not any(tokens for field, tokens in buckets.items() if field.endswith("_tokens")):
+        main = _merged(others.pop(0), main)  # its tokens are stated as those of the models that it asked
+    calls = [_Call(_event_fields(call, common), call.model, call.reading.notes) for call in (main, *others)]
     return Found(shape, usage, body, calls, cost)
 
 
-def _event_fields(buckets: Mapping[str, int], tier: Mapping[str, str], notes: Sequence[str]) -> dict[str, int | str]:
-    stated = {field: n for field, n in buckets.items() if n or field in ("input_tokens", "output_tokens")}
-    return {**stated, **tier, **({"usage_quality": "partial"} if notes else {})}
+def _merged(call: BesideCall, other: BesideCall) -> BesideCall:
+    """Return a call with the searches, units and notes of another."""
+    searches = call.buckets.get("web_searches", 0) + other.buckets.get("web_searches", 0)
+    for unit, quantity in other.reading.units.items():
+        call.reading.units[unit] = call.reading.units.get(unit, Decimal(0)) + quantity
+    for note in other.reading.notes:
+        call.reading.note(note)
+    return BesideCall(call.model, {**call.buckets, "web_searches": searches}, call.reading)
 
 
-def _find(provider: str, response: Body) -> tuple[Shape, Body, Body, bool]:
+def _event_fields(call: BesideCall, common: Mapping[str, str]) -> dict[str, Any]:
+    stated: dict[str, Any] = {
+        field: n for field, n in call.buckets.items() if n or field in ("input_tokens", "output_tokens")
+    }
+    if call.reading.units:
+        stated["units"] = {unit: _number(quantity) for unit, quantity in call.reading.units.items()}
+    stated |= common
+    if notes := call.reading.notes:
+        room = MAX_NOTES if len(notes) <= MAX_NOTES else MAX_NOTES - 1
+        more = [f"{len(notes) - room} more"] if len(notes) > room else []
+        stated |= {"usage_quality": "partial", "usage_notes": [*map(_storable, notes[:room]), *more]}
+    return stated
+
+
+def _number(quantity: Decimal) -> int | str:
+    return int(quantity) if quantity == quantity.to_integral_value() else str(quantity)
+
+
+def _storable(note: str) -> str:
+    text = note.replace("\x00", "").encode("utf-8", "replace").decode()
+    return text if len(text) <= MAX_NOTE_LENGTH else text[: MAX_NOTE_LENGTH - 1] + "…"
+
+
+def _find(provider: str, response: Body, is_counted: bool) -> tuple[Shape, Body, Body, bool]:
     """Return (shape, usage, the object that holds it, whether a batch's results hold that). Raises: MissingUsage."""
+    unknown: tuple[Shape, Body, Body, bool] | None = None
     for path in ((), *_HELD_AT):
         holder: Any = response
         for step in path[:-1]:
@@ -300,20 +446,44 @@ def _find(provider: str, response: Body) -> tuple[Shape, Body, Body, bool]:
         if not isinstance(usage, Mapping):
             continue
         shape = next((shape for shape in SHAPES if shape.is_of(usage, provider)), None)
+        held = holder if path and path != ("body",) else {}
         if shape is not None:
-            return shape, usage, holder if path else {}, _is_of_batch(path, response)
+            return shape, usage, held, _is_of_batch(path, response)
+        if path and path[-1] in _NAMES_OF_USAGE and unknown is None and UNKNOWN.is_of(usage, provider):
+            unknown = UNKNOWN, usage, held, _is_of_batch(path, response)
+    if headers := _header_counts(response):
+        return BEDROCK, headers, response, False
+    if tokens := embedded_tokens(response):
+        return OPENAI, {"prompt_tokens": tokens}, response, False
+    if unknown is not None:
+        return unknown
+    if is_counted or made_units(response):
+        return UNSTATED, {}, response, response.get("object") == "batch"
     raise MissingUsage(
         f"{provider}: no usage in the response; its fields are {', '.join(map(str, response)) or 'none'}. "
         "A streamed call states its usage in the last chunk, if asked to: for OpenAI, set "
-        'stream_options={"include_usage": true}.'
+        'stream_options={"include_usage": true}. If the answer states nothing, pass what you counted, such as '
+        'units={"characters": 1200}.'
     )
+
+
+_NAMES_OF_USAGE: Final = ("usage", "usageMetadata", "usage_metadata", "usage_info", "token_usage", "totalUsage")
+
+
+def _header_counts(response: Body) -> dict[str, int]:
+    """Return the counts of Bedrock's response headers, which boto3 keeps in ``ResponseMetadata``."""
+    metadata = response.get("ResponseMetadata")
+    headers = metadata.get("HTTPHeaders") if isinstance(metadata, Mapping) else response.get("headers")
+    found = {str(name).lower(): value for name, value in headers.items()} if isinstance(headers, Mapping) else {}
+    return {field: int(found[name]) for name, field in _HEADERS.items() if str(found.get(name, "")).isdecimal()}
 
 
 def _is_of_batch(path: tuple[str, ...], response: Body) -> bool:
     """Whether a path leads into a line of a batch's results, which is billed as such wherever it says otherwise."""
-    if path[:2] in (("response", "body"), ("result", "message")) or path[:1] == ("modelOutput",):
+    if path in _IN_BATCH or path[:-1] in _IN_BATCH:
         return True
-    return path == ("response", "usageMetadata") and bool(response.keys() & {"key", "request", "custom_id"})
+    is_gemini = path in (("response", "usageMetadata"), ("response", "usage_metadata"))
+    return is_gemini and bool(response.keys() & {"key", "request", "custom_id", "metadata"})
 
 
 def _several(models: Sequence[object]) -> SeveralCalls:

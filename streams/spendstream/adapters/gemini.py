@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from spendstream.adapters.shape import Body, Counts, Part, Shape, split_input, states_any
 
-# Documents are read and billed as images. Video has no bucket: it is billed at the text rate, except by the Live API.
-_BUCKET_OF_KIND: Final = {"TEXT": "text", "VIDEO": "text", "AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image"}
+_BUCKET_OF_KIND: Final = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image", "VIDEO": "video", "DOCUMENT": "image"}
+"""Documents are read and billed as images."""
 
 
 def buckets(usage: Counts, body: Body) -> dict[str, int]:
@@ -19,9 +19,8 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     a total of 150 means inside: 20 output and 30 reasoning. Without a total they are beside, as documented.
     Tokens that are in the total alone are thoughts where those are not stated, else a tool's prompt: a guess, noted.
     """
-    prompt = usage.whole("promptTokenCount")
     field = "responseTokenCount" if usage.states("responseTokenCount") else "candidatesTokenCount"
-    candidates = usage.part(field)
+    prompt, candidates = _whole(usage, "promptTokenCount"), _whole(usage, field)
     thoughts, tools = usage.part("thoughtsTokenCount"), usage.part("toolUsePromptTokenCount")
     tools_beside, thoughts_beside, gap = _placement(usage, prompt.tokens + candidates.tokens, tools, thoughts)
     hidden, more_input = thoughts.tokens, tools.tokens * tools_beside
@@ -35,14 +34,15 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     in_prompt = [_kinds(usage, details) for details in sent]
     in_cache = _kinds(usage, "cacheTokensDetails")
     in_answer = _kinds(usage, field.replace("TokenCount", "TokensDetails"))
-    if usage.states("responseTokenCount") or re.search(r"\blive\b", str(body.get("modelVersion"))):
-        usage.unit("live video tokens", sum(int(kinds["VIDEO"]) for kinds in in_prompt))
     visible = usage.rest(
         candidates,
         *([] if thoughts_beside else [thoughts]),
-        Part("audio", in_answer["audio"]),
-        Part("image", in_answer["image"]),
+        *(Part(kind, in_answer[kind]) for kind in ("audio", "image", "video")),
     )
+    searches, maps = groundings(body)
+    usage.unit("map_searches", maps)
+    if tools.tokens and (searches or maps):
+        usage.reading.note(f"toolUsePromptTokenCount {tools.tokens} counted as input, which a search's results may not be")
     return {
         **split_input(
             usage,
@@ -51,15 +51,27 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
             written={},
             audio=Part("promptTokensDetails.AUDIO", sum(kinds["audio"] for kinds in in_prompt)),
             image=Part("promptTokensDetails.IMAGE", sum(kinds["image"] for kinds in in_prompt)),
-            cached_audio=in_cache["audio"] if usage.states("cacheTokensDetails") else None,
+            video=Part("promptTokensDetails.VIDEO", sum(kinds["video"] for kinds in in_prompt)),
+            cached_audio=in_cache["audio"] if usage.raw.get("cacheTokensDetails") else None,
             cached_image=in_cache["image"],
+            cached_video=in_cache["video"],
         ),
         "output_tokens": visible,
         "reasoning_tokens": hidden,
         "output_audio_tokens": in_answer["audio"],
         "output_image_tokens": in_answer["image"],
-        "web_searches": web_searches(body),
+        "output_video_tokens": in_answer["video"],
+        "web_searches": searches,
     }
+
+
+def _whole(usage: Counts, field: str) -> Part:
+    """Return a count, or the sum of its details where they alone are stated, noted."""
+    details = field.replace("TokenCount", "TokensDetails")
+    summed = 0 if usage.states(field) else sum(entry.count("tokenCount") for entry in usage.each(details))
+    if summed:
+        usage.reading.note(f"{field} not stated: {details} sum to {summed}")
+    return Part(usage.name(field), usage.whole(field).tokens or summed)
 
 
 def spell(usage: Body) -> Body:
@@ -92,30 +104,37 @@ def _placement(usage: Counts, stated: int, tools: Part, thoughts: Part) -> tuple
 
 
 def _kinds(usage: Counts, details: str) -> dict[str, int]:
-    """Return a detail list's tokens by bucket, and those of video by their own name. An unknown kind stays unread."""
-    found = {"text": 0, "audio": 0, "image": 0, "VIDEO": 0}
+    """Return a detail list's tokens by bucket. An unknown kind stays unread."""
+    found = dict.fromkeys(_BUCKET_OF_KIND.values(), 0)
     for entry in usage.each(details):
         # the wire says AUDIO; the SDK has an enum whose text is MediaModality.AUDIO
         kind = str(entry.raw.get("modality")).rpartition(".")[2].upper()
         if kind in _BUCKET_OF_KIND:
-            tokens = entry.count("tokenCount")
-            found[_BUCKET_OF_KIND[kind]] += tokens
-            found["VIDEO"] += tokens * (kind == "VIDEO")
+            found[_BUCKET_OF_KIND[kind]] += entry.count("tokenCount")
     return found
 
 
-def web_searches(body: Body) -> int:
-    """Count the billed web searches: from Gemini 3 on each different query; before that, one for a grounded answer."""
-    queries: set[str] = set()
+def groundings(body: Body) -> tuple[int, int]:
+    """Return how many (searches of the web, searches of maps) are billed.
+
+    From Gemini 3 each different query is one; before that, a grounded answer is one, however many it took.
+    """
+    queries: dict[str, set[str]] = {"web": set(), "maps": set()}
+    has_maps = False
     candidates = body.get("candidates")
     for candidate in candidates if isinstance(candidates, Sequence) else ():
-        if isinstance(candidate, Mapping):
-            grounding = candidate.get("groundingMetadata") or candidate.get("grounding_metadata")
-            if isinstance(grounding, Mapping):
-                stated = grounding.get("webSearchQueries") or grounding.get("web_search_queries") or ()
-                queries.update(query for each in stated if (query := str(each).strip()))
+        grounding = spell(candidate).get("groundingMetadata") if isinstance(candidate, Mapping) else None
+        if not isinstance(grounding, Mapping):
+            continue
+        chunks = [chunk for chunk in grounding.get("groundingChunks") or () if isinstance(chunk, Mapping)]
+        is_maps = bool(grounding.get("googleMapsWidgetContextToken")) or any(chunk.get("maps") for chunk in chunks)
+        asked = queries["maps" if is_maps and not any(chunk.get("web") for chunk in chunks) else "web"]
+        stated = (*(grounding.get("webSearchQueries") or ()), *(grounding.get("imageSearchQueries") or ()))
+        asked.update(query for each in stated if (query := str(each).strip()))
+        has_maps |= is_maps
+    web, maps = len(queries["web"]), max(len(queries["maps"]), has_maps)
     model = str(body.get("modelVersion") or body.get("model_version") or "")
-    return min(len(queries), 1) if re.match(r"(models/)?gemini-[12]\b", model) else len(queries)
+    return (min(web, 1), min(maps, 1)) if re.match(r"(models/)?gemini-[12]\b", model) else (web, maps)
 
 
 def _tier(usage: Counts, body: Body) -> object:
@@ -125,7 +144,11 @@ def _tier(usage: Counts, body: Body) -> object:
     return None
 
 
-_FIELDS: Final = ("promptTokenCount", "totalTokenCount", "candidatesTokenCount", "responseTokenCount")
+_COUNTS: Final = ("prompt", "candidates", "response", "thoughts", "toolUsePrompt", "total", "cachedContent")
+_FIELDS: Final = (
+    *(f"{count}TokenCount" for count in _COUNTS),
+    *(f"{count}TokensDetails" for count in ("prompt", "candidates", "response", "toolUsePrompt", "cache")),
+)
 
 GEMINI: Final = Shape(
     name="gemini",

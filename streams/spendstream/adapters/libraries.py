@@ -27,7 +27,7 @@ def langchain_buckets(usage: Counts, body: Body) -> dict[str, int]:
     out.ignore("text")
     written_5m, written_1h = details.part("ephemeral_5m_input_tokens"), details.part("ephemeral_1h_input_tokens")
     written = details.part("cache_creation")
-    audio, image = out.part("audio"), out.part("image")
+    audio, image, video = (out.part(kind) for kind in ("audio", "image", "video"))
     usage.check_total(usage.part("total_tokens"), whole_in.tokens + whole_out.tokens)
     return {
         **split_input(
@@ -37,11 +37,13 @@ def langchain_buckets(usage: Counts, body: Body) -> dict[str, int]:
             written=split_cache_writes(usage, written, written_5m, written_1h),
             audio=details.part("audio"),
             image=details.part("image"),
+            video=details.part("video"),
         ),
-        "output_tokens": usage.rest(whole_out, Part(out.name("reasoning"), reasoning), audio, image),
+        "output_tokens": usage.rest(whole_out, Part(out.name("reasoning"), reasoning), audio, image, video),
         "reasoning_tokens": reasoning,
         "output_audio_tokens": audio.tokens,
         "output_image_tokens": image.tokens,
+        "output_video_tokens": video.tokens,
     }
 
 
@@ -120,8 +122,6 @@ def ai_sdk_buckets(usage: Counts, body: Body) -> dict[str, int]:
             whole_in,
             cached=cached,
             written={"cache_write_tokens": written.tokens},
-            audio=Part("audio", 0),
-            image=Part("image", 0),
             is_cache_beside=is_beside,
         ),
         "output_tokens": whole_out.tokens if is_reasoning_beside else usage.rest(whole_out, reasoning),

@@ -5,15 +5,18 @@ compatible endpoint) keep reasoning beside the completion count: the total shows
 answer for Claude in this shape, with Anthropic's names for the cache, inside the prompt count.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from spendstream.adapters.shape import (
+    FAST_MODE,
     BesideCall,
     Body,
     Counts,
     Part,
     Path,
+    Reading,
     Shape,
     leaves,
     split_cache_writes,
@@ -28,13 +31,20 @@ IMAGE_TOOL_MODEL: Final = "gpt-image-2"
 """What the image tool of the responses API calls where the request names no model."""
 
 # Parts of counts that are read, times and speeds: nothing that is billed for itself.
-_INPUT_IGNORED: Final = ("text_tokens", "video_tokens", "cache_miss_tokens")
+_INPUT_IGNORED: Final = ("text_tokens", "cache_miss_tokens")
 _OUTPUT_IGNORED: Final = ("text_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
 _IGNORED: Final = (
     *("queue_time", "prompt_time", "completion_time", "total_time", "time_info", "total_latency"),
     *("cost", "cost_details", "estimated_cost", "cost_in_usd_ticks", "is_byok"),
     *("num_server_side_tools_used", "num_completion_tokens_by_model"),
 )
+_CONNECTOR_UNITS: Final = {
+    "web_search": "web_searches",
+    "image_generation": "images",
+    "document_library": "file_searches",
+    "code_interpreter": "code_executions",
+}
+"""Mistral's name of a connector → the unit that one call of it is."""
 
 
 def buckets(usage: Counts, body: Body) -> dict[str, int]:
@@ -48,8 +58,14 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     prompt_side, completion_side = _sides(usage)
     made = _tokens(usage, prompt_side, completion_side, body)
     _note_other_names(usage, prompt_side, made)
+    if asked := sum(sum(call.buckets.values()) for call in _compound(usage, body)):
+        # each model is billed for its own part
+        usage.check_total(Part("the sum of usage_breakdown", asked), sum(made.values()))
+        made = dict.fromkeys(made, 0)
     made["web_searches"] = web_searches(body) + _tool_counts(usage, body)
-    _note_units(usage, body)
+    _count_units(usage, body)
+    if body.get("object") == "batch":
+        usage.reading.note("the sum of a batch: rates that depend on a call's length can't be applied")
     return made
 
 
@@ -67,6 +83,8 @@ def _tokens(usage: Counts, prompt_side: str, completion_side: str, body: Body) -
     total = usage.part("total_tokens")
     if not usage.states(f"{prompt_side}_tokens"):
         prompt = _unstated_prompt(usage, prompt, completion, total, body)
+    if usage.states("connector_tokens"):  # Mistral's, beside the prompt
+        prompt = Part(prompt.field, prompt.tokens + usage.count("connector_tokens"))
     details, details_out = _details(usage, prompt_side), _details(usage, completion_side)
     chat_in, chat_out = "prompt_tokens_details", "completion_tokens_details"  # gateways repeat them beside the other
     responses_in, responses_out = "input_tokens_details", "output_tokens_details"
@@ -80,6 +98,10 @@ def _tokens(usage: Counts, prompt_side: str, completion_side: str, body: Body) -
     reasoning = usage.agreed(*((field, "reasoning_tokens") for field in outs), ("reasoning_tokens",))
     states_reasoning = usage.inner(details_out).states("reasoning_tokens") or usage.states("reasoning_tokens")
     cache = cached.tokens + sum(written.values())
+    billed_apart = usage.part(details, "tool_use_tokens").tokens  # LiteLLM: in the total alone where they are free
+    heard = usage.quantity("prompt_audio_seconds")  # Mistral: audio is billed by the second, its tokens are not
+    if total.tokens and (heard or total.tokens == prompt.tokens + completion.tokens + billed_apart):
+        total = Part(total.field, min(total.tokens, prompt.tokens + completion.tokens))
     cache_beside, reasoning_beside, gap = _placement(usage, prompt, completion, cache, reasoning.tokens, total)
     hidden, more_input, more_output = reasoning.tokens, 0, 0
     if gap and not usage.states(f"{completion_side}_tokens"):
@@ -92,27 +114,23 @@ def _tokens(usage: Counts, prompt_side: str, completion_side: str, body: Body) -
     usage.inner(details_out).ignore(*_OUTPUT_IGNORED)
     if usage.states("prompt_cache_miss_tokens"):
         usage.check_total(usage.part("prompt_cache_miss_tokens"), max(prompt.tokens - cached.tokens, 0))
-    audio, image = usage.part(details_out, "audio_tokens"), usage.part(details_out, "image_tokens")
+    audio, image, video = (usage.part(details_out, f"{kind}_tokens") for kind in ("audio", "image", "video"))
     inside = () if reasoning_beside else (reasoning,)
-    visible = usage.rest(Part(completion.field, completion.tokens + more_output), *inside, audio, image)
+    visible = usage.rest(Part(completion.field, completion.tokens + more_output), *inside, audio, image, video)
     output = {
         "output_tokens": visible,
         "reasoning_tokens": hidden,
         "output_audio_tokens": audio.tokens,
         "output_image_tokens": image.tokens,
+        "output_video_tokens": video.tokens,
     }
-    if _made_images(body) and not usage.states(details_out):
-        # the images API gives no details: all of its output is images
-        output = {"output_image_tokens": visible, "reasoning_tokens": hidden}
+    if not usage.states(details_out) and (made := _only_output(body)):
+        output = {**output, "output_tokens": 0, made: visible}
     kinds = usage.inner(details).inner("cached_tokens_details")
     kinds.ignore("text_tokens")
     of_tool = usage.inner("cached_tokens_details")
     of_tool.ignore("cached_text_tokens")
-    usage.unit("cached image tokens", of_tool.count("cached_image_tokens"))
-    lifetimes = usage.inner(details).inner("cache_write_tokens_details")
-    ttl_30m, ttl_12h = lifetimes.count("ttl_30m_tokens"), lifetimes.count("ttl_12h_tokens")
-    usage.check_total(Part(lifetimes.name("sum"), ttl_30m + ttl_12h), sum(written.values()))
-    usage.unit("cache writes of 12 hours", ttl_12h)
+    states_kinds = bool(kinds.raw or of_tool.raw)
     return output | split_input(
         usage,
         Part(prompt.field, prompt.tokens + more_input),
@@ -120,8 +138,9 @@ def _tokens(usage: Counts, prompt_side: str, completion_side: str, body: Body) -
         written=written,
         audio=usage.part(details, "audio_tokens"),
         image=usage.part(details, "image_tokens"),
-        cached_audio=kinds.count("audio_tokens") if kinds.raw else None,
-        cached_image=kinds.count("image_tokens"),
+        video=usage.part(details, "video_tokens"),
+        cached_audio=kinds.count("audio_tokens") if states_kinds else None,
+        cached_image=kinds.count("image_tokens") + of_tool.count("cached_image_tokens"),
         is_cache_beside=cache_beside,
     )
 
@@ -141,6 +160,16 @@ def _written(usage: Counts, details: str) -> dict[str, int]:
     names = ("cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens", "cache_creation_input_tokens")
     inner: list[Path] = [(details, name) for name in names]
     written = usage.agreed(*inner, ("cache_creation_input_tokens",), ("cache_write_tokens",))
+    of_openai, of_litellm = (details, "cache_write_tokens_details"), (details, "cache_creation_token_details")
+    written_30m = usage.agreed((*of_openai, "ttl_30m_tokens"), (*of_litellm, "ephemeral_30m_input_tokens"))
+    written_12h = usage.agreed((*of_openai, "ttl_12h_tokens"), (*of_litellm, "ephemeral_12h_input_tokens"))
+    if written_12h.tokens:
+        usage.reading.note(f"{written_12h.field} {written_12h.tokens}: no rate of their own, priced as other writes")
+    by_lifetime = sum(part.tokens for part in (written_5m, written_1h, written_30m, written_12h))
+    if by_lifetime and not written.tokens:
+        written = Part(written.field, by_lifetime)
+    elif written_30m.tokens or written_12h.tokens:
+        usage.check_total(Part(f"{written_30m.field} + {written_12h.field}", by_lifetime), written.tokens)
     return split_cache_writes(usage, written, written_5m, written_1h)
 
 
@@ -189,11 +218,15 @@ def _note_other_names(usage: Counts, prompt_side: str, made: Mapping[str, int]) 
     usage.inner(f"{other_out}_tokens_details").ignore(*_OUTPUT_IGNORED)
 
 
-def _made_images(body: Body) -> bool:
-    data = body.get("data")
-    return isinstance(data, list) and any(
-        isinstance(item, Mapping) and ("b64_json" in item or "url" in item) for item in data
+def _only_output(body: Body) -> str:
+    """Return the bucket of all output where the API makes one kind and states no details: images, speech."""
+    if str(body.get("type")).startswith("speech.audio"):
+        return "output_audio_tokens"
+    items = [body, *data] if isinstance(data := body.get("data"), list | tuple) else [body]
+    is_image = str(body.get("type")).startswith(("image_generation.", "image_edit.")) or any(
+        isinstance(item, Mapping) and ("b64_json" in item or "url" in item) for item in items
     )
+    return "output_image_tokens" if is_image else ""
 
 
 def _items(body: Body, kind: str) -> Iterator[Mapping[str, Any]]:
@@ -216,7 +249,11 @@ def web_searches(body: Body) -> int:
 def _tool_counts(usage: Counts, body: Body) -> int:
     """Return the searches that the usage states: LiteLLM's for Claude, xAI's (web and X alike), Perplexity's."""
     server = usage.inner("server_tool_use")
-    searches = server.count("web_search_requests")
+    prompt_details = usage.inner("prompt_tokens_details")
+    prompt_details.ignore("tool_use_tokens")
+    searches = usage.agreed(
+        ("server_tool_use", "web_search_requests"), ("prompt_tokens_details", "web_search_requests")
+    ).tokens
     server.ignore("tool_search_requests", "web_fetch_requests")
     tools = usage.inner("server_side_tool_usage_details")
     searches += tools.count("web_search_calls") + tools.count("x_search_calls")
@@ -226,6 +263,8 @@ def _tool_counts(usage: Counts, body: Body) -> int:
             searches += usage.count("num_search_queries")
             usage.unit("citation_tokens", usage.count("citation_tokens"))
         usage.ignore("num_search_queries", "citation_tokens")  # billed by deep research alone
+    if re.search(r"-search-(preview|api)\b", str(body.get("model"))):
+        searches += 1  # these models search the web before each answer
     billed = Counts(usage.reading, body, ("response",)).inner("tool_usage").inner("web_search")
     if billed.states("num_requests"):  # leaves out what is not billed
         made = web_searches(body)
@@ -235,25 +274,73 @@ def _tool_counts(usage: Counts, body: Body) -> int:
     return searches
 
 
-def _note_units(usage: Counts, body: Body) -> None:
+_TOOLS_OF_GROQ: Final = {
+    **dict.fromkeys(("browser.search", "browser_search", "search", "web_search"), "web_searches"),
+    **dict.fromkeys(("browser.open", "visit", "visit_website"), "browser_opens"),
+    **dict.fromkeys(("python", "code_interpreter"), "code_executions"),
+}
+
+
+def _executed_tools(body: Body) -> Iterator[str]:
+    """Yield the unit of each tool that Groq executed for an answer."""
+    choices = body.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        message = choice.get("message") if isinstance(choice, Mapping) else None
+        tools = message.get("executed_tools") if isinstance(message, Mapping) else None
+        for tool in tools if isinstance(tools, list) else ():
+            if isinstance(tool, Mapping) and (name := str(tool.get("name") or tool.get("type") or "")):
+                yield _TOOLS_OF_GROQ.get(name, name)
+
+
+def _count_units(usage: Counts, body: Body) -> None:
+    """Count the billable units beside the tokens: tools' calls, audio, and what multimodal embeddings are billed by."""
+    for unit in _executed_tools(body) if not usage.inner("server_tool_use").raw else ():
+        usage.unit(unit, 1)
     usage.unit("file_searches", sum(1 for _ in _items(body, "file_search_call")))
     containers = {str(item.get("container_id") or "") for item in _items(body, "code_interpreter_call")}
     usage.unit("code_execution_sessions", len(containers))
-    if str(usage.raw.get("inference_geo")).lower() == "us":
-        usage.reading.note("inference_geo us, its uplift not priced")
+    if not _image_usage(body) and (images := sum(1 for _ in _items(body, "image_generation_call"))):
+        usage.reading.note(f"image_generation_call {images}: tool_usage does not state its tokens")
+    tools = usage.inner("server_side_tool_usage_details")
+    usage.unit("code_executions", tools.count("code_interpreter_calls"))
+    usage.unit("file_searches", tools.count("file_search_calls") + tools.count("document_search_calls"))
+    usage.unit("browser_opens", usage.inner("server_tool_use").count("browser_open_requests"))
+    connectors = usage.inner("connectors")
+    for name in connectors.raw:
+        usage.unit(_CONNECTOR_UNITS.get(name, name), connectors.count(name))
+    usage.unit("audio_seconds", usage.quantity("prompt_audio_seconds"))
+    details = usage.inner("prompt_tokens_details")
+    usage.unit("map_searches", details.count("google_maps_grounding_requests"))
+    usage.unit("characters", details.count("character_count"))
+    usage.unit("input_images", details.count("image_count"))
+    usage.unit("input_video_seconds", details.quantity("video_length_seconds"))
+    usage.unit("input_audio_seconds", details.quantity("audio_length_seconds"))
+    usage.unit("requests", details.count("query_count"))
+    usage.unit("input_pixels", usage.count("image_pixels") + usage.count("video_pixels"))
 
 
-def image_tool(usage: Counts, body: Body) -> list[BesideCall]:
+def _image_usage(body: Body) -> Body:
+    tools = body.get("tool_usage")
+    made = tools.get("image_gen") if isinstance(tools, Mapping) else None
+    return made if isinstance(made, Mapping) and any(number for _, number in leaves(made, ())) else {}
+
+
+def beside(usage: Counts, body: Body) -> list[BesideCall]:
+    """Return the calls of other models that a response holds."""
+    return [*_image_tool(usage, body), *_svg_author(usage, body), *_compound(usage, body)]
+
+
+def _image_tool(usage: Counts, body: Body) -> list[BesideCall]:
     """Return the call of the image model that a response's tool made: it is billed beside the response."""
     tools = Counts(usage.reading, body, ("response",)).inner("tool_usage")
     made = tools.inner("image_gen")
     usage.reading.seen.add(made.path)
     tools.note_unread()
     usage.reading.seen.discard(made.path)
-    if not any(number for _, number in leaves(made.raw, ())):
+    if not _image_usage(body):
         return []
     apart = made.apart(input_tokens=0)
-    tokens = _tokens(apart, "input", "output", {"data": [{"b64_json": ""}]})
+    tokens = _tokens(apart, "input", "output", {"b64_json": ""})
     apart.note_unread()
     listed = body.get("tools")
     models = [
@@ -263,13 +350,40 @@ def image_tool(usage: Counts, body: Body) -> list[BesideCall]:
     ]
     if not models:
         apart.reading.note(f"image tool's model not stated, {IMAGE_TOOL_MODEL} assumed")
-    return [BesideCall(models[0] if models else IMAGE_TOOL_MODEL, tokens, apart.reading.notes)]
+    return [BesideCall(models[0] if models else IMAGE_TOOL_MODEL, tokens, apart.reading)]
+
+
+def _svg_author(usage: Counts, body: Body) -> list[BesideCall]:
+    """Return the call of the model that wrote an SVG for the images API."""
+    stated = body.get("svg_usage")
+    if not isinstance(stated, Mapping) or stated is usage.raw:
+        return []
+    apart = Counts(Reading(usage.provider), stated, ("svg_usage",))
+    tokens = _tokens(apart, "input", "output", {})
+    apart.note_unread()
+    return [BesideCall(str(stated.get("model") or "") or None, tokens, apart.reading)]
+
+
+def _compound(usage: Counts, body: Body) -> list[BesideCall]:
+    """Return the calls of the models that one of Groq's compound systems asked."""
+    holders = (body, body.get("x_groq"))
+    found = (holder.get("usage_breakdown") for holder in holders if isinstance(holder, Mapping))
+    breakdown = next((each for each in found if isinstance(each, Mapping)), {})
+    calls = []
+    for each in Counts(Reading(usage.provider), breakdown, ("usage_breakdown",)).each("models"):
+        apart = each.inner("usage").apart()
+        apart.ignore(*_IGNORED)
+        tokens = _tokens(apart, "prompt", "completion", {})
+        apart.note_unread()
+        calls.append(BesideCall(str(each.raw.get("model") or "") or None, tokens, apart.reading))
+    return calls
 
 
 def _tier(usage: Counts, body: Body) -> object:
+    if body.get("object") == "batch":
+        return "batch"
     if usage.raw.get("speed") == "fast":
-        usage.reading.note("fast mode, not priced as such")
-        return None
+        return FAST_MODE  # Claude's, behind a gateway
     return body.get("service_tier") or usage.raw.get("service_tier")
 
 
@@ -280,5 +394,5 @@ OPENAI: Final = Shape(
     ),
     buckets=buckets,
     tier=_tier,
-    beside=image_tool,
+    beside=beside,
 )

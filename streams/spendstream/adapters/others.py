@@ -1,8 +1,12 @@
-"""Usage that is not stated in tokens alone: Cohere's billed units, seconds of audio, pages that were read."""
+"""Usage in other words: Cohere's billed units, models' own counts on Bedrock and on local servers, and what is not
+billed by tokens: seconds, pages, characters, images.
+"""
 
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Final
 
-from spendstream.adapters.shape import Body, Counts, Shape, states_any
+from spendstream.adapters.shape import Body, Counts, Part, Shape, states_any
 
 
 def cohere_buckets(usage: Counts, body: Body) -> dict[str, int]:
@@ -13,49 +17,125 @@ def cohere_buckets(usage: Counts, body: Body) -> dict[str, int]:
     billed = usage.inner("billed_units")
     usage.ignore("tokens", "api_version")  # what the model saw
     cached = usage.count("cached_tokens")
-    if not billed.raw:
-        seen = usage.inner("tokens")
-        usage.reading.note("billed_units not stated, tokens taken")
-        return _tokens(seen, cached)
-    for unit in ("search_units", "classifications", "images"):
-        usage.unit(unit, billed.count(unit))
-    return _tokens(billed, cached)
-
-
-def _tokens(counts: Counts, cached: int) -> dict[str, int]:
-    whole = counts.whole("input_tokens")
+    if not any(value for value in billed.raw.values()):
+        billed = usage.inner("tokens")
+        if any(value for value in billed.raw.values()):
+            usage.reading.note("billed_units not stated, tokens taken")
+    for unit, name in (("search_units",) * 2, ("classifications",) * 2, ("pages",) * 2):
+        usage.unit(name, billed.count(unit))
+    image = billed.part("image_tokens")
+    if image.tokens:
+        billed.ignore("images")  # the images that the tokens are of
+    else:
+        usage.unit("input_images", billed.count("images"))
+    whole, text = billed.whole("input_tokens"), billed.part("text_tokens")
+    if text.tokens:
+        sent = text.tokens + image.tokens
+        usage.check_total(Part(whole.field, whole.tokens), text.tokens, sent)
+        whole = Part(whole.field, max(whole.tokens - image.tokens, 0) if whole.tokens == sent else text.tokens)
     if cached > whole.tokens:
-        counts.reading.note(f"cached_tokens {cached} exceeds {whole.field} {whole.tokens}: counted beside it")
+        usage.reading.note(f"cached_tokens {cached} exceeds {whole.field} {whole.tokens}: counted beside it")
     return {
         "input_tokens": whole.tokens - cached if cached <= whole.tokens else whole.tokens,
         "cache_read_tokens": cached,
-        "output_tokens": counts.whole("output_tokens").tokens,
+        "input_image_tokens": image.tokens,
+        "output_tokens": billed.whole("output_tokens").tokens,
     }
 
 
 COHERE: Final = Shape(
     name="cohere",
-    is_of=lambda usage, provider: states_any(usage, "billed_units") or (provider == "cohere" and "tokens" in usage),
+    is_of=lambda usage, provider: (
+        states_any(usage, "billed_units")
+        or (provider == "cohere" and any(name in usage for name in ("tokens", "billed_units", "cached_tokens")))
+    ),
     buckets=cohere_buckets,
     tier=lambda usage, body: None,
     id_at=("id", "generation_id", "response_id"),
 )
 
+_NATIVE: Final = (
+    ("prompt_token_count", "generation_token_count"),  # Llama on Bedrock
+    ("prompt_eval_count", "eval_count"),  # Ollama
+    ("inputTextTokenCount", "outputTextTokenCount"),  # Titan
+    ("inputTokenCount", "outputTokenCount"),  # Bedrock's metrics of a stream
+)
+
+
+def native_buckets(usage: Counts, body: Body) -> dict[str, int]:
+    """Return the two counts of a model that counts nothing else, and of Titan, whose outputs stand in its results."""
+    made = {"input_tokens": 0, "output_tokens": 0}
+    for sent, answered in _NATIVE:
+        made["input_tokens"] += usage.whole(sent).tokens
+        made["output_tokens"] += usage.whole(answered).tokens
+    made["output_tokens"] += sum(result.count("tokenCount") for result in usage.each("results"))
+    made["cache_read_tokens"] = usage.count("cacheReadInputTokenCount")
+    made["cache_write_tokens"] = usage.count("cacheWriteInputTokenCount")
+    usage.ignore("total_duration", "load_duration", "prompt_eval_duration", "eval_duration", "context")
+    usage.ignore("invocationLatency", "firstByteLatency", "embedding", "embeddingsByType")
+    return made
+
+
+NATIVE: Final = Shape(
+    name="native",
+    is_of=lambda usage, provider: any(states_any(usage, *names) for names in _NATIVE),
+    buckets=native_buckets,
+    tier=lambda usage, body: None,
+)
+
 
 def unit_buckets(usage: Counts, body: Body) -> dict[str, int]:
-    """Note what was used, and return no tokens: an event has no field for these units."""
-    usage.unit("audio_seconds", usage.raw.get("seconds") or usage.raw.get("prompt_audio_seconds"))
-    usage.ignore("seconds", "prompt_audio_seconds", "doc_size_bytes")
-    usage.unit("pages", usage.count("pages_processed"))
-    usage.unit("characters", usage.count("characters"))
+    """Count what is billed by other units, and no tokens."""
+    seconds = usage.quantity("seconds") or usage.quantity("prompt_audio_seconds")
+    usage.unit("audio_seconds", seconds)
+    usage.ignore("seconds", "prompt_audio_seconds", "active_seconds", "doc_size_bytes")
+    if paused := usage.quantity("paused_seconds"):
+        usage.reading.note(f"paused_seconds {paused} have a rate of their own, priced as the others")
+    is_annotated = body.get("document_annotation") is not None
+    usage.unit("annotated_pages" if is_annotated else "pages", usage.count("pages_processed"))
+    usage.unit("characters", usage.count("characters") + usage.count("billable_character_count"))
     return {"input_tokens": 0, "output_tokens": 0}
 
 
-_UNITS: Final = ("prompt_audio_seconds", "pages_processed", "characters")
-
 UNITS: Final = Shape(
     name="units",
-    is_of=lambda usage, provider: usage.get("type") == "duration" or states_any(usage, *_UNITS),
+    is_of=lambda usage, provider: (
+        "object" not in usage
+        and states_any(
+            usage, "seconds", "prompt_audio_seconds", "pages_processed", "characters", "billable_character_count"
+        )
+    ),
     buckets=unit_buckets,
     tier=lambda usage, body: None,
 )
+
+
+def embedded_tokens(response: Body) -> int:
+    """Return the tokens of Vertex AI's embeddings, which each state their own."""
+    found = [*_list(response, "embeddings"), *(p.get("embeddings") for p in _list(response, "predictions"))]
+    statistics = [each.get("statistics") for each in found if isinstance(each, Mapping)]
+    counts = [s.get("token_count", s.get("tokenCount")) for s in statistics if isinstance(s, Mapping)]
+    return sum(int(n) for n in counts if isinstance(n, int | float))
+
+
+def made_units(response: Body) -> dict[str, Decimal]:
+    """Return the units of a response that states no usage and is billed by what it holds: images, video, speech heard.
+
+    A video of OpenAI that failed is not billed. Google's videos don't state their length.
+    """
+    images = [item for item in _list(response, "data") if "b64_json" in item or "url" in item]
+    images += [item for item in _list(response, "generated_images", "generatedImages") if item.get("image")]
+    found = {"images": Decimal(len(images))}
+    if response.get("object") == "video" and response.get("status") == "completed":
+        found["video_seconds"] = Decimal(str(response.get("seconds") or 0))
+    elif "text" in response and isinstance(heard := response.get("duration"), int | float | Decimal):
+        found["audio_seconds"] = Decimal(str(heard))
+    return {unit: quantity for unit, quantity in found.items() if quantity}
+
+
+def _list(response: Body, *names: str) -> Iterator[Body]:
+    for name in names:
+        items = response.get(name)
+        for item in items if isinstance(items, Sequence) and not isinstance(items, str | bytes) else ():
+            if isinstance(item, Mapping):
+                yield item

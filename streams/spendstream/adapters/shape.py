@@ -12,8 +12,11 @@ AdapterError
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
+from enum import Enum
 from typing import Any, Final
+
+from pydantic import BaseModel
 
 AS_SENT: Final = "Pass one call's usage object as the provider sent it; don't sum it or merge it with another call's."
 
@@ -54,13 +57,18 @@ class Part:
     tokens: int
 
 
+NONE: Final = Part("", 0)
+
+
 @dataclass(slots=True)
 class Reading:
-    """What is known about one usage object: which of its numbers were read, and what is wrong with them."""
+    """What is known about one usage object: which of its numbers were read, what is wrong with them, and the billable
+    units beside its tokens."""
 
     provider: str
     seen: set[Path] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    units: dict[str, Decimal] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
         """Say once what is wrong with the reading. A reading with notes makes the event partial."""
@@ -142,10 +150,23 @@ class Counts:
         """Say that fields, with all that is in them, hold nothing that is billed for itself."""
         self.reading.seen.update((*self.path, field) for field in fields)
 
-    def unit(self, name: str, quantity: object) -> None:
-        """Note a billed unit that an event has no field for."""
+    def quantity(self, field: str) -> Decimal:
+        """Return a quantity that need not be whole, such as seconds; 0 where absent. "8" reads as 8."""
+        self.reading.seen.add((*self.path, field))
+        value = self.raw.get(field)
+        try:
+            quantity = Decimal(0) if value is None or isinstance(value, bool) else Decimal(str(value))
+        except InvalidOperation:
+            quantity = Decimal("NaN")
+        if not quantity.is_finite() or quantity < 0:
+            self.reading.note(f"{self.name(field)} {str(value)[:20]} is not a quantity")
+            return Decimal(0)
+        return quantity
+
+    def unit(self, name: str, quantity: Decimal | int) -> None:
+        """Add to a billable unit beside the tokens; ``spendstream.schemas.units`` has the names."""
         if quantity:
-            self.reading.note(f"{name} {quantity} not priced")
+            self.reading.units[name] = self.reading.units.get(name, Decimal(0)) + quantity
 
     def rest(self, whole: Part, *parts: Part) -> int:
         """Return what remains of a whole without its parts: 0, and a note, where the parts exceed it."""
@@ -193,17 +214,19 @@ def split_input(
     *,
     cached: Part,
     written: Mapping[str, int],
-    audio: Part,
-    image: Part,
+    audio: Part = NONE,
+    image: Part = NONE,
+    video: Part = NONE,
     cached_audio: int | None = None,
     cached_image: int = 0,
+    cached_video: int = 0,
     is_cache_beside: bool = False,
 ) -> dict[str, int]:
-    """Split an input count that includes its cached, audio and image tokens into disjoint buckets.
+    """Split an input count that includes its cached, audio, image and video tokens into disjoint buckets.
 
     ``written`` are the buckets of tokens written to cache. Where the provider does not state how much of the cached
     input was audio (``cached_audio`` None), the smallest overlap that adds up is taken: 900 cached and 300 audio of
-    1,000 tokens make 200 cached audio. Cached images have no bucket; they count as ``cache_read``.
+    1,000 tokens make 200 cached audio. Cached video has no bucket; it counts as ``cache_read``.
 
     ``is_cache_beside``: the whole leaves the cache out. More cached than whole tokens mean the same, and are noted.
 
@@ -215,25 +238,37 @@ def split_input(
         is_cache_beside = True
     total = whole.tokens + from_cache * is_cache_beside
     if cached_audio is None:
-        overlap = max(0, from_cache + audio.tokens + image.tokens - total)
+        overlap = max(0, from_cache + audio.tokens + image.tokens + video.tokens - total)
         cached_audio = min(overlap, audio.tokens, cached.tokens)
         cached_image = min(overlap - cached_audio, image.tokens, cached.tokens - cached_audio)
-    elif cached_audio > min(audio.tokens, cached.tokens) or cached_image > min(image.tokens, cached.tokens):
-        usage.reading.note(f"cached audio {cached_audio} or image {cached_image} exceeds what was cached or sent")
+        left = cached.tokens - cached_audio - cached_image
+        cached_video = min(overlap - cached_audio - cached_image, video.tokens, left)
+    else:
+        stated = cached_audio, cached_image, cached_video
         cached_audio = min(cached_audio, audio.tokens, cached.tokens)
         cached_image = min(cached_image, image.tokens, cached.tokens - cached_audio)
+        cached_video = min(cached_video, video.tokens, cached.tokens - cached_audio - cached_image)
+        if stated != (cached_audio, cached_image, cached_video):
+            kinds = ", ".join(f"{kind} {n}" for kind, n in zip(("audio", "image", "video"), stated, strict=True) if n)
+            usage.reading.note(f"cached {kinds} exceeds what was cached or sent")
     fresh_audio, fresh_image = audio.tokens - cached_audio, image.tokens - cached_image
-    in_cache = Part("cache", from_cache)
+    fresh_video = video.tokens - cached_video
     fresh = usage.rest(
-        Part(whole.field, total), in_cache, Part(audio.field, fresh_audio), Part(image.field, fresh_image)
+        Part(whole.field, total),
+        Part("cache", from_cache),
+        Part(audio.field, fresh_audio),
+        Part(image.field, fresh_image),
+        Part(video.field, fresh_video),
     )
     return {
         "input_tokens": fresh,
-        "cache_read_tokens": cached.tokens - cached_audio,
+        "cache_read_tokens": cached.tokens - cached_audio - cached_image,
         "cache_read_audio_tokens": cached_audio,
+        "cache_read_image_tokens": cached_image,
         **written,
         "input_audio_tokens": fresh_audio,
         "input_image_tokens": fresh_image,
+        "input_video_tokens": fresh_video,
     }
 
 
@@ -257,22 +292,26 @@ TIERS: Final[Mapping[str, str]] = {
     "priority": "priority",
     "on_demand_priority": "priority",
     "fast": "priority",  # OpenAI renamed its priority tier on 2026-07-30
+    "fast_mode": "fast",
     "unspecified": "standard",
     "traffic_type_unspecified": "standard",
 }
 """How a provider says it processed the call → ``service_tier``."""
 
+FAST_MODE: Final = "fast_mode"
+"""What adapters call Anthropic's ``speed: fast``, which costs more than any tier of that name elsewhere."""
+
 PREPAID: Final = frozenset({"scale", "reserved", "provisioned_throughput"})
-"""Tiers of prepaid capacity, which is not billed by the token."""
+"""Tiers of capacity that is prepaid by the hour: its tokens are not billed."""
 
 
 @dataclass(frozen=True, slots=True)
 class BesideCall:
-    """A priced call that another call's response holds: the model, its buckets, and what is in doubt about them."""
+    """A priced call that another call's response holds: the model, its buckets, and the rest of its reading."""
 
-    model: str
+    model: str | None
     buckets: dict[str, int]
-    notes: Sequence[str] = ()
+    reading: Reading
 
 
 def _no_calls(usage: Counts, body: Body) -> list[BesideCall]:
@@ -302,23 +341,45 @@ class Shape:
 
 
 def tier_fields(stated: object, reading: Reading) -> dict[str, str]:
-    """Return ``service_tier`` for a provider's name of it.
-
-    An unknown tier, or prepaid capacity, must not be priced as standard silently: it is noted.
-    """
+    """Return ``service_tier`` or ``capacity`` for a provider's name of it. An unknown one is noted."""
     if stated is None:
         return {}
     tier = TIERS.get(str(stated).lower())
     if tier is not None:
         return {"service_tier": tier}
-    word = str(stated)[:40]
-    is_prepaid = word.lower() in PREPAID
-    reading.note(
-        f"prepaid capacity ({word}), priced at list" if is_prepaid else f"tier {word} unknown, priced as standard"
-    )
+    if str(stated).lower() in PREPAID:
+        return {"capacity": "provisioned"}
+    reading.note(f"tier {str(stated)[:40]} unknown, priced as standard")
     return {}
 
 
 def states_any(usage: Body, *fields: str) -> bool:
     """Whether a usage object has at least one of the fields, not null."""
     return any(usage.get(field) is not None for field in fields)
+
+
+def geo_fields(stated: object) -> dict[str, str]:
+    """Return ``inference_geo`` where a provider says where it was bound to keep the call: us, global."""
+    return {"inference_geo": stated.lower()} if isinstance(stated, str) and stated not in ("", "not_available") else {}
+
+
+def plain(value: Any) -> Any:
+    """Return a response as JSON types: an SDK's object by its ``model_dump()`` or ``to_dict()``, wherever it is inside."""
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, str | bytes | int | float | Decimal):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        is_flat = bool(value) and isinstance(value[0], str | int | float)  # the numbers of an embedding
+        return value if is_flat else [plain(inner) for inner in value]
+    if isinstance(value, BaseModel):
+        try:
+            return plain(value.model_dump(warnings=False))
+        except TypeError:  # a model that takes no arguments
+            return plain(value.model_dump())
+    for method in ("model_dump", "to_dict"):
+        if callable(dump := getattr(value, method, None)):
+            return plain(dump())
+    return value
