@@ -47,7 +47,11 @@ class Draw:
             return self._dictionary(args[1] if args else int, depth)
         if isinstance(kind, typing_extensions.TypeAliasType):
             return self.of(kind.__value__, depth)
+        if isinstance(origin, typing_extensions.TypeAliasType):
+            return self.of(origin.__value__[args], depth)
         if not isinstance(kind, type):
+            return ABSENT
+        if issubclass(kind, BaseModel) and not kind.model_fields:
             return ABSENT
         if issubclass(kind, BaseModel):
             return self.model(kind, depth + 1)

@@ -16,7 +16,8 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
 
     2,000 tokens written to cache, 1,200 of them for 5 minutes and 500 for an hour, leave 300 of unstated lifetime.
     A compaction's own tokens are billed with the call, yet left out of its top-level counts: they are added.
-    Messages among the iterations are inside the top-level counts; an advisor's are a call of their own.
+    Messages among the iterations are inside the top-level counts, or more than those, which is noted: the top level
+    may state the input of the first alone. An advisor's are a call of their own.
     """
     buckets = _one(usage)
     usage.check_total(usage.part("total_tokens"), sum(buckets.values()))
@@ -28,14 +29,32 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     status = usage.inner("fallback_credit").raw.get("status")
     if isinstance(status, Mapping) and status.get("type") == "redeemed":
         usage.reading.note("fallback credit redeemed, not priced")
+    messages: dict[str, list[dict[str, int]]] = {}
     for iteration in usage.each("iterations"):
         kind = iteration.raw.get("type")
         if kind == "compaction":
             for field, tokens in _one(iteration).items():
                 buckets[field] += tokens
         elif kind in ("message", "fallback_message"):
-            usage.reading.seen.add(iteration.path)
+            messages.setdefault(str(kind), []).append(_one(iteration.apart()))
+    # with a fallback, the other messages may be attempts that were refused, which are not billed
+    _raise_to(usage, buckets, messages.get("fallback_message") or messages.get("message") or [])
     return buckets
+
+
+def _raise_to(usage: Counts, buckets: dict[str, int], messages: list[dict[str, int]]) -> None:
+    """Raise counts to the sum of the messages among the iterations, where that is more, and note it."""
+    for name, fields in (
+        ("input_tokens", ("input_tokens",)),
+        ("cache_read_tokens", ("cache_read_tokens",)),
+        ("cache_write_tokens", ("cache_write_5m_tokens", "cache_write_1h_tokens", "cache_write_tokens")),
+        ("output_tokens", ("reasoning_tokens", "output_tokens")),
+    ):
+        summed = sum(message[field] for message in messages for field in fields)
+        stated = sum(buckets[field] for field in fields)
+        if summed > stated:
+            usage.reading.note(f"the messages among iterations sum to {summed} {name}, not {stated}")
+            buckets[name] += summed - stated
 
 
 def _one(usage: Counts) -> dict[str, int]:

@@ -46,7 +46,7 @@ PROVIDERS: Final = frozenset({
 # fmt: on
 """The providers that have an adapter, by our name or OpenTelemetry's."""
 
-SHAPES: Final = (GEMINI, COHERE, LANGCHAIN, AI_SDK, BEDROCK, ANTHROPIC, OPENAI, NATIVE, UNITS)
+SHAPES: Final = (NATIVE, GEMINI, COHERE, LANGCHAIN, AI_SDK, BEDROCK, ANTHROPIC, OPENAI, UNITS)
 """In the order they are tried: each by its whole signature, whichever provider is named."""
 
 UNKNOWN: Final = Shape(
@@ -89,7 +89,7 @@ _HELD_AT: Final[tuple[tuple[str, ...], ...]] = (
     ("totalUsage",),
     ("amazon-bedrock-invocationMetrics",),
     ("svg_usage",),
-    ("session", "usage"),
+    ("metadata",),
 )
 """Paths to the usage object inside a response, a chunk of a stream, or a line of a batch's results."""
 
@@ -154,9 +154,9 @@ def usage_event(
 ) -> dict[str, Any]:
     """Return the usage event of one call, as JSON types, valid under ``UsageEvent``.
 
-    ``response`` is the SDK's object, or a mapping. ``model`` is the one requested; the one that served is taken from the
-    response. ``occurred_at`` defaults to now. ``fields`` are any other fields of the event (team, feature, task_id …)
-    and override what the response states; ``units`` are added to its own.
+    ``response`` is the SDK's object, or a mapping. ``model`` is the one requested; the one that served is taken from
+    the response. ``occurred_at`` defaults to now. ``fields`` are any other fields of the event (team, feature, task_id
+    …) and override what the response states; ``units`` are added to its own.
     ``keep_usage`` also keeps the provider's own counts, as tags (``usage.prompt_tokens``) that the ledger stores and
     no sum includes: to check a bill, or our reading of it. It is off because an event with tags costs the meter
     several times as much to read.
@@ -187,7 +187,7 @@ def usage_event(
     if len(events) > 1:
         raise _several([event.get("model_served") for event in events])
     if not events:
-        raise MissingUsage(f"{provider}: the call failed, so there is nothing to meter. usage_events returns no events.")
+        raise MissingUsage(f"{provider}: the call failed, so it is not billed. usage_events returns no event.")
     return events[0]
 
 
@@ -395,6 +395,8 @@ def read(provider: str, response: Mapping[str, Any], notes: Sequence[str] = (), 
         reading.note("message_start alone: output not final")
     cost = stated_cost(name, usage, body)
     counts.note_unread()
+    if searches := int(reading.units.pop("web_searches", 0)):  # they have a field of their own
+        buckets = {**buckets, "web_searches": buckets.get("web_searches", 0) + searches}
     main = BesideCall(_first(body, shape.model_at) or _first(usage, ("model",)), buckets, reading)
     if others and not any(tokens for field, tokens in buckets.items() if field.endswith("_tokens")):
         main = _merged(others.pop(0), main)  # its tokens are stated as those of the models that it asked

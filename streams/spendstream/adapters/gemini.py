@@ -20,7 +20,8 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     Tokens that are in the total alone are thoughts where those are not stated, else a tool's prompt: a guess, noted.
     """
     field = "responseTokenCount" if usage.states("responseTokenCount") else "candidatesTokenCount"
-    prompt, candidates = _whole(usage, "promptTokenCount"), _whole(usage, field)
+    prompt = _else_details(usage, usage.whole("promptTokenCount"))
+    candidates = _else_details(usage, usage.part(field))
     thoughts, tools = usage.part("thoughtsTokenCount"), usage.part("toolUsePromptTokenCount")
     tools_beside, thoughts_beside, gap = _placement(usage, prompt.tokens + candidates.tokens, tools, thoughts)
     hidden, more_input = thoughts.tokens, tools.tokens * tools_beside
@@ -42,7 +43,7 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     searches, maps = groundings(body)
     usage.unit("map_searches", maps)
     if tools.tokens and (searches or maps):
-        usage.reading.note(f"toolUsePromptTokenCount {tools.tokens} counted as input, which a search's results may not be")
+        usage.reading.note(f"{tools.field} {tools.tokens} counted as input, which a search's results may not be")
     return {
         **split_input(
             usage,
@@ -65,13 +66,13 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     }
 
 
-def _whole(usage: Counts, field: str) -> Part:
+def _else_details(usage: Counts, whole: Part) -> Part:
     """Return a count, or the sum of its details where they alone are stated, noted."""
-    details = field.replace("TokenCount", "TokensDetails")
-    summed = 0 if usage.states(field) else sum(entry.count("tokenCount") for entry in usage.each(details))
+    details = whole.field.replace("TokenCount", "TokensDetails")
+    summed = 0 if usage.states(whole.field) else sum(entry.count("tokenCount") for entry in usage.each(details))
     if summed:
-        usage.reading.note(f"{field} not stated: {details} sum to {summed}")
-    return Part(usage.name(field), usage.whole(field).tokens or summed)
+        usage.reading.note(f"{whole.field} not stated: {details} sum to {summed}")
+    return Part(whole.field, whole.tokens or summed)
 
 
 def spell(usage: Body) -> Body:
@@ -145,14 +146,19 @@ def _tier(usage: Counts, body: Body) -> object:
 
 
 _COUNTS: Final = ("prompt", "candidates", "response", "thoughts", "toolUsePrompt", "total", "cachedContent")
-_FIELDS: Final = (
-    *(f"{count}TokenCount" for count in _COUNTS),
-    *(f"{count}TokensDetails" for count in ("prompt", "candidates", "response", "toolUsePrompt", "cache")),
-)
+_DETAILED: Final = ("prompt", "candidates", "response", "toolUsePrompt", "cache")
+
+
+def _is_of(usage: Body, provider: str) -> bool:
+    spelled = spell(usage)
+    return states_any(spelled, *(f"{count}TokenCount" for count in _COUNTS)) or any(
+        isinstance(details := spelled.get(f"{count}TokensDetails"), list) and details for count in _DETAILED
+    )
+
 
 GEMINI: Final = Shape(
     name="gemini",
-    is_of=lambda usage, provider: states_any(spell(usage), *_FIELDS),
+    is_of=_is_of,
     buckets=buckets,
     tier=_tier,
     spell=spell,

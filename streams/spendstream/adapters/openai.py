@@ -38,6 +38,9 @@ _IGNORED: Final = (
     *("cost", "cost_details", "estimated_cost", "cost_in_usd_ticks", "is_byok"),
     *("num_server_side_tools_used", "num_completion_tokens_by_model"),
 )
+_AUDIO_TOKENS_PER_SECOND: Final = 100
+"""More than Mistral counts for a second of audio: 12.5."""
+
 _CONNECTOR_UNITS: Final = {
     "web_search": "web_searches",
     "image_generation": "images",
@@ -62,6 +65,8 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
         # each model is billed for its own part
         usage.check_total(Part("the sum of usage_breakdown", asked), sum(made.values()))
         made = dict.fromkeys(made, 0)
+    if usage.quantity("prompt_audio_seconds") and "text" in body:
+        made = dict.fromkeys(made, 0)  # Mistral's transcriptions are billed by the second alone
     made["web_searches"] = web_searches(body) + _tool_counts(usage, body)
     _count_units(usage, body)
     if body.get("object") == "batch":
@@ -100,8 +105,9 @@ def _tokens(usage: Counts, prompt_side: str, completion_side: str, body: Body) -
     cache = cached.tokens + sum(written.values())
     billed_apart = usage.part(details, "tool_use_tokens").tokens  # LiteLLM: in the total alone where they are free
     heard = usage.quantity("prompt_audio_seconds")  # Mistral: audio is billed by the second, its tokens are not
-    if total.tokens and (heard or total.tokens == prompt.tokens + completion.tokens + billed_apart):
-        total = Part(total.field, min(total.tokens, prompt.tokens + completion.tokens))
+    beside = total.tokens - prompt.tokens - completion.tokens
+    if 0 < beside <= heard * _AUDIO_TOKENS_PER_SECOND or beside == billed_apart > 0:
+        total = Part(total.field, prompt.tokens + completion.tokens)
     cache_beside, reasoning_beside, gap = _placement(usage, prompt, completion, cache, reasoning.tokens, total)
     hidden, more_input, more_output = reasoning.tokens, 0, 0
     if gap and not usage.states(f"{completion_side}_tokens"):
@@ -125,7 +131,7 @@ def _tokens(usage: Counts, prompt_side: str, completion_side: str, body: Body) -
         "output_video_tokens": video.tokens,
     }
     if not usage.states(details_out) and (made := _only_output(body)):
-        output = {**output, "output_tokens": 0, made: visible}
+        output[made] = output.pop("output_tokens")
     kinds = usage.inner(details).inner("cached_tokens_details")
     kinds.ignore("text_tokens")
     of_tool = usage.inner("cached_tokens_details")

@@ -78,32 +78,38 @@ def native_buckets(usage: Counts, body: Body) -> dict[str, int]:
 
 NATIVE: Final = Shape(
     name="native",
-    is_of=lambda usage, provider: any(states_any(usage, *names) for names in _NATIVE),
+    # prompt_token_count alone is Gemini's
+    is_of=lambda usage, provider: any(
+        states_any(usage, *(name for name in names if name != "prompt_token_count")) for names in _NATIVE
+    ),
     buckets=native_buckets,
     tier=lambda usage, body: None,
 )
+
+
+_CHARACTERS: Final = ("characters", "billable_character_count", "billableCharacterCount")
 
 
 def unit_buckets(usage: Counts, body: Body) -> dict[str, int]:
     """Count what is billed by other units, and no tokens."""
     seconds = usage.quantity("seconds") or usage.quantity("prompt_audio_seconds")
     usage.unit("audio_seconds", seconds)
-    usage.ignore("seconds", "prompt_audio_seconds", "active_seconds", "doc_size_bytes")
-    if paused := usage.quantity("paused_seconds"):
+    usage.ignore("seconds", "prompt_audio_seconds", "doc_size_bytes")
+    active, paused = usage.quantity("active_seconds"), usage.quantity("paused_seconds")
+    if active + paused not in (0, seconds):
+        usage.reading.note(f"active_seconds {active} and paused_seconds {paused} are not seconds {seconds}")
+    elif paused:
         usage.reading.note(f"paused_seconds {paused} have a rate of their own, priced as the others")
     is_annotated = body.get("document_annotation") is not None
     usage.unit("annotated_pages" if is_annotated else "pages", usage.count("pages_processed"))
-    usage.unit("characters", usage.count("characters") + usage.count("billable_character_count"))
+    usage.unit("characters", sum(usage.count(name) for name in _CHARACTERS))
     return {"input_tokens": 0, "output_tokens": 0}
 
 
 UNITS: Final = Shape(
     name="units",
     is_of=lambda usage, provider: (
-        "object" not in usage
-        and states_any(
-            usage, "seconds", "prompt_audio_seconds", "pages_processed", "characters", "billable_character_count"
-        )
+        "object" not in usage and states_any(usage, "seconds", "prompt_audio_seconds", "pages_processed", *_CHARACTERS)
     ),
     buckets=unit_buckets,
     tier=lambda usage, body: None,

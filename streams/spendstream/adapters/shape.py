@@ -226,7 +226,8 @@ def split_input(
 
     ``written`` are the buckets of tokens written to cache. Where the provider does not state how much of the cached
     input was audio (``cached_audio`` None), the smallest overlap that adds up is taken: 900 cached and 300 audio of
-    1,000 tokens make 200 cached audio. Cached video has no bucket; it counts as ``cache_read``.
+    1,000 tokens make 200 cached audio. Images and video of such an overlap count as ``cache_read``, and so does video
+    in any case: it has no bucket of its own.
 
     ``is_cache_beside``: the whole leaves the cache out. More cached than whole tokens mean the same, and are noted.
 
@@ -243,6 +244,7 @@ def split_input(
         cached_image = min(overlap - cached_audio, image.tokens, cached.tokens - cached_audio)
         left = cached.tokens - cached_audio - cached_image
         cached_video = min(overlap - cached_audio - cached_image, video.tokens, left)
+        cached_image_bucket = 0
     else:
         stated = cached_audio, cached_image, cached_video
         cached_audio = min(cached_audio, audio.tokens, cached.tokens)
@@ -251,6 +253,7 @@ def split_input(
         if stated != (cached_audio, cached_image, cached_video):
             kinds = ", ".join(f"{kind} {n}" for kind, n in zip(("audio", "image", "video"), stated, strict=True) if n)
             usage.reading.note(f"cached {kinds} exceeds what was cached or sent")
+        cached_image_bucket = cached_image
     fresh_audio, fresh_image = audio.tokens - cached_audio, image.tokens - cached_image
     fresh_video = video.tokens - cached_video
     fresh = usage.rest(
@@ -262,9 +265,9 @@ def split_input(
     )
     return {
         "input_tokens": fresh,
-        "cache_read_tokens": cached.tokens - cached_audio - cached_image,
+        "cache_read_tokens": cached.tokens - cached_audio - cached_image_bucket,
         "cache_read_audio_tokens": cached_audio,
-        "cache_read_image_tokens": cached_image,
+        "cache_read_image_tokens": cached_image_bucket,
         **written,
         "input_audio_tokens": fresh_audio,
         "input_image_tokens": fresh_image,
@@ -364,7 +367,7 @@ def geo_fields(stated: object) -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """Return a response as JSON types: an SDK's object by its ``model_dump()`` or ``to_dict()``, wherever it is inside."""
+    """Return a response as JSON types; an SDK's object, anywhere inside, by its ``model_dump()`` or ``to_dict()``."""
     if isinstance(value, Enum):
         return value.value
     if value is None or isinstance(value, str | bytes | int | float | Decimal):

@@ -130,7 +130,7 @@ class UsageStream:
         return made
 
     def _fields_of(self, position: int, name: str) -> dict[str, Any]:
-        """Return the caller's fields with the id of a response's event: the stream's own, or one that follows from it."""
+        """Return the caller's fields with the id of a response's event: the stream's own, or one made of it."""
         return {**self._fields, "event_id": uuid5(self._event_id, name) if position else self._event_id}
 
     def _merge(self, source: Body, *names: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from spendstream.adapters import SeveralCalls, usage_event, usage_events, usage_fields
-from tests.unit.adapters.doubts import notes
+from tests.unit.adapters.doubts import fields_of, notes, units
 
 
 def message(**usage: Any) -> dict[str, Any]:
@@ -72,10 +72,25 @@ def test_the_tier_is_the_one_that_served(tier: str) -> None:
     )
 
 
-@pytest.mark.parametrize("unpriceable", [{"service_tier": "express"}, {"speed": "fast", "service_tier": "standard"}])
-def test_a_tier_nobody_knows_does_not_pass_for_standard_unseen(unpriceable: dict[str, Any]) -> None:
-    fields = usage_fields("anthropic", message(input_tokens=1, output_tokens=1, **unpriceable))
-    assert fields == {"input_tokens": 1, "output_tokens": 1, "usage_quality": "partial"}
+def test_a_tier_nobody_knows_does_not_pass_for_standard_unseen() -> None:
+    response = message(input_tokens=1, output_tokens=1, service_tier="express")
+    assert fields_of("anthropic", response) == {"input_tokens": 1, "output_tokens": 1, "usage_quality": "partial"}
+    assert notes("anthropic", response) == "tier express unknown, priced as standard"
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "litellm"])
+def test_fast_mode_is_a_tier_of_its_own_and_not_openais_priority(provider: str) -> None:
+    fields = usage_fields(provider, message(input_tokens=1, output_tokens=1, speed="fast", service_tier="standard"))
+    assert fields == {"input_tokens": 1, "output_tokens": 1, "service_tier": "fast"}
+    of_litellm = {"prompt_tokens": 1, "completion_tokens": 1, "speed": "fast"}
+    assert usage_fields(provider, {"usage": of_litellm})["service_tier"] == "fast"
+
+
+@pytest.mark.parametrize(("stated", "geo"), [("us", "us"), ("global", "global"), ("not_available", None), (None, None)])
+def test_where_the_call_was_bound_to_stay_is_a_field(stated: str | None, geo: str | None) -> None:
+    response = message(input_tokens=1, output_tokens=1, inference_geo=stated)
+    assert usage_fields("anthropic", response).get("inference_geo") == geo
+    assert notes("anthropic", response) == ""
 
 
 def test_a_compaction_is_billed_with_the_call_it_made_room_for() -> None:
@@ -96,7 +111,7 @@ def test_claude_on_another_cloud_keeps_its_shape(provider: str) -> None:
 def test_a_part_of_a_stream_does_not_pass_for_the_whole() -> None:
     start = {"type": "message_start", "message": message(input_tokens=10, cache_read_input_tokens=90, output_tokens=1)}
     fields = {"input_tokens": 10, "cache_read_tokens": 90, "output_tokens": 1, "usage_quality": "partial"}
-    assert usage_fields("anthropic", start) == fields
+    assert fields_of("anthropic", start) == fields
     assert notes("anthropic", start) == "message_start alone: output not final"
     delta = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 550}}
     assert notes("anthropic", delta) == "input_tokens not stated: a stream states them in message_start"
@@ -134,6 +149,28 @@ def test_an_advisor_is_a_call_of_its_own_that_one_event_would_drop() -> None:
         usage_fields("anthropic", message(**ADVISED))
 
 
+def test_messages_that_sum_to_more_than_the_top_level_are_billed_and_noted() -> None:
+    """With an advisor, the top level states the input of the first message alone."""
+    first, second = (
+        {"type": "message", "input_tokens": 412, "output_tokens": 89},
+        {
+            "type": "message",
+            "input_tokens": 1_348,
+            "cache_read_input_tokens": 412,
+            "output_tokens": 442,
+        },
+    )
+    response = message(input_tokens=412, output_tokens=531, iterations=[first, second])
+    assert fields_of("anthropic", response) == {
+        "input_tokens": 1_760,
+        "cache_read_tokens": 412,
+        "output_tokens": 531,
+        "usage_quality": "partial",
+    }
+    assert notes("anthropic", response).startswith("the messages among iterations sum to 1760 input_tokens, not 412")
+    assert notes("anthropic", message(input_tokens=1_760, cache_read_input_tokens=412, output_tokens=531)) == ""
+
+
 def test_the_ids_of_several_events_follow_from_the_callers() -> None:
     event_id = "0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e77"
     ids = [
@@ -156,14 +193,9 @@ def test_an_unknown_kind_of_iteration_and_an_unknown_lifetime_are_named() -> Non
 
 def test_what_raises_the_price_and_no_event_can_state_is_named() -> None:
     one = {"input_tokens": 1, "output_tokens": 1}
-    assert notes("anthropic", message(**one, inference_geo="us")) == "inference_geo us, its uplift not priced"
-    assert notes("anthropic", message(**one, inference_geo="global")) == ""
     redeemed = {"status": {"type": "redeemed"}}
     assert notes("anthropic", message(**one, fallback_credit=redeemed)) == "fallback credit redeemed, not priced"
-    assert notes("anthropic", message(**one, speed="fast")) == "fast mode, not priced as such"
-    assert notes("anthropic", message(**one, server_tool_use={"code_execution_requests": 2})) == (
-        "code_executions 2 not priced"
-    )
+    assert units("anthropic", message(**one, server_tool_use={"code_execution_requests": 2})) == {"code_executions": 2}
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "litellm", "aws", "databricks", "openai-compatible"])

@@ -176,8 +176,11 @@ RANDOM: dict[str, Random] = {
 def reading(provider: str, usage: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return (the event's counts, what is in doubt) of a usage object."""
     (call,) = read(provider, {"usage": usage}).calls
-    assert bool(call.notes) == (call.fields.pop("usage_quality", "") == "partial")
-    return call.fields, list(call.notes)
+    counts = {**call.fields, **call.fields.get("units", {})}
+    counts.pop("units", None)
+    notes = counts.pop("usage_notes", [])
+    assert bool(notes) == (counts.pop("usage_quality", "") == "partial")
+    return {name: float(n) for name, n in counts.items()}, notes
 
 
 def tokens_of(counts: Mapping[str, Any]) -> int:

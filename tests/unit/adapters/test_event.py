@@ -22,7 +22,7 @@ from spendstream.adapters import (
     usage_event,
     usage_fields,
 )
-from spendstream.adapters.event import MAX_NOTES, MAX_TAGS, NOTES, OMITTED, SHAPES, usage_tags
+from spendstream.adapters.event import MAX_NOTE_LENGTH, MAX_NOTES, MAX_TAGS, OMITTED, SHAPES, usage_tags
 from spendstream.adapters.shape import Counts, Reading
 from spendstream.core.ledger import ledger_table
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
@@ -49,9 +49,10 @@ def test_an_unknown_provider_gets_the_closest_name_suggested() -> None:
         usage_fields("antropic", CHAT)
 
 
-def test_an_object_that_is_not_a_mapping_says_to_call_model_dump() -> None:
-    with pytest.raises(MissingUsage, match="model_dump"):
-        usage_fields("openai", object())  # type: ignore[arg-type]
+@pytest.mark.parametrize("odd", [object(), 7, "text", [CHAT]])
+def test_what_is_neither_a_mapping_nor_an_sdks_object_is_refused(odd: object) -> None:
+    with pytest.raises(MissingUsage, match="Pass the SDK's object, or a mapping"):
+        usage_fields("openai", odd)
 
 
 def test_an_event_has_what_the_response_states_and_what_the_caller_adds() -> None:
@@ -216,24 +217,28 @@ def test_text_is_never_kept() -> None:
     assert usage_tags(usage) == {"usage.parts.0.n": "1", "usage.parts.1.n": "2"}
 
 
-@pytest.mark.parametrize(("numbers", "omitted"), [(29, None), (30, 2)])
+@pytest.mark.parametrize(("numbers", "omitted"), [(30, None), (31, 2)])
 def test_counts_that_exceed_an_events_tags_are_left_out_and_counted(numbers: int, omitted: int | None) -> None:
-    """Two tags are the service's own, one says what was not read: of 32 that leaves 29, or 28 and their number."""
+    """Two tags are the service's own: of 32 that leaves 30, or 29 and the number of those left out."""
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "inner": {f"n{i}": i + 1 for i in range(numbers - 2)}}
     tags = event_of({**COUNTED, "usage": usage}, keep_usage=True, tags={"a": "1", "b": "2"})["tags"]
     assert len(tags) == MAX_TAGS
     assert tags.get(OMITTED) == (None if omitted is None else str(omitted))
     assert tags["usage.prompt_tokens"] == "1"
-    assert tags[NOTES].startswith("inner.n0 1 not read; inner.n1 2 not read; ")
-    assert len(tags[NOTES]) == MAX_NOTES
-    assert tags[NOTES].endswith("…")
 
 
-def test_a_service_that_uses_all_tags_keeps_them_and_the_event_is_still_partial() -> None:
-    own = {f"t{i}": "x" for i in range(MAX_TAGS)}
-    event = event_of({**COUNTED, "usage": {**COUNTED["usage"], "new_tokens": 5}}, tags=own)
-    assert event["tags"] == own
-    assert event["usage_quality"] == "partial"
+@pytest.mark.parametrize(("unread", "last"), [(16, "inner.n15 16 not read"), (17, "2 more")])
+def test_more_notes_than_an_event_has_room_for_are_counted(unread: int, last: str) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "inner": {f"n{i}": i + 1 for i in range(unread)}}
+    notes = event_of({**COUNTED, "usage": usage})["usage_notes"]
+    assert len(notes) == MAX_NOTES
+    assert (notes[0], notes[-1]) == ("inner.n0 1 not read", last)
+
+
+def test_a_long_note_is_cut() -> None:
+    (note,) = event_of({**COUNTED, "usage": {**COUNTED["usage"], "x" * 300: 5}})["usage_notes"]
+    assert len(note) == MAX_NOTE_LENGTH
+    assert note.endswith("x…")
 
 
 @pytest.mark.parametrize(

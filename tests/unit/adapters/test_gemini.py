@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from spendstream.adapters import usage_fields
-from tests.unit.adapters.doubts import notes
+from tests.unit.adapters.doubts import fields_of, notes
 
 
 def token_sum(fields: dict[str, Any]) -> int:
@@ -68,7 +68,8 @@ def test_modalities_are_buckets_of_their_own_cached_or_not() -> None:
     )
     fields = usage_fields("google", usage)
     assert fields == {
-        "input_tokens": 250,  # 200 of text and 50 of video
+        "input_tokens": 200,
+        "input_video_tokens": 50,
         "cache_read_tokens": 100,
         "cache_read_audio_tokens": 300,
         "input_audio_tokens": 150,
@@ -131,11 +132,11 @@ def test_searches_are_paid_by_the_answer_before_gemini_3_and_by_the_query_since(
 
 
 def test_tokens_in_the_total_alone_are_a_tools_prompt_where_thoughts_are_stated_and_thoughts_where_not() -> None:
-    fields = usage_fields("google", metadata(100, 50, 30, 181))
+    fields = fields_of("google", metadata(100, 50, 30, 181))
     assert fields == {"input_tokens": 101, "output_tokens": 50, "reasoning_tokens": 30, "usage_quality": "partial"}
     assert notes("google", metadata(100, 50, 30, 181)) == "totalTokenCount 181 is not the sum of its parts, 180"
     usage = {"promptTokenCount": 100, "candidatesTokenCount": 50, "totalTokenCount": 190}
-    fields = usage_fields("google", usage)
+    fields = fields_of("google", usage)
     assert fields == {"input_tokens": 100, "output_tokens": 50, "reasoning_tokens": 40, "usage_quality": "partial"}
 
 
@@ -167,16 +168,48 @@ def test_the_same_query_is_searched_once_and_an_empty_one_never() -> None:
     assert usage_fields("google", response)["web_searches"] == 2
 
 
-def test_video_of_a_live_session_has_a_price_of_its_own_and_is_named() -> None:
+def test_video_is_a_bucket_of_its_own_and_cached_video_counts_as_cache() -> None:
     details = [{"modality": "TEXT", "tokenCount": 100}, {"modality": "VIDEO", "tokenCount": 900}]
     live = {"promptTokenCount": 1_000, "responseTokenCount": 10, "totalTokenCount": 1_010}
-    assert notes("google", {**live, "promptTokensDetails": details}) == "live video tokens 900 not priced"
-    assert notes("google", metadata(1_000, 10, 0, 1_010, promptTokensDetails=details)) == ""
+    read = {"input_tokens": 100, "input_video_tokens": 900, "output_tokens": 10}
+    assert usage_fields("google", {**live, "promptTokensDetails": details}) == read
+    cached = {"cachedContentTokenCount": 600, "cacheTokensDetails": [{"modality": "VIDEO", "tokenCount": 600}]}
+    usage = metadata(1_000, 10, 0, 1_010, promptTokensDetails=details, **cached)
+    assert usage_fields("google", usage) == {**read, "input_video_tokens": 300, "cache_read_tokens": 600}
 
 
 def test_prepaid_capacity_does_not_pass_for_a_call_at_list_price() -> None:
     usage = metadata(1, 1, 0, 2, trafficType="PROVISIONED_THROUGHPUT")
-    assert notes("vertex_ai", usage) == "prepaid capacity (PROVISIONED_THROUGHPUT), priced at list"
+    assert usage_fields("vertex_ai", usage) == {"input_tokens": 1, "output_tokens": 1, "capacity": "provisioned"}
+
+
+def test_maps_are_searched_apart_from_the_web() -> None:
+    web = {"webSearchQueries": ["a", "b"], "groundingChunks": [{"web": {"uri": "x"}}]}
+    maps = {"webSearchQueries": ["near me"], "groundingChunks": [{"maps": {"uri": "x"}}]}
+    for model, expected in (("gemini-3-flash-preview", (2, 1)), ("gemini-2.5-flash", (1, 1))):
+        response = {
+            "modelVersion": model,
+            "candidates": [{"groundingMetadata": web}, {"grounding_metadata": maps}],
+            "usageMetadata": metadata(1, 1, 0, 2),
+        }
+        fields = usage_fields("google", response)
+        assert (fields["web_searches"], fields["units"]["map_searches"]) == expected
+
+
+def test_a_tools_prompt_beside_a_search_is_in_doubt_as_its_results_may_be_free() -> None:
+    usage = metadata(100, 50, 0, 170, toolUsePromptTokenCount=20)
+    searched = [{"groundingMetadata": {"webSearchQueries": ["a"]}}]
+    assert notes("google", {"usageMetadata": usage}) == ""
+    assert notes("google", {"candidates": searched, "usageMetadata": usage}).startswith("toolUsePromptTokenCount 20")
+
+
+def test_counts_that_only_their_details_state_are_not_lost() -> None:
+    usage = {"promptTokensDetails": [{"modality": "TEXT", "tokenCount": 30}], "candidatesTokenCount": 5}
+    assert fields_of("google", {"usageMetadata": usage}) == {
+        "input_tokens": 30,
+        "output_tokens": 5,
+        "usage_quality": "partial",
+    }
 
 
 def test_an_unknown_modality_is_named() -> None:

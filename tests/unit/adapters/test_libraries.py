@@ -1,11 +1,12 @@
 """Usage as libraries hand it on, and usage that is not in tokens alone."""
 
+import json
 from typing import Any
 
 import pytest
 
-from spendstream.adapters import usage_event, usage_fields
-from tests.unit.adapters.doubts import notes
+from spendstream.adapters import MissingUsage, usage_event, usage_fields
+from tests.unit.adapters.doubts import fields_of, notes, units
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai", "google", "aws"])
@@ -63,8 +64,10 @@ def test_langchain_names_the_tier_in_its_details() -> None:
 
 
 def test_a_detail_of_langchain_that_nobody_reads_is_named() -> None:
+    usage = {"input_tokens": 5, "output_tokens": 1, "input_token_details": {"cache_read": 1, "smell": 3}}
+    assert notes("google", usage) == "input_token_details.smell 3 not read"
     usage = {"input_tokens": 5, "output_tokens": 1, "input_token_details": {"cache_read": 1, "video": 3}}
-    assert notes("google", usage) == "input_token_details.video 3 not read"
+    assert usage_fields("google", usage)["input_video_tokens"] == 3
 
 
 AI_SDK_6: dict[str, Any] = {
@@ -132,23 +135,97 @@ def test_cohere_bills_less_than_its_model_saw() -> None:
     assert notes("cohere", {"usage": {"tokens": usage["tokens"]}}) == "billed_units not stated, tokens taken"
 
 
-def test_a_search_of_a_reranking_has_no_field_and_is_named() -> None:
+def test_a_reranking_is_billed_by_its_search_units() -> None:
     response = {"results": [{"index": 0, "relevance_score": 0.9}], "meta": {"billed_units": {"search_units": 1}}}
-    assert usage_fields("cohere", response) == {"input_tokens": 0, "output_tokens": 0, "usage_quality": "partial"}
-    assert notes("cohere", response) == "search_units 1 not priced"
+    assert units("cohere", response) == {"search_units": 1}
+
+
+def test_cohere_bills_images_by_their_tokens_where_it_states_them() -> None:
+    billed = {"input_tokens": 5, "image_tokens": 900, "images": 2}
+    assert fields_of("cohere", {"meta": {"billed_units": billed}}) == {
+        "input_tokens": 5,
+        "input_image_tokens": 900,
+        "output_tokens": 0,
+    }
+    assert units("cohere", {"meta": {"billed_units": {"images": 2}}}) == {"input_images": 2}
+    inside = {"input_tokens": 905, "text_tokens": 5, "image_tokens": 900}
+    assert fields_of("cohere", {"meta": {"billed_units": inside}})["input_tokens"] == 5
+
+
+OCR: dict[str, Any] = {"model": "mistral-ocr-latest", "pages": [], "usage_info": {"pages_processed": 10}}
+TITAN: dict[str, Any] = {"inputTextTokenCount": 7, "results": [{"tokenCount": 3}, {"tokenCount": 2}]}
 
 
 @pytest.mark.parametrize(
-    ("provider", "response", "doubt"),
+    ("provider", "response", "expected"),
     [
-        ("openai", {"text": "…", "usage": {"type": "duration", "seconds": 11}}, "audio_seconds 11 not priced"),
-        ("mistral", {"pages": [], "usage_info": {"pages_processed": 10, "doc_size_bytes": 1}}, "pages 10 not priced"),
-        (
-            "mistral",
-            {"usage": {"prompt_audio_seconds": 3, "prompt_tokens": 4, "total_tokens": 4}},
-            "prompt_audio_seconds 3",
-        ),
+        ("openai", {"text": "…", "usage": {"type": "duration", "seconds": 11}}, {"audio_seconds": 11}),
+        ("openai", {"text": "…", "usage": {"type": "duration", "seconds": 8.47}}, {"audio_seconds": "8.47"}),
+        ("groq", {"text": "…", "duration": 8.47, "language": "en"}, {"audio_seconds": "8.47"}),
+        ("openai", {"type": "session.closed", "usage": {"seconds": 60.0, "active_seconds": 60}}, {"audio_seconds": 60}),
+        ("mistral", {**OCR, "usage_info": {"pages_processed": 10, "doc_size_bytes": 1}}, {"pages": 10}),
+        ("mistral", {**OCR, "document_annotation": "{}"}, {"annotated_pages": 10}),
+        ("mistral", {"usage": {"prompt_audio_seconds": 3}}, {"audio_seconds": 3}),
+        ("openai", {"data": [{"url": "x"}, {"url": "y"}], "created": 1}, {"images": 2}),
+        ("openai", {"object": "video", "status": "completed", "seconds": "8"}, {"video_seconds": 8}),
+        ("google", {"generated_images": [{"image": {"mime_type": "x"}}, {"rai_filtered_reason": "x"}]}, {"images": 1}),
+        ("google", {"metadata": {"billable_character_count": 12}}, {"characters": 12}),
     ],
 )
-def test_seconds_and_pages_have_no_field_and_are_named(provider: str, response: dict[str, Any], doubt: str) -> None:
-    assert notes(provider, response).startswith(doubt)
+def test_what_is_not_billed_by_tokens_is_counted_in_units(
+    provider: str, response: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert units(provider, response) == expected
+
+
+@pytest.mark.parametrize("status", ["failed", "in_progress"])
+def test_a_video_that_was_not_made_is_not_billed(status: str) -> None:
+    with pytest.raises(MissingUsage):
+        usage_fields("openai", {"object": "video", "status": status, "seconds": "8"})
+
+
+def test_time_that_a_session_paused_has_a_rate_that_is_not_known() -> None:
+    usage = {"seconds": 60.0, "active_seconds": 50, "paused_seconds": 10}
+    assert notes("openai", {"type": "session.closed", "usage": usage}).startswith("paused_seconds 10")
+
+
+def test_audio_that_mistral_bills_by_the_second_is_not_counted_in_tokens_too() -> None:
+    usage = {"prompt_audio_seconds": 15, "prompt_tokens": 4, "completion_tokens": 20, "total_tokens": 244}
+    chat = {"model": "voxtral-small-latest", "choices": [], "usage": usage}
+    assert usage_fields("mistral", chat) == {"input_tokens": 4, "output_tokens": 20, "units": {"audio_seconds": 15}}
+    heard = {"model": "voxtral-mini-2602", "text": "…", "language": "en", "usage": usage}
+    assert usage_fields("mistral", heard) == {"input_tokens": 0, "output_tokens": 0, "units": {"audio_seconds": 15}}
+
+
+def test_mistrals_connectors_add_to_the_prompt_and_are_billed_by_the_call() -> None:
+    usage = {
+        "prompt_tokens": 188,
+        "completion_tokens": 55,
+        "total_tokens": 7_355,
+        "connector_tokens": 7_112,
+        "connectors": {"web_search": 2, "image_generation": 1},
+    }
+    fields = usage_fields("mistral", {"conversation_id": "c", "outputs": [], "usage": usage})
+    assert fields == {"input_tokens": 7_300, "output_tokens": 55, "web_searches": 2, "units": {"images": 1}}
+
+
+@pytest.mark.parametrize(
+    ("response", "sent", "answered"),
+    [
+        ({"generation": "…", "prompt_token_count": 7, "generation_token_count": 5, "stop_reason": "stop"}, 7, 5),
+        (TITAN, 7, 5),
+        ({"model": "llama3", "prompt_eval_count": 7, "eval_count": 5, "eval_duration": 10**9, "done": True}, 7, 5),
+        ({"body": TITAN, "contentType": "application/json"}, 7, 5),
+        ({"body": json.dumps(TITAN).encode()}, 7, 5),
+        ({"recordId": "1", "modelOutput": TITAN}, 7, 5),
+    ],
+)
+def test_models_that_state_two_counts_of_their_own_are_read(response: dict[str, Any], sent: int, answered: int) -> None:
+    fields = usage_fields("aws", response)
+    assert (fields["input_tokens"], fields["output_tokens"]) == (sent, answered)
+    assert notes("aws", response) == ""
+
+
+def test_vertex_states_the_tokens_of_each_embedding() -> None:
+    embeddings = [{"values": [0.1], "statistics": {"token_count": n}} for n in (5.0, 7.0)]
+    assert usage_fields("google", {"embeddings": embeddings}) == {"input_tokens": 12, "output_tokens": 0}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from spendstream.adapters import InconsistentUsage, MissingUsage, SeveralCalls, usage_event, usage_events, usage_fields
-from tests.unit.adapters.doubts import notes
+from tests.unit.adapters.doubts import fields_of, notes, units
 
 
 def chat(prompt: int, completion: int, **rest: Any) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def test_the_total_shows_whether_reasoning_is_beside_the_completion() -> None:
 
 def test_thoughts_that_gemini_counts_in_the_total_alone_are_reasoning_as_a_guess() -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}
-    fields = usage_fields("google", usage)
+    fields = fields_of("google", usage)
     assert fields == {"input_tokens": 10, "output_tokens": 5, "reasoning_tokens": 100, "usage_quality": "partial"}
     assert notes("google", usage) == "total_tokens 115 is not the sum of its parts, 15"
 
@@ -157,7 +157,7 @@ def test_thoughts_that_gemini_counts_in_the_total_alone_are_reasoning_as_a_guess
 def test_where_reasoning_is_stated_tokens_in_the_total_alone_are_a_tools_prompt_as_a_guess() -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}
     usage_0 = {**usage, "completion_tokens_details": {"reasoning_tokens": 0}}
-    fields = usage_fields("vertex_ai", usage_0)
+    fields = fields_of("vertex_ai", usage_0)
     assert fields == {"input_tokens": 110, "output_tokens": 5, "usage_quality": "partial"}
 
 
@@ -197,7 +197,7 @@ def test_more_reasoning_than_completion_is_all_of_the_output() -> None:
 @pytest.mark.parametrize("total", [29, 31])
 def test_a_total_that_fits_no_reading_is_noted(total: int) -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": total}
-    fields = usage_fields("openai", usage)
+    fields = fields_of("openai", usage)
     assert fields == {"input_tokens": 10, "output_tokens": 20, "usage_quality": "partial"}
     assert notes("openai", usage) == f"total_tokens {total} is not the sum of its parts, 30"
 
@@ -256,9 +256,14 @@ def test_a_line_of_a_batchs_results_is_billed_as_batch(stated: str | None) -> No
     assert usage_fields("mistral", line)["service_tier"] == "batch"
 
 
-def test_fast_is_the_newer_name_of_priority_and_prepaid_capacity_is_named() -> None:
+def test_fast_is_the_newer_name_of_priority() -> None:
     assert usage_fields("openai", {"service_tier": "fast", "usage": chat(1, 1)})["service_tier"] == "priority"
-    assert notes("openai", {"service_tier": "scale", "usage": chat(1, 1)}) == "prepaid capacity (scale), priced at list"
+
+
+@pytest.mark.parametrize("tier", ["scale", "reserved"])
+def test_prepaid_capacity_is_no_tier_and_never_at_list_price(tier: str) -> None:
+    fields = usage_fields("openai", {"service_tier": tier, "usage": chat(1, 1)})
+    assert fields == {"input_tokens": 1, "output_tokens": 1, "capacity": "provisioned"}
 
 
 IMAGE_TOOL: dict[str, Any] = {
@@ -310,19 +315,20 @@ def test_a_tool_that_made_no_image_is_no_call_and_its_searches_are_counted_once(
     assert notes("openai", unknown) == "response.tool_usage.video_gen.output_tokens 9 not read"
 
 
-def test_tools_with_a_fee_that_no_event_can_state_are_named() -> None:
+def test_tools_with_a_fee_are_counted_in_units() -> None:
     searched = [{"type": "file_search_call"}, {"type": "file_search_call"}]
     ran = [{"type": "code_interpreter_call", "container_id": c} for c in ("c-1", "c-1", "c-2")]
-    assert notes("openai", {"output": searched + ran, "usage": chat(1, 1)}) == (
-        "file_searches 2 not priced; code_execution_sessions 2 not priced"
-    )
+    assert units("openai", {"output": searched + ran, "usage": chat(1, 1)}) == {
+        "file_searches": 2,
+        "code_execution_sessions": 2,
+    }
 
 
-def test_xais_searches_are_counted_and_its_other_tools_named() -> None:
+def test_xais_searches_are_counted_and_its_other_tools_are_units() -> None:
     details = {"web_search_calls": 1, "x_search_calls": 2, "mcp_calls": 3, "code_interpreter_calls": 4}
     usage = chat(10, 5, server_side_tool_usage_details=details, num_server_side_tools_used=10)
     assert usage_fields("x-ai", usage)["web_searches"] == 3
-    assert notes("x-ai", usage) == "server_side_tool_usage_details.code_interpreter_calls 4 not read"
+    assert units("x-ai", usage) == {"code_executions": 4}
 
 
 def test_deep_research_bills_reasoning_beside_the_completion_and_each_query() -> None:
@@ -330,7 +336,7 @@ def test_deep_research_bills_reasoning_beside_the_completion_and_each_query() ->
     response = {"model": "sonar-deep-research", "usage": usage}
     fields = usage_fields("perplexity", response)
     assert (fields["output_tokens"], fields["reasoning_tokens"], fields["web_searches"]) == (3_256, 73_248, 74)
-    assert notes("perplexity", response) == "citation_tokens 7299 not priced"
+    assert units("perplexity", response) == {"citation_tokens": 7_299}
     other = {"model": "sonar-pro", "usage": chat(108, 3_256, citation_tokens=7_299, num_search_queries=2)}
     assert usage_fields("perplexity", other) == {"input_tokens": 108, "output_tokens": 3_256}
 
@@ -362,11 +368,11 @@ def test_a_cache_written_for_12_hours_is_named_and_the_usual_lifetime_is_not() -
         return {"input_tokens": 100, "input_tokens_details": details, "output_tokens": 1, "total_tokens": 101}
 
     assert usage_fields("openai", usage(50, 0)) == {"input_tokens": 50, "cache_write_tokens": 50, "output_tokens": 1}
-    assert notes("openai", usage(20, 30)) == "cache writes of 12 hours 30 not priced"
+    assert "ttl_12h_tokens 30: no rate of their own" in notes("openai", usage(20, 30))
     assert "is not the sum of its parts, 50" in notes("openai", usage(51, 0))
 
 
-def test_cached_images_of_the_image_tool_are_named() -> None:
+def test_cached_images_are_a_bucket_of_their_own_where_they_are_stated() -> None:
     image = {
         "input_tokens": 100,
         "input_tokens_details": {"text_tokens": 20, "image_tokens": 80},
@@ -376,5 +382,5 @@ def test_cached_images_of_the_image_tool_are_named() -> None:
         "total_tokens": 110,
     }
     _, made = usage_events("openai", {**IMAGE_TOOL, "tool_usage": {"image_gen": image}}, service="s")
-    assert (made["cache_read_tokens"], made["output_image_tokens"]) == (60, 10)
-    assert made["tags"]["usage.notes"].startswith("cached image tokens 60 not priced")
+    assert (made["cache_read_image_tokens"], made["input_image_tokens"], made["output_image_tokens"]) == (60, 20, 10)
+    assert "cache_read_tokens" not in made

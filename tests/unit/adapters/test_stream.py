@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from spendstream.adapters import UsageStream, as_record, usage_event
-from spendstream.adapters.event import NOTES
 
 COUNTS = (
     "input_tokens",
@@ -165,7 +164,7 @@ def test_a_stream_that_broke_off_anywhere_gives_a_partial_event(protocol: str) -
             stream.add(chunk)
         (event,) = stream.events()
         assert event["usage_quality"] == "partial"
-        assert event["tags"][NOTES].startswith(("stream broke off", "stream stated no usage"))
+        assert "; ".join(event["usage_notes"]).startswith(("stream broke off", "stream stated no usage"))
         assert all(event.get(name, 0) <= counts.get(name, 0) for name in COUNTS)
 
 
@@ -176,7 +175,7 @@ def test_a_broken_stream_keeps_what_was_stated_of_the_input() -> None:
         stream.add(chunk)
     (event,) = stream.events()
     assert [event[name] for name in COUNTS[:3]] == [counts[name] for name in COUNTS[:3]]
-    assert event["tags"][NOTES] == "stream broke off"
+    assert "; ".join(event["usage_notes"]) == "stream broke off"
 
 
 def test_a_delta_that_repeats_the_input_as_0_does_not_erase_it() -> None:
@@ -195,7 +194,7 @@ def test_a_stream_without_the_usage_that_it_was_not_asked_for_says_how_to_ask() 
         stream.add(chunk)
     (event,) = stream.events()
     assert (event["input_tokens"], event["usage_quality"]) == (0, "partial")
-    assert "include_usage" in event["tags"][NOTES]
+    assert "include_usage" in "; ".join(event["usage_notes"])
 
 
 def test_several_responses_on_one_connection_are_several_events_with_lasting_ids() -> None:

@@ -53,7 +53,7 @@ def outcome(case: Mapping[str, Any], book: PriceBook) -> Outcome:
     is_marked = any(event.get("usage_quality") == "partial" for event in events) or any(
         quote.price_quality not in ("", "exact") for quote in quotes
     )
-    notes = "; ".join(event["tags"]["usage.notes"] for event in events if "usage.notes" in event.get("tags", {}))
+    notes = "; ".join(note for event in events for note in event.get("usage_notes", ()))
     got = f"{cost} {notes}".strip()
     counts = {name: sum(event.get(name, 0) for event in events) for name in expected["buckets"] or {}}
     is_right_reading = counts == (expected["buckets"] or {})
@@ -69,6 +69,8 @@ def outcome(case: Mapping[str, Any], book: PriceBook) -> Outcome:
 
 
 OF_PRICES = {
+    "anthropic-inference-geo-us": "the uplift of a geography is a rule of prices",
+    "vertex-provisioned-throughput": "prepaid capacity is a rule of prices",
     "vertex-gemini-regional": "the uplift of a region is a rule of prices",
     "azure-deepseek-own-price": "the book lacks the seller's own price",
     "deepseek-saturday": "the weekday is a rule of prices",
