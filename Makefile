@@ -68,6 +68,9 @@ contract: setup ## what may import what
 schemas: setup ## regenerate schemas/json from the models
 	$(BIN)/python -m spendstream.schemas.generate
 
+price-history: setup ## derive the prices of the past again, from all releases of genai-prices (see CONTRIBUTING.md)
+	$(BIN)/python -m spendstream.price_history
+
 check-schemas: setup ## fail where schemas/json differs from the models
 	$(BIN)/python -m spendstream.schemas.generate --check
 
@@ -83,4 +86,4 @@ bench: setup kafka ## throughput and latency, with ratios measured side by side 
 bench-alerts: setup ## quality and cost of anomaly alerts on labelled synthetic incidents
 	$(BIN)/python -m tests.bench.alerts
 
-.PHONY: help setup lock demo test fuzz fast-tests kafka alertmanager sdks format lint types contract schemas check-schemas check soak bench bench-alerts
+.PHONY: help setup lock demo test fuzz fast-tests kafka alertmanager sdks format lint types contract schemas price-history check-schemas check soak bench bench-alerts

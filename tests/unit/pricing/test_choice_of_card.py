@@ -113,9 +113,9 @@ def test_a_card_for_one_service_tier_leaves_the_others_to_public_prices(book_of:
     assert batch.quality[0] == EXACT
 
 
-def test_batch_takes_the_public_batch_price_from_the_day_it_is_known(public_book: PriceBook) -> None:
-    """The price book knows Anthropic's batch price (half of $3) from 2026-10-14 on; before, standard, and marked."""
-    day = datetime(2026, 10, 14, tzinfo=UTC)
+def test_batch_takes_the_public_batch_price_from_the_day_it_was_offered(public_book: PriceBook) -> None:
+    """Anthropic's batch price is half of $3 since 2024-10-08, which the price book noted on 2026-10-14."""
+    day = datetime(2024, 10, 8, tzinfo=UTC)
     row: dict[str, Any] = {"model": "claude-sonnet-4-5", "provider": "anthropic", "tier": "batch", "input": 1000}
     priced = public_book.price(frame(call(**row, at=day - timedelta(microseconds=1)), call(**row, at=day)))
     assert priced.total_pusd.tolist() == [3_000_000_000, 1_500_000_000]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spendstream.core.pricing import PriceBook
-from spendstream.core.pricing.public import CONTEXT
+from spendstream.core.pricing.history import History, packaged_history
+from spendstream.core.pricing.public import CONTEXT, variants
 from spendstream.core.pricing.rates import BUCKET_DIMENSIONS, RATE_DIMENSIONS
 from spendstream.schemas.buckets import COST_BUCKETS, INPUT_BUCKETS, TOKEN_BUCKETS, tokens_field
-from tests.unit.pricing.conftest import call, frame
+from tests.unit.pricing.conftest import MID_NOVEMBER, call, frame
 
 SEED = 20261123
 CASES = 12_000
@@ -72,23 +74,60 @@ def random_case(rng: random.Random) -> tuple[Any, Any, dict[str, Any], Usage]:
     return provider, model, row, usage_of(tokens, searches)
 
 
-def test_every_priced_call_costs_what_the_price_book_calculates(public_book: PriceBook) -> None:
+def listed_prices(cases: list[tuple[Any, Any, dict[str, Any], Usage]]) -> Iterator[tuple[Any, Any, Decimal]]:
+    """Yield who lists the model of each case, the model, and the book's own amount; the model is None if unknown."""
+    for provider, _, row, usage in cases:
+        found = provider.find_model(row["model_served"], all_providers=providers)
+        if found is None:
+            yield provider, None, Decimal(0)
+            continue
+        expected = found.calc_price(
+            usage, provider, genai_request_timestamp=at_of(row), price_context=CONTEXT[row["service_tier"]] or None
+        ).total_price
+        yield next(p for p in providers if any(m is found for m in p.models)), found, expected
+
+
+def at_of(row: dict[str, Any]) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row["priced_at_us"])
+
+
+def test_every_priced_call_costs_what_the_price_book_calculates() -> None:
     """Exact equality of Decimals. Models are found by id; an id can also match another model's pattern."""
     rng = random.Random(SEED)
     cases = [random_case(rng) for _ in range(CASES)]
-    priced = public_book.price(frame(*(row for *_, row, _ in cases)))
+    priced = PriceBook(history=History()).price(frame(*(row for *_, row, _ in cases)))
     compared = 0
-    for index, (provider, _, row, usage) in enumerate(cases):
-        found = provider.find_model(row["model_served"], all_providers=providers)
+    for index, (_, found, expected) in enumerate(listed_prices(cases)):
         if found is None or not priced.priced[index]:
             continue
-        at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row["priced_at_us"])
-        expected = found.calc_price(
-            usage, provider, genai_request_timestamp=at, price_context=CONTEXT[row["service_tier"]] or None
-        ).total_price
-        assert Decimal(int(priced.total_pusd[index])) / 10**12 == expected, (provider.id, found.id, row)
+        assert Decimal(int(priced.total_pusd[index])) / 10**12 == expected, cases[index]
         compared += 1
     assert compared > 6_000
+
+
+def test_a_call_costs_something_else_only_where_the_history_says_so(public_book: PriceBook) -> None:
+    """Otherwise it costs what the book calculates: on every day, and today for every model with a history."""
+    rng = random.Random(SEED + 2)
+    cases = [random_case(rng) for _ in range(CASES)]
+    history = packaged_history()
+    for provider, model in dict.fromkeys([*history.periods, *history.series]):
+        tokens: dict[str, Any] = dict.fromkeys(TOKEN_BUCKETS, 0) | {"input": 1_000, "output": 7}
+        row = call(model, provider=provider, at=MID_NOVEMBER, **tokens)
+        cases.append((next(p for p in providers if p.id == provider), None, row, usage_of(tokens, 0)))
+    priced = public_book.price(frame(*(row for *_, row, _ in cases)))
+    compared = other = 0
+    for index, (lister, found, expected) in enumerate(listed_prices(cases)):
+        if found is None or not priced.priced[index]:
+            continue
+        row = cases[index][2]
+        special = variants(found, CONTEXT[row["service_tier"]])
+        if history.past(lister.id, found).differs(at_of(row), special):
+            other += 1
+            continue
+        assert Decimal(int(priced.total_pusd[index])) / 10**12 == expected, cases[index]
+        compared += 1
+    assert compared > 6_000
+    assert other > 200
 
 
 def test_a_call_is_unpriced_only_if_the_price_book_has_no_exact_rate_for_what_it_uses(

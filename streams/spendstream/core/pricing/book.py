@@ -12,6 +12,7 @@ import polars as pl
 
 from spendstream.core.pricing.cards import Entry, aliases_of, compile_cards, read_cards
 from spendstream.core.pricing.choose import Chooser, Key
+from spendstream.core.pricing.history import History
 from spendstream.core.pricing.price import PricedColumns, price
 from spendstream.core.pricing.public import Exclusion, PublicPrices
 from spendstream.core.pricing.rates import (
@@ -61,10 +62,11 @@ class PriceBook:
     Rates are compiled when first needed, then remembered; threads that price take turns.
     """
 
-    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+    def __init__(self, entries: Sequence[Entry] = (), history: History | None = None) -> None:
+        """``history``: public prices of the past; by default those in the package."""
         self._turn = threading.Lock()
         self._table = RateTable()
-        self._public = PublicPrices(self._table.intern)
+        self._public = PublicPrices(self._table.intern, history)
         self._chooser = Chooser(compile_cards(entries, self._table.intern), self._public, aliases_of(entries))
 
     @classmethod
@@ -127,7 +129,7 @@ class PriceBook:
     def cards(self) -> tuple[CardRef, ...]:
         """Return all cards, your own first, one entry for each date and service tier. Compiles all public prices."""
         self._public.compile_all()
-        return tuple(rate_set.ref for rate_set in self._table.sets[UNKNOWN + 1 :])
+        return tuple(dict.fromkeys(rate_set.ref for rate_set in self._table.sets[UNKNOWN + 1 :]))
 
     def exclusions(self) -> tuple[Exclusion, ...]:
         """Return the public prices that can't be used, and why. Compiles all of them."""
@@ -144,7 +146,7 @@ def _explain(
     end = timeline.end_of(at_us)
     while end is not None and timeline.at(end + at_us % DAY_US) == index:
         end = timeline.end_of(end)
-    notes = []
+    notes = [f"estimated: {chosen.estimated}"] if chosen.estimated else []
     if chosen.gpu_hour is None and tier != chosen.tier_applied:
         notes.append(f"no {tier} price is known: the {chosen.tier_applied} rates apply")
     if chosen.source == "genai-prices" and chosen.provider != seller:

@@ -3,6 +3,8 @@
 Its own ``calc_price`` takes 70-90 µs a call, and several times that for a model it doesn't know. Here each (model,
 service tier) is compiled once, when it is first needed, by asking the price book for its prices in each period.
 
+Its undated prices are today's; ``history`` says what applied before.
+
 Two habits of genai-prices are not taken over. Where it has no price for a service tier it silently applies the standard
 one: here such rates say ``tier_applied="standard"``. Where it has no rate for a bucket it charges 0: here a call that
 uses the bucket is unpriced.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
@@ -20,6 +22,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from spendstream.core.pricing.history import History, Past, packaged_history
 from spendstream.core.pricing.names import Names, read_names
 from spendstream.core.pricing.rates import (
     DAY_US,
@@ -95,8 +98,9 @@ class _Listed:
 class PublicPrices:
     """The public prices, each compiled when it is first needed."""
 
-    def __init__(self, intern: Intern) -> None:
-        self._compiler = Compiler(intern)
+    def __init__(self, intern: Intern, history: History | None = None) -> None:
+        """``history``: the prices of the past; by default those in the package."""
+        self._compiler = Compiler(intern, packaged_history() if history is None else history)
         self._found: dict[tuple[str, tuple[str, ...]], _Listed | None] = {}
         self._ids: dict[str, str | None] = {}
         self._listed_names: dict[str, dict[str, str]] = {}
@@ -204,8 +208,9 @@ class PublicPrices:
 class Compiler:
     """Turns one model's dated, conditional and tiered prices into rate sets on a timeline; lists what can't be used."""
 
-    def __init__(self, intern: Intern) -> None:
+    def __init__(self, intern: Intern, history: History) -> None:
         self._intern = intern
+        self._history = history
         self.exclusions: dict[Exclusion, None] = {}
 
     @cached_property
@@ -221,21 +226,28 @@ class Compiler:
         genai-prices is asked once for each period of whole days and each time of day in which its answer may differ.
         """
         special = variants(model, context)
-        starts, slots = _boundaries(model, special)
+        past = self._history.past(provider.id, model)
+        starts, slots = _boundaries(model, special, past)
         width = len(slots) + 1
         since: list[int | None] = [None] * width
         before: list[ModelPrice | None] = [None] * width
         sets = []
         for index, time_us in enumerate(openings(starts, slots)):
             at, slot = instant(time_us), index % width
-            prices = model.get_prices(at, dict(context))
+            prices = past.prices(model, at, context, special)
             if index >= width and prices != before[slot]:
                 since[slot] = time_us - time_us % DAY_US
             before[slot] = prices
-            applied = tier if any(v.constraint is None or v.constraint.active(at) for v in special) else "standard"
+            listed_at = past.listed_at(at, special)
+            applied = (
+                tier if any(v.constraint is None or v.constraint.active(listed_at) for v in special) else "standard"
+            )
             rate_set = self._rate_set(provider, model, prices, applied, since[slot])
+            if rate_set is not None:
+                reference = past.source(at) or rate_set.reference
+                rate_set = replace(rate_set, reference=reference, estimated=past.doubt(at, special))
             sets.append(UNKNOWN if rate_set is None else self._intern(rate_set))
-        return Timeline(tuple(starts), tuple(slots), tuple(sets)) if any(sets) else None
+        return Timeline(tuple(starts), tuple(slots), tuple(sets)).compact() if any(sets) else None
 
     def _rate_set(
         self, provider: Provider, model: ModelInfo, prices: ModelPrice, tier: str, since_us: int | None
@@ -322,10 +334,10 @@ def variants(model: ModelInfo, context: Mapping[str, str]) -> list[PriceVariant]
     ]
 
 
-def _boundaries(model: ModelInfo, special: list[PriceVariant]) -> tuple[list[int], list[int]]:
+def _boundaries(model: ModelInfo, special: list[PriceVariant], past: Past) -> tuple[list[int], list[int]]:
     """Return the midnights (epoch µs) and the times of day (µs) at which the prices may change."""
-    starts: set[int] = set()
-    slots: set[int] = set()
+    starts = {midnight_us(day) for day in past.days()}
+    slots = {_since_midnight_us(moment) for moment in past.times()}
     dated = model.prices if isinstance(model.prices, list) else []
     for constraint in [*(price.constraint for price in dated), *(variant.constraint for variant in special)]:
         if constraint is None:

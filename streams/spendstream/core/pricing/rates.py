@@ -8,13 +8,13 @@
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cached_property
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +97,8 @@ class RateSet:
     gpu_hour: int | None = None
     """Of all GPUs together. None if tokens are billed, not GPU time."""
     deployment: str = ""
+    estimated: str = field(default="", compare=False)
+    """Why the calls that these rates price may have cost something else; "" if nothing is in doubt. Not of the card."""
     priced_as: Mapping[str, str] = field(default_factory=dict, compare=False)
     """The rate that each bucket takes: ``{"reasoning": "output"}``."""
 
@@ -233,6 +235,14 @@ class Timeline:
             return None
         return self.at(first_us)
 
+    def compact(self) -> Self:
+        """Return the same timeline without starts at which nothing changes."""
+        width = len(self.slots_us) + 1
+        periods = [self.sets[at : at + width] for at in range(0, len(self.sets), width)]
+        kept = [index for index, period in enumerate(periods) if index == 0 or period != periods[index - 1]]
+        starts = tuple(self.starts_us[index - 1] for index in kept if index)
+        return replace(self, starts_us=starts, sets=tuple(chosen for index in kept for chosen in periods[index]))
+
     def end_of(self, time_us: int) -> int | None:
         """Return when the period of an instant ends; None for the last one."""
         period = bisect_right(self.starts_us, time_us)
@@ -288,8 +298,8 @@ class RateTable:
         self._built = 0
 
     def intern(self, rate_set: RateSet) -> int:
-        """Return the index of a set, adding it unless an equal one is there."""
-        index = self._index.setdefault(rate_set.ref.id, len(self.sets))
+        """Return the index of a set, adding it unless an equal one with the same doubt is there."""
+        index = self._index.setdefault(rate_set.ref.id + rate_set.estimated, len(self.sets))
         if index == len(self.sets):
             self.sets.append(rate_set)
         return index
