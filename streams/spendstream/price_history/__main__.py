@@ -66,10 +66,11 @@ def main(ledger: str = "") -> int:
 
 
 def _openrouter(ledger: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the prices that a ledger has of the book's models, without the days on which a model was free."""
+    """Return the prices that a ledger has of the book's models, but for free ones and days on which one was free."""
     seller = find_provider_by_id(providers, "openrouter")
     models: dict[str, list[list[str]]] = {}
-    for model in sorted(listed.id for listed in seller.models if listed.id in ledger["models"]) if seller else ():
+    listed = {model.id for model in seller.models if not model.id.endswith(":free")} if seller else set()
+    for model in sorted(listed & ledger["models"].keys()):
         points: list[list[str]] = []
         for day, *prices in ledger["models"][model]["points"]:
             point = [day, *(format(Decimal(price).normalize(), "f") for price in prices)]

@@ -268,6 +268,7 @@ class EarlierTier(_Entry):
     listed: date
     since: date
     doubt: str = ""
+    share: dict[str, str] = Field(default_factory=dict)
 
 
 class Checks(_Entry):

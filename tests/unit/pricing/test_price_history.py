@@ -257,6 +257,17 @@ def test_a_wrong_verdict_is_refused_with_its_line(tmp_path: Path, entry: str, co
         # and half of what was standard then: OpenAI cut Terra by 20% on 2026-07-30
         ("openai", "gpt-5.6-terra", "batch", "2026-07-29", {"input": "1.25", "cache_read": "0.125", "output": "7.5"}),
         ("openai", "gpt-5.6-terra", "batch", "2026-07-30", {"input": "1", "cache_read": "0.1", "output": "6"}),
+        # https://www.anthropic.com/news/message-batches-api: half, cached tokens too, of models retired since as well
+        (
+            "anthropic",
+            "claude-3-7-sonnet",
+            "batch",
+            "2025-10-15",
+            {"input": "1.5", "cache_read": "0.15", "output": "7.5"},
+        ),
+        ("anthropic", "claude-3-7-sonnet", "batch", "2026-10-14", {"input": "3", "cache_read": "0.3", "output": "15"}),
+        # OpenAI's batch table has no price of cached tokens: they keep the standard one
+        ("openai", "chatgpt-4o-latest", "batch", "2025-10-15", {"input": "2.5", "output": "7.5"}),
         # OpenRouter's own price list, day by day
         ("openrouter", "moonshotai/kimi-k2", "standard", "2025-07-15", {"input": "0.55", "output": "2.2"}),
         ("openrouter", "moonshotai/kimi-k2", "standard", "2025-07-16", {"input": "0.14", "output": "2.49"}),

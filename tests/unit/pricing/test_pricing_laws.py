@@ -120,8 +120,8 @@ def test_a_call_costs_something_else_only_where_the_history_says_so(public_book:
         if found is None or not priced.priced[index]:
             continue
         row = cases[index][2]
-        special = variants(found, CONTEXT[row["service_tier"]])
-        if history.past(lister.id, found).differs(at_of(row), special):
+        context = CONTEXT[row["service_tier"]]
+        if history.past(lister.id, found).differs(at_of(row), context, variants(found, context)):
             other += 1
             continue
         assert Decimal(int(priced.total_pusd[index])) / 10**12 == expected, cases[index]

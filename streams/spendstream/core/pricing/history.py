@@ -20,6 +20,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -93,6 +94,18 @@ class EarlierTier:
     source: str
     doubt: str
     """Why its price may have been another share of the standard price; "" if it may not."""
+    share: Mapping[str, Decimal]
+    """By pattern of rates, the first that matches: what share of the standard price they are of a model that the book
+    lists without the tier, because it was retired before that day. Empty if the tier wasn't for every model."""
+
+    def prices(self, standard: ModelPrice) -> ModelPrice:
+        """Return a retired model's prices, from its standard ones."""
+        resolved = copy(standard)
+        for rate, price in standard.__dict__.items():
+            factor = next((f for pattern, f in self.share.items() if fnmatchcase(rate, pattern)), None)
+            if price is not None and factor is not None:
+                resolved.__dict__[rate] = _scaled(price, factor, Decimal(1))
+        return resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +121,7 @@ class Past:
     def days(self) -> set[date]:
         """Return the days on which prices, or what vouches for them, may change."""
         days = {day for p in self.periods for day in (p.since, p.certain_since, p.certain_until, p.until)}
-        days |= {self.vouched, *(tier.since for tier in self.tiers)}
+        days |= {self.vouched, *(day for tier in self.tiers for day in (tier.since, tier.listed))}
         if self.series is not None:
             days |= {self.series.until, *(since for since, _, _ in self.series.points)}
         return {day for day in days if day is not None}
@@ -122,6 +135,14 @@ class Past:
         tier = self._tier(at.date(), special)
         return at if tier is None else datetime.combine(tier.listed, at.timetz())
 
+    def ever_offered(self, context: Mapping[str, str]) -> bool:
+        """Return whether the context's service tier was offered for models that the book lists without it."""
+        return any(t.share and all(context.get(k) == v for k, v in t.when.items()) for t in self.tiers)
+
+    def tier_of_retired(self, at: datetime, context: Mapping[str, str], special: Iterable[PriceVariant]) -> bool:
+        """Return whether the context's service tier had a price at a time though the book lists none of this model."""
+        return self._retired(at.date(), context, special) is not None
+
     def prices(
         self, model: ModelInfo, at: datetime, context: Mapping[str, str], special: Iterable[PriceVariant]
     ) -> ModelPrice:
@@ -129,15 +150,21 @@ class Past:
         standard = self._standard(model, at)
         if not context:
             return standard
+        if (retired := self._retired(at.date(), context, special)) is not None:
+            return retired.prices(standard)
         asked = self.listed_at(at, special)
         listed = model.get_prices(asked, dict(context))
         return _like(listed, self._standard(model, asked), standard)
 
-    def differs(self, at: datetime, special: Iterable[PriceVariant] = ()) -> bool:
+    def differs(self, at: datetime, context: Mapping[str, str], special: Iterable[PriceVariant]) -> bool:
         """Return whether the prices at a time may be others than the book's."""
         day = at.date()
-        is_in_series = self.series is not None and self.series.at(day) is not None
-        return is_in_series or any(p.rates for p in self._periods(day)) or self._tier(day, special) is not None
+        return (
+            (self.series is not None and self.series.at(day) is not None)
+            or any(period.rates for period in self._periods(day))
+            or self._tier(day, special) is not None
+            or self._retired(day, context, special) is not None
+        )
 
     def doubt(self, at: datetime, special: Iterable[PriceVariant] = ()) -> str:
         """Return why the price at a time is an estimate; "" if it is known."""
@@ -162,6 +189,13 @@ class Past:
         starts = {getattr(v.constraint, "start_date", None): v.when for v in special if v.constraint is not None}
         for tier in self.tiers:
             if tier.since <= day < tier.listed and starts.get(tier.listed) == tier.when:
+                return tier
+        return None
+
+    def _retired(self, day: date, context: Mapping[str, str], special: Iterable[PriceVariant]) -> EarlierTier | None:
+        for tier in () if any(special) else self.tiers:
+            is_asked = all(context.get(name) == value for name, value in tier.when.items())
+            if tier.share and is_asked and tier.since <= day < tier.listed:
                 return tier
         return None
 
@@ -222,7 +256,8 @@ class History:
         tiers: dict[str, list[EarlierTier]] = defaultdict(list)
         for entry in document["tiers"]:
             listed_on, since = date.fromisoformat(entry["listed"]), date.fromisoformat(entry["since"])
-            tier = EarlierTier(entry["when"], listed_on, since, entry["source"], entry.get("doubt", ""))
+            share = {rates: Decimal(factor) for rates, factor in entry.get("share", {}).items()}
+            tier = EarlierTier(entry["when"], listed_on, since, entry["source"], entry.get("doubt", ""), share)
             tiers[entry["provider"]].append(tier)
         return cls(
             compared=max(date.fromisoformat(day) for day in document["releases"].values()),
@@ -330,8 +365,9 @@ def _at_rates(prices: ModelPrice, inp: Decimal, out: Decimal) -> ModelPrice:
             now, then = ("output_mtok", out) if rate.startswith("output") else ("input_mtok", inp)
             if (base := _base(getattr(prices, now))) is not None and base != then:
                 resolved.__dict__[rate] = _scaled(price, then, base)
-    resolved.__dict__.setdefault("input_mtok", inp)
-    resolved.__dict__.setdefault("output_mtok", out)
+    for rate, price in (("input_mtok", inp), ("output_mtok", out)):
+        if price:
+            resolved.__dict__.setdefault(rate, price)
     return resolved
 
 

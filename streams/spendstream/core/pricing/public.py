@@ -197,7 +197,7 @@ class PublicPrices:
         return None
 
     def _timeline(self, listed: _Listed, tier: str) -> Timeline | None:
-        if not listed.has_tiers or not variants(listed.model, CONTEXT[tier]):
+        if not listed.has_tiers or not self._compiler.offers(listed.provider, listed.model, CONTEXT[tier]):
             tier = "standard"
         key = id(listed.model), tier
         if key not in self._timelines:
@@ -219,6 +219,11 @@ class Compiler:
         from genai_prices.units import UnitRegistry
 
         return {unit.price_key: unit for unit in UnitRegistry(unit_data).units.values()}
+
+    def offers(self, provider: Provider, model: ModelInfo, context: Mapping[str, str]) -> bool:
+        """Return whether a model has, or ever had, prices for the service tier that the context states."""
+        special = variants(model, context)
+        return bool(special) or self._history.past(provider.id, model).ever_offered(context)
 
     def timeline(self, provider: Provider, model: ModelInfo, context: Mapping[str, str], tier: str) -> Timeline | None:
         """Return a model's rate sets over time, at the service tier that the context states; None if it has no price.
