@@ -89,7 +89,6 @@ _HELD_AT: Final[tuple[tuple[str, ...], ...]] = (
     ("totalUsage",),
     ("amazon-bedrock-invocationMetrics",),
     ("svg_usage",),
-    ("metadata",),
 )
 """Paths to the usage object inside a response, a chunk of a stream, or a line of a batch's results."""
 
@@ -108,6 +107,9 @@ TAG_PREFIX: Final = "usage."
 
 OMITTED: Final = "usage.omitted"
 """The tag that counts what the event had no room for."""
+
+UNSTATED_MODEL: Final = "unstated"
+"""The model of a call that another's response holds without naming one. It has no price."""
 
 MAX_NOTES: Final = 16
 MAX_NOTE_LENGTH: Final = 256
@@ -295,7 +297,7 @@ def make_events(
     at = occurred_at or datetime.now(UTC)
     events = []
     for position, call in enumerate(found.calls):
-        requested = model if position == 0 else None
+        requested = model if position == 0 else None if call.model else UNSTATED_MODEL
         event = {
             "event_id": mint_event_id(at),
             "occurred_at": at,
@@ -397,7 +399,8 @@ def read(provider: str, response: Mapping[str, Any], notes: Sequence[str] = (), 
     counts.note_unread()
     if searches := int(reading.units.pop("web_searches", 0)):  # they have a field of their own
         buckets = {**buckets, "web_searches": buckets.get("web_searches", 0) + searches}
-    main = BesideCall(_first(body, shape.model_at) or _first(usage, ("model",)), buckets, reading)
+    model = _first(body, shape.model_at) or _first(usage, ("model",)) or _first(body, LANGCHAIN.model_at)
+    main = BesideCall(model, buckets, reading)
     if others and not any(tokens for field, tokens in buckets.items() if field.endswith("_tokens")):
         main = _merged(others.pop(0), main)  # its tokens are stated as those of the models that it asked
     calls = [_Call(_event_fields(call, common), call.model, call.reading.notes) for call in (main, *others)]
@@ -457,6 +460,8 @@ def _find(provider: str, response: Body, is_counted: bool) -> tuple[Shape, Body,
         return BEDROCK, headers, response, False
     if tokens := embedded_tokens(response):
         return OPENAI, {"prompt_tokens": tokens}, response, False
+    if isinstance(about := response.get("metadata"), Mapping) and UNITS.is_of(about, provider):
+        return UNITS, about, response, False
     if unknown is not None:
         return unknown
     if is_counted or made_units(response):

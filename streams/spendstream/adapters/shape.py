@@ -379,9 +379,11 @@ def plain(value: Any) -> Any:
         return value if is_flat else [plain(inner) for inner in value]
     if isinstance(value, BaseModel):
         try:
-            return plain(value.model_dump(warnings=False))
+            dumped = value.model_dump(warnings=False)
         except TypeError:  # a model that takes no arguments
-            return plain(value.model_dump())
+            dumped = value.model_dump()
+        inside = dict(value)  # a dump leaves out what a subclass adds to the declared type
+        return {str(name): plain(inside.get(name, inner)) for name, inner in dumped.items()}
     for method in ("model_dump", "to_dict"):
         if callable(dump := getattr(value, method, None)):
             return plain(dump())

@@ -5,7 +5,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from spendstream.adapters.event import as_mapping, check_fields, make_events, mint_event_id, read
+from spendstream.adapters.event import (
+    UNSTATED_MODEL,
+    as_mapping,
+    check_fields,
+    make_events,
+    mint_event_id,
+    read,
+)
 from spendstream.adapters.shape import Body, MissingUsage
 
 BROKE_OFF: Final = "stream broke off"
@@ -59,6 +66,7 @@ class UsageStream:
         self._open: dict[str, Any] = {}
         self._has_ended = False
         self._transcription_model: str | None = None
+        self._session_model: str | None = None
         self._session: dict[str, Any] = {}
 
     def add(self, chunk: object) -> None:
@@ -124,7 +132,9 @@ class UsageStream:
                 nothing = {**response, "usage": {"input_tokens": 0, "output_tokens": 0}}
                 nothing.setdefault("model", response.get("modelVersion"))
                 found = read(self._provider, nothing, [*notes, NO_USAGE])
-            model = None if _OF_TRANSCRIPTION in response else self._model
+            model = self._model
+            if _OF_TRANSCRIPTION in response:
+                model = None if response.get("model") else UNSTATED_MODEL
             common = self._service, model, self._occurred_at, self._keep_usage
             made += make_events(self._provider, found, *common, fields)
         return made
@@ -155,6 +165,7 @@ class UsageStream:
         if kind in _LAST_OF_RESPONSE and response:
             listed = self._open.get("output")
             self._open = {**self._open, **response}
+            self._open.setdefault("model", self._session_model)
             if listed and not response.get("output"):  # a live session's responses leave it out
                 self._open["output"] = listed
             self._finish()
@@ -169,9 +180,9 @@ class UsageStream:
         heard = _mapping(_mapping(_mapping(session, "audio"), "input"), "transcription")
         heard = heard or _mapping(session, "input_audio_transcription")
         self._transcription_model = str(heard.get("model") or "") or self._transcription_model
+        self._session_model = str(session.get("model") or "") or self._session_model
         if chunk.get("usage"):
-            self._session = {**self._session, "type": kind, "usage": chunk["usage"]}
-            self._session["model"] = session.get("model") or self._session.get("model")
+            self._session = {"type": kind, "usage": chunk["usage"], "model": self._session_model}
 
     def _add_gemini(self, chunk: Body) -> None:
         self._merge(chunk, "modelVersion", "model_version", "responseId", "response_id")

@@ -342,3 +342,27 @@ def test_no_count_of_an_object_of_the_providers_own_types_disappears(name: str, 
             assert any(after != (events, doubts) for after in changed), f"{path} matters nowhere. {where}"
     assert tally["clean"] > tally["objects"] / 10, tally
     record_property("measured", tally)
+
+
+@pytest.mark.hypothesis
+@pytest.mark.timeout(3_600)
+def test_what_litellm_makes_of_any_usage_of_claude_has_the_same_counts_or_says_so() -> None:
+    """LiteLLM takes writes of an unstated lifetime for the shorter one: both kinds of write are summed."""
+    is_fuzz = settings.get_current_profile_name() == "fuzz"
+    seed = SystemRandom().randrange(2**32) if is_fuzz else 0
+    config = load("litellm.llms.anthropic.chat.transformation").AnthropicConfig()
+    compared = 0
+    for number, response in enumerate(drawn_objects(KINDS["anthropic"], seed, FUZZ_OBJECTS if is_fuzz else OBJECTS)):
+        of_litellm = config.calculate_usage(usage_object=response["usage"], reasoning_content=None).model_dump()
+        (own,), doubts = counts_of("anthropic", response)
+        (read,), more_doubts = counts_of("anthropic", {"usage": of_litellm})
+        if not (doubts or more_doubts):
+            compared += 1
+            assert summed_writes(read) == summed_writes(own), f"seed {seed}, object {number}: {response}, {of_litellm}"
+    assert compared > OBJECTS / 10
+
+
+def summed_writes(event: Json) -> Json:
+    lifetimes = ("cache_write_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
+    rest = {field: n for field, n in event.items() if field not in lifetimes}
+    return {**rest, "written": sum(event.get(field, 0) for field in lifetimes)}
