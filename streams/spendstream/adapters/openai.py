@@ -173,6 +173,10 @@ def _written(usage: Counts, details: str) -> dict[str, int]:
         usage.reading.note(f"{written_12h.field} {written_12h.tokens}: no rate of their own, priced as other writes")
     by_lifetime = sum(part.tokens for part in (written_5m, written_1h, written_30m, written_12h))
     if by_lifetime and not written.tokens:
+        stated = [name for name in names if usage.inner(details).states(name)]
+        stated += [name for name in ("cache_creation_input_tokens", "cache_write_tokens") if usage.states(name)]
+        if stated:
+            usage.reading.note(f"{stated[0]} 0 is not the sum of its lifetimes, {by_lifetime}")
         written = Part(written.field, by_lifetime)
     elif written_30m.tokens or written_12h.tokens:
         usage.check_total(Part(f"{written_30m.field} + {written_12h.field}", by_lifetime), written.tokens)
