@@ -99,6 +99,9 @@ class Totals:
     models: dict[tuple[str, str], ModelTotal] = field(default_factory=dict)
     tokens_by_bucket: Counter[str] = field(default_factory=Counter)
     pusd_by_bucket: Counter[str] = field(default_factory=Counter)
+    pusd_by_unit: Counter[str] = field(default_factory=Counter)
+    inexact_calls: Counter[tuple[str, tuple[str, ...]]] = field(default_factory=Counter)
+    """Priced calls whose price isn't exact, by its quality and notes."""
     saved_by_cache_pusd: int = 0
 
     def add(self, quote: Quote) -> None:
@@ -112,7 +115,10 @@ class Totals:
             return
         total.cost_pusd += quote.cost_pusd
         total.sources.add(quote.card.source if quote.card else "")
+        if quote.price_quality != "exact":
+            self.inexact_calls[quote.price_quality, quote.price_notes] += 1
         self.pusd_by_bucket.update(quote.by_bucket)
+        self.pusd_by_unit.update(quote.by_unit)
         self.saved_by_cache_pusd += (quote.without_cache_pusd or 0) - quote.cost_pusd
 
     @property
@@ -139,6 +145,8 @@ class Covered:
     unpriced_reason: str
     """"" if the calls have a price."""
     missing_buckets: tuple[str, ...]
+    price_quality: str
+    price_notes: tuple[str, ...]
     calls: int = 0
     tokens: int = 0
 
@@ -147,14 +155,16 @@ class Covered:
 class Coverage:
     """Which models of a file have a price."""
 
-    groups: dict[tuple[str, str, str, str, tuple[str, ...]], Covered] = field(default_factory=dict)
+    groups: dict[tuple[Any, ...], Covered] = field(default_factory=dict)
 
     def add(self, quote: Quote) -> None:
         """Count a quote."""
         card = quote.card
         priced_as = f"{card.source} {card.provider} {card.model}" if card else ""
-        key = (quote.provider, quote.model, priced_as, quote.unpriced_reason, quote.missing_buckets)
-        group = self.groups.setdefault(key, Covered(*key))
+        missing = quote.missing_buckets if quote.unpriced_reason else ()
+        reasons = quote.unpriced_reason, missing, quote.price_quality, quote.price_notes
+        group = Covered(quote.provider, quote.model, priced_as, *reasons)
+        group = self.groups.setdefault((quote.provider, quote.model, priced_as, *reasons), group)
         group.calls += 1
         group.tokens += sum(quote.tokens.values())
 

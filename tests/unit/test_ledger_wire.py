@@ -81,10 +81,19 @@ def test_an_unpriced_call_has_null_in_every_amount_and_a_reason(acme_book: Price
     assert row["input_tokens"] == 600
 
 
-def test_a_call_with_a_bucket_that_has_no_rate_names_its_card_and_no_price(acme_book: PriceBook) -> None:
-    row = row_of(acme_book, web_searches=1)
+def test_a_call_with_a_bucket_that_has_no_rate_names_its_card_and_no_price(book_of_cards: Cards) -> None:
+    book = book_of_cards(
+        "cards: [{provider: acme, model: acme-1, rates: [{from: 2026-01-01, source: test, usd_per_mtok: {input: 1}}]}]"
+    )
+    row = row_of(book)
     assert (row["cost_usd"], row["unpriced_reason"]) == (None, "no_rate_for_bucket")
     assert row["rate_card_id"] != ""
+
+
+def test_a_call_with_a_fee_that_has_no_rate_is_partly_priced_and_says_so(acme_book: PriceBook) -> None:
+    row = row_of(acme_book, web_searches=1)
+    assert (row["price_quality"], row["price_notes"]) == ("partial", "no rate for web_searches")
+    assert row["cost_usd"] == row_of(acme_book)["cost_usd"] > 0
 
 
 def test_a_cost_that_64_bits_do_not_hold_is_unpriced_and_named(book_of_cards: Cards) -> None:

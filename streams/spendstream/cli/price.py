@@ -123,7 +123,14 @@ def _show(totals: Totals) -> None:
             tokens, cost = totals.tokens_by_bucket[bucket], totals.pusd_by_bucket[bucket]
             if tokens or cost:
                 buckets.add_row(bucket, f"{tokens:,}" if tokens else "", _usd(cost))
+        for unit, cost in sorted(totals.pusd_by_unit.items()):
+            buckets.add_row(f"  {unit}", "", _usd(cost))
         out.print(buckets)
+    if totals.inexact_calls:
+        inexact = Table("quality", "calls", "why", title="Priced, but not exactly")
+        for (quality, notes), calls in totals.inexact_calls.most_common():
+            inexact.add_row(quality, f"{calls:,}", "; ".join(notes))
+        out.print(inexact)
     if totals.saved_by_cache_pusd:
         out.print(f"Without a cache: {_usd(totals.cost_pusd + totals.saved_by_cache_pusd)}")
     if totals.unpriced_calls:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import typer
 
@@ -30,9 +30,11 @@ from spendstream.cli.intake_options import (
 )
 from spendstream.cli.price import RatesOption, load_book
 from spendstream.core.money import exact_dollars
-from spendstream.core.pricing import SERVICE_TIERS, CardRef, Explanation, PriceBook, RateCardError
+from spendstream.core.pricing import ALL_RATES, SERVICE_TIERS, CardRef, Explanation, PriceBook, RateCardError
 from spendstream.intake import RowError
 from spendstream.quote import Coverage, Covered, quote_rows
+from spendstream.schemas.buckets import TOKEN_BUCKETS
+from spendstream.schemas.usage import Capacity
 
 NOT_FOUND_EXIT: Final = 1
 
@@ -82,8 +84,10 @@ def show(
         datetime | None,
         typer.Option("--at", parser=utc_time, metavar="DATE", help="A date or time, UTC. Default: now."),
     ] = None,
-    tier: Annotated[str, typer.Option("--tier", help="standard, batch, flex or priority.")] = "standard",
+    tier: Annotated[str, typer.Option("--tier", help="standard, batch, flex, priority or fast.")] = "standard",
     region: Annotated[str, typer.Option("--region", help="As in events, e.g. eu-central-1.")] = "",
+    inference_geo: Annotated[str, typer.Option("--inference-geo", help="As in events, e.g. us.")] = "",
+    capacity: Annotated[str, typer.Option("--capacity", help="on_demand or provisioned.")] = "on_demand",
     deployment: Annotated[str, typer.Option("--deployment", help="A self-hosted deployment.")] = "",
     input_tokens: Annotated[
         int, typer.Option("--input-tokens", min=0, help="All input tokens of the call: selects the tier.")
@@ -94,6 +98,8 @@ def show(
     """Show a model's rates on a date and where they come from. Exit status: 1 if no card prices it."""
     if tier not in SERVICE_TIERS:
         refuse(f"{tier!r} is not a service tier; choose one of {', '.join(SERVICE_TIERS)}")
+    if capacity not in get_args(Capacity):
+        refuse(f"{capacity!r} is not a capacity; choose one of {', '.join(get_args(Capacity))}")
     when = at or datetime.now(UTC)
     found = load_book(rates).explain(
         provider,
@@ -101,6 +107,8 @@ def show(
         at=when,
         service_tier=tier,
         region=region,
+        inference_geo=inference_geo,
+        capacity=capacity,
         deployment=deployment,
         total_input_tokens=input_tokens,
     )
@@ -206,6 +214,8 @@ def _covered(group: Covered, book: PriceBook) -> dict[str, Any]:
         why = f"its card has no rate for {', '.join(group.missing_buckets)}"
     elif group.unpriced_reason:
         why = "the cost exceeds 9.2 million USD: check the counts"
+    elif group.price_quality != "exact":
+        why = "; ".join(group.price_notes)
     return {
         "provider": group.provider,
         "model": group.model,
@@ -215,6 +225,7 @@ def _covered(group: Covered, book: PriceBook) -> dict[str, Any]:
         "priced_as": group.priced_as,
         "unpriced_reason": group.unpriced_reason,
         "missing_buckets": group.missing_buckets,
+        "price_quality": group.price_quality or None,
         "why": why,
         "nearest": nearest,
     }
@@ -229,8 +240,8 @@ def _show_coverage(rows: list[dict[str, Any]]) -> None:
         cells = [(*(r[name] for name in names), r["why"], ", ".join(r["nearest"]) or "–") for r in without]
         out.print(table(columns, cells, title="Without a price"))
     if priced:
-        cells = [(*(r[name] for name in names), r["priced_as"]) for r in priced]
-        out.print(table((*names, "priced as"), cells, title="With a price"))
+        cells = [(*(r[name] for name in names), r["priced_as"], r["price_quality"], r["why"]) for r in priced]
+        out.print(table((*names, "priced as", "quality", "why"), cells, title="With a price"))
     calls = sum(row["calls"] for row in without)
     total = calls + sum(row["calls"] for row in priced)
     out.print(f"{calls:,} of {total:,} calls have no price." + (_ADVICE if calls else ""))
@@ -248,7 +259,9 @@ def record(found: Explanation) -> dict[str, Any]:
         "tiers": found.tiers,
         "usd_per_request": found.usd_per_request,
         "usd_per_web_search": found.usd_per_web_search,
+        "usd_per_unit": {unit: {"usd": usd, "per": per} for unit, (usd, per) in found.usd_per_unit.items()},
         "usd_per_gpu_hour": found.usd_per_gpu_hour,
+        "multipliers": [multiplier._asdict() for multiplier in found.multipliers],
         "notes": found.notes,
     }
 
@@ -286,10 +299,26 @@ def _show(found: Explanation, title: str) -> None:
     for name, fee in fees.items():
         if fee is not None:
             out.print(f"{exact_dollars(fee)} per {name}")
+    for unit, (usd, per) in found.usd_per_unit.items():
+        out.print(f"{exact_dollars(usd)} per {unit}" if per == 1 else f"{exact_dollars(usd)} per {per:,} {unit}")
+    for multiplier in found.multipliers:
+        what = _scope(multiplier.buckets)
+        out.print(
+            f"including x {multiplier.factor.normalize():f} on {what}: {multiplier.reason}, {multiplier.reference}"
+        )
     if found.tiers:
         out.print(f"other rates above {', '.join(f'{size:,}' for size in found.tiers)} input tokens: --input-tokens")
     for note in found.notes:
         out.print(note)
+
+
+def _scope(buckets: tuple[str, ...]) -> str:
+    """Return which rates a multiplier is on, in few words."""
+    if set(ALL_RATES) <= set(buckets):
+        return "everything"
+    if set(TOKEN_BUCKETS) <= set(buckets):
+        return ", ".join(("all tokens", *(bucket for bucket in buckets if bucket not in TOKEN_BUCKETS)))
+    return ", ".join(buckets)
 
 
 def _day(at: datetime | None) -> str:

@@ -12,6 +12,12 @@ A bucket without a rate of its own takes the rate of the most specific bucket th
     cache_read_audio                                      ->  cache_read or input_audio, else input
     cache_read_image                                      ->  cache_read or input_image, else input
 
+A billable unit without a rate of its own takes that of the unit that contains it: ``input_audio_seconds`` and
+``output_audio_seconds`` take ``audio_seconds``, ``annotated_pages`` takes ``pages``.
+
+A rate may have up to 18 decimals. A cost is the exact product of count and rate, rounded half-even to a pico-dollar
+(1e-12 USD) once per bucket and call.
+
 A card that would leave a rate to a guess is refused. If both ``cache_read`` and ``input_audio`` are priced, neither
 contains the other, so ``cache_read_audio`` must be priced too; likewise for images. If ``cache_write_5m`` or
 ``cache_write_1h`` is priced, ``cache_write`` must be: it counts what was written with a lifetime that the provider
@@ -21,16 +27,17 @@ didn't state.
 import re
 from collections.abc import Callable, Sequence
 from datetime import date
-from decimal import Decimal
+from decimal import Context, Decimal
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from spendstream.schemas.buckets import TOKEN_BUCKETS
-from spendstream.schemas.usage import ServiceTier
+from spendstream.schemas.units import UNITS, WEB_SEARCHES, canonical_unit
+from spendstream.schemas.usage import Capacity, ServiceTier
 
 MAX_RATE_USD_PER_MTOK: Final = 10_000
 """The highest rate of one bucket. With ``spendstream.schemas.usage.MAX_TOKENS`` one bucket of one call costs at most
@@ -40,14 +47,24 @@ MAX_FEE_USD: Final = 100
 MAX_GPU_HOUR_USD: Final = 1_000
 MAX_GPUS: Final = 100_000
 
-MTOK_PLACES: Final = 6
-"""Decimals of a rate per million tokens; one more would be finer than a pico-dollar per token."""
+MTOK_PLACES: Final = 18
+"""Decimals of a rate per million tokens; one more would be finer than a yocto-dollar (1e-24 USD) per token."""
+
+FEES: Final = ("web_search", "request", "units")
+"""What can cost something beside tokens: ``units`` means all billable units."""
 
 CardKind = Literal["contract", "custom"]
 DiscountedTier = Literal["batch", "flex", "priority", "fast"]
 
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: Final[tuple[Weekday, ...]] = get_args(Weekday)
+
+DAY_MINUTES: Final = 24 * 60
+
 _AMOUNT = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d|24:00", re.ASCII)
+_EXACT: Final = Context(prec=100)
 
 
 def _amount(maximum: int, places: int, unit: str) -> Callable[[Any], Decimal]:
@@ -91,13 +108,50 @@ def _bucket(value: Any) -> Any:
     raise PydanticCustomError("unknown_bucket", "unknown bucket {bucket}: {hint}", {"bucket": str(value), "hint": hint})
 
 
+def _time(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise PydanticCustomError("time", "not a time of day: write hours and minutes in UTC, e.g. 06:30")
+    hours, _, minutes = value.partition(":")
+    return int(hours) * 60 + int(minutes)
+
+
+def _unit(value: Any) -> Any:
+    unit = canonical_unit(str(value))
+    if unit == WEB_SEARCHES:
+        raise PydanticCustomError("unit_is_fee", "searches of the web have a field of their own: usd_per_web_search")
+    near = get_close_matches(unit, UNITS, n=1)
+    if unit not in UNITS and near:
+        raise PydanticCustomError(
+            "unknown_unit", "unknown unit {unit}: did you mean {near}?", {"unit": str(value), "near": near[0]}
+        )
+    return unit
+
+
+def _adjustable(value: Any) -> Any:
+    known = (*TOKEN_BUCKETS, *FEES)
+    if value in known:
+        return value
+    near = get_close_matches(str(value), known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "one of " + ", ".join(known)
+    raise PydanticCustomError("unknown_bucket", "unknown bucket {bucket}: {hint}", {"bucket": str(value), "hint": hint})
+
+
 UsdPerMtok = Annotated[Decimal, BeforeValidator(_amount(MAX_RATE_USD_PER_MTOK, MTOK_PLACES, "USD per million tokens"))]
 UsdFee = Annotated[Decimal, BeforeValidator(_amount(MAX_FEE_USD, 12, "USD"))]
 UsdPerGpuHour = Annotated[Decimal, BeforeValidator(_amount(MAX_GPU_HOUR_USD, 12, "USD per GPU-hour"))]
+UsdPerUnit = Annotated[Decimal, BeforeValidator(_amount(MAX_FEE_USD, 18, "USD per unit"))]
 Multiplier = Annotated[Decimal, BeforeValidator(_amount(100, 6, "multiples of the standard rate"))]
+Percent = Annotated[Decimal, BeforeValidator(_amount(100, 4, "percent"))]
 UtcDay = Annotated[date, BeforeValidator(_date)]
+UtcTime = Annotated[int, BeforeValidator(_time)]
+"""Minutes since midnight; written as ``06:30``."""
 Bucket = Annotated[str, BeforeValidator(_bucket)]
+AdjustableBucket = Annotated[str, BeforeValidator(_adjustable)]
+Unit = Annotated[str, BeforeValidator(_unit)]
 BucketRates = dict[Bucket, UsdPerMtok]
+UnitRates = dict[Unit, UsdPerUnit]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -114,7 +168,15 @@ class InputTier(_Block):
     """Rates of calls whose whole input, cached or not, exceeds a count. They apply to all tokens of the call."""
 
     above_input_tokens: int = Field(ge=1, description="A call with exactly this many input tokens is still below.")
-    usd_per_mtok: BucketRates = Field(min_length=1, description="Other buckets keep their rate.")
+    usd_per_mtok: BucketRates = Field(default_factory=dict, description="Other buckets keep their rate.")
+    usd_per_request: UsdFee | None = None
+    usd_per_web_search: UsdFee | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.usd_per_mtok and self.usd_per_request is None and self.usd_per_web_search is None:
+            raise _refuse("empty_tier", "empty: add at least one", "usd_per_mtok")
+        return self
 
 
 def _check_rates(base: BucketRates, tiers: Sequence[InputTier]) -> None:
@@ -139,29 +201,45 @@ def _check_rates(base: BucketRates, tiers: Sequence[InputTier]) -> None:
             raise _refuse("tier_without_base", message, "tiers", index, "usd_per_mtok", bucket, bucket=bucket)
 
 
-class Rates(_Block):
-    """Rates per bucket, in USD per million tokens, and the tiers for large inputs."""
+class Step(NamedTuple):
+    """What applies above a size of input."""
 
-    usd_per_mtok: BucketRates = Field(min_length=1)
-    tiers: list[InputTier] = Field(default_factory=list)
+    above_input_tokens: int
+    usd_per_mtok: BucketRates
+    usd_per_request: Decimal | None
+    usd_per_web_search: Decimal | None
+
+
+class HoursRates(_Block):
+    """Hours of the week with rates of their own: a multiple of the entry's token rates, or rates per bucket."""
+
+    weekdays: list[Weekday] = Field(default_factory=lambda: list(WEEKDAYS), min_length=1, description="Default: all.")
+    from_: UtcTime = Field(0, alias="from", description="First minute, UTC, as 06:30. Default: 00:00.")
+    until: UtcTime = Field(DAY_MINUTES, description="First minute without; before `from`: on the next day.")
+    multiplier: Multiplier | None = None
+    usd_per_mtok: BucketRates | None = Field(None, min_length=1, description="Other buckets keep their rate.")
 
     @model_validator(mode="after")
-    def _leave_nothing_to_guess(self) -> Self:
-        _check_rates(self.usd_per_mtok, self.tiers)
+    def _is_one_of_two(self) -> Self:
+        if (self.multiplier is None) == (self.usd_per_mtok is None):
+            raise _refuse("hours", "give either a multiplier or usd_per_mtok")
+        if self.from_ == self.until or self.from_ == DAY_MINUTES:
+            raise _refuse(
+                "hours", "no time at all: until must differ from from; leave both out for whole days", "until"
+            )
         return self
 
-    def steps(self) -> list[tuple[int, BucketRates]]:
-        """Return (input tokens that must be exceeded, all rates that then apply), lowest first, starting at 0."""
-        steps = [(0, dict(self.usd_per_mtok))]
-        for tier in self.tiers:
-            steps.append((tier.above_input_tokens, {**steps[-1][1], **tier.usd_per_mtok}))
-        return steps
+    def minutes(self) -> list[tuple[int, int]]:
+        """Return the spans of the week, as minutes since Monday 00:00 UTC; one may end in the next week."""
+        length = (self.until - self.from_) % DAY_MINUTES or DAY_MINUTES
+        starts = (WEEKDAYS.index(day) * DAY_MINUTES + self.from_ for day in dict.fromkeys(self.weekdays))
+        return [(start, start + length) for start in starts]
 
 
 class ServiceTierRates(_Block):
     """What a service tier costs: a multiple of the entry's token rates, or complete rates of its own.
 
-    The fees per request and per search remain the entry's.
+    The fees per request, per search and per unit remain the entry's. Rates of its own apply at all hours.
     """
 
     multiplier: Multiplier | None = Field(None, description="0.5 is half the standard token rates.")
@@ -188,45 +266,117 @@ class Dated(_Block):
     source: Label = Field(description="Where the rate is published: a URL, or a contract and its clause.")
 
 
-class TokenRates(Dated, Rates):
-    """One dated entry of a card that is billed by the token."""
+class TokenRates(Dated):
+    """One dated entry of a card: rates per bucket in USD per million tokens and fees, or a share of the public price.
 
+    A share applies to everything that the public price has at that time, in that region and at that service tier:
+    every bucket, step, fee and unit, unless ``buckets`` names some. Without a public price the entry prices nothing.
+    """
+
+    usd_per_mtok: BucketRates | None = Field(None, min_length=1)
+    tiers: list[InputTier] = Field(default_factory=list)
     service_tiers: dict[DiscountedTier, ServiceTierRates] = Field(default_factory=dict)
     usd_per_request: UsdFee | None = None
     usd_per_web_search: UsdFee | None = None
+    usd_per_unit: UnitRates | None = Field(None, min_length=1, description="By billable unit: pages, audio_seconds.")
+    hours: list[HoursRates] = Field(default_factory=list, description="Hours of the week with other token rates.")
+    discount_percent: Percent | None = Field(None, description="15: you pay 85 % of the public price.")
+    multiplier: Multiplier | None = Field(None, description="Times the public price: 0.85 is 15 % off, 1.05 a markup.")
+    buckets: list[AdjustableBucket] | None = Field(
+        None,
+        min_length=1,
+        description="What discount_percent or multiplier applies to: buckets, web_search, request, "
+        "units; the rest keeps the public price. Default: everything.",
+    )
+
+    @property
+    def share(self) -> Decimal | None:
+        """The multiple of the public price; None for an entry with rates of its own."""
+        return self.multiplier if self.discount_percent is None else 1 - self.discount_percent / 100
 
     @model_validator(mode="after")
-    def _multiples_are_exact(self) -> Self:
-        for name in self.service_tiers:
-            for _, rates in self.at_service_tier(name).steps():
-                for bucket, rate in rates.items():
-                    if -_exponent(rate) > MTOK_PLACES or rate > MAX_RATE_USD_PER_MTOK:
-                        message = "{bucket} would cost {rate} USD per million tokens, out of range: give usd_per_mtok"
-                        at = ("service_tiers", name, "multiplier")
-                        raise _refuse("inexact_multiple", message, *at, bucket=bucket, rate=f"{rate:f}")
+    def _has_rates_or_a_share(self) -> Self:
+        fees = "usd_per_request", "usd_per_web_search", "usd_per_unit"
+        own = [name for name in ("usd_per_mtok", "tiers", "service_tiers", *fees) if getattr(self, name)]
+        if self.share is None:
+            if self.usd_per_mtok is None and self.usd_per_unit is None:
+                message = "missing field: add it, or usd_per_unit; discount_percent for a share of the public price"
+                raise _refuse("missing_rates", message, "usd_per_mtok")
+            if self.buckets:
+                raise _refuse("share", "only for discount_percent and multiplier: remove it", "buckets")
+            _check_rates(self.usd_per_mtok or {}, self.tiers)
+        elif self.discount_percent is not None and self.multiplier is not None:
+            raise _refuse("share", "give either discount_percent or multiplier", "multiplier")
+        elif own:
+            message = "the entry is a share of the public price: remove {name}"
+            raise _refuse("share", message, own[0], name=own[0])
         return self
 
-    def at_service_tier(self, name: ServiceTier) -> Rates:
-        """Return the token rates of a service tier; the standard ones if the entry doesn't have it."""
-        special = self.service_tiers.get(name) if name != "standard" else None
-        if special is None:
-            return Rates.model_construct(usd_per_mtok=self.usd_per_mtok, tiers=self.tiers)
-        if special.usd_per_mtok is not None:
-            return Rates.model_construct(usd_per_mtok=special.usd_per_mtok, tiers=special.tiers)
-        factor = special.multiplier or Decimal(0)
-        return Rates.model_construct(
-            usd_per_mtok=_scaled(self.usd_per_mtok, factor),
-            tiers=[
-                InputTier.model_construct(
-                    above_input_tokens=tier.above_input_tokens, usd_per_mtok=_scaled(tier.usd_per_mtok, factor)
-                )
-                for tier in self.tiers
-            ],
-        )
+    @model_validator(mode="after")
+    def _hours_are_apart(self) -> Self:
+        taken: list[tuple[int, int, int]] = []
+        for index, block in enumerate(self.hours):
+            if block.usd_per_mtok is not None:
+                if self.share is not None:
+                    message = "the entry is a share of the public price: give a multiplier"
+                    raise _refuse("share", message, "hours", index)
+                for bucket in sorted(block.usd_per_mtok.keys() - (self.usd_per_mtok or {}).keys()):
+                    message = "{bucket} has no rate at other hours: add it to the entry's usd_per_mtok"
+                    raise _refuse("hours", message, "hours", index, "usd_per_mtok", bucket, bucket=bucket)
+                if self.tiers:
+                    raise _refuse("hours", "the entry has tiers: give a multiplier", "hours", index, "usd_per_mtok")
+            week = 7 * DAY_MINUTES
+            for start, end in block.minutes():
+                for at, other_start, other_end in taken:
+                    if any(start + turn < other_end and other_start < end + turn for turn in (-week, 0, week)):
+                        message = "overlaps the hours of number {other}: a time has one rate"
+                        raise _refuse("hours", message, "hours", index, other=str(at + 1))
+                taken.append((index, start, end))
+        return self
+
+    @model_validator(mode="after")
+    def _multiples_are_in_range(self) -> Self:
+        tiers: tuple[ServiceTier, ...] = ("standard", *self.service_tiers)
+        for name in tiers:
+            for index, hours in enumerate((None, *self.hours)):
+                for step in self.steps(name, hours):
+                    for bucket, rate in step.usd_per_mtok.items():
+                        if rate > MAX_RATE_USD_PER_MTOK:
+                            message = "{bucket} would cost {rate} USD per million tokens: give usd_per_mtok"
+                            at = ("service_tiers", name) if name != "standard" else ("hours", index - 1)
+                            raise _refuse("multiple", message, *at, "multiplier", bucket=bucket, rate=f"{rate:f}")
+        return self
+
+    def steps(self, service_tier: ServiceTier = "standard", hours: HoursRates | None = None) -> list[Step]:
+        """Return what applies above which size of input, lowest first, starting at 0.
+
+        Of a service tier, the standard rates if the entry doesn't have it; at these hours, by default those without
+        rates of their own.
+        """
+        base, tiers = dict(self.usd_per_mtok or {}), self.tiers
+        factor = Decimal(1)
+        if hours is not None:
+            factor = factor if hours.multiplier is None else hours.multiplier
+            base |= hours.usd_per_mtok or {}
+        special = self.service_tiers.get(service_tier) if service_tier != "standard" else None
+        if special is not None and special.usd_per_mtok is not None:
+            base, tiers, factor = special.usd_per_mtok, special.tiers, Decimal(1)
+        elif special is not None and special.multiplier is not None:
+            factor = _EXACT.multiply(factor, special.multiplier)
+        steps = [Step(0, _scaled(base, factor), self.usd_per_request, self.usd_per_web_search)]
+        fees = {tier.above_input_tokens: tier for tier in self.tiers}
+        rates = {tier.above_input_tokens: tier.usd_per_mtok for tier in tiers}
+        for start in sorted(fees.keys() | rates.keys()):
+            _, below, request, web_search = steps[-1]
+            if (fee := fees.get(start)) is not None:
+                request = request if fee.usd_per_request is None else fee.usd_per_request
+                web_search = web_search if fee.usd_per_web_search is None else fee.usd_per_web_search
+            steps.append(Step(start, {**below, **_scaled(rates.get(start, {}), factor)}, request, web_search))
+        return steps
 
 
 def _scaled(rates: BucketRates, factor: Decimal) -> BucketRates:
-    return {bucket: rate * factor for bucket, rate in rates.items()}
+    return {bucket: _EXACT.multiply(rate, factor) for bucket, rate in rates.items()}
 
 
 class GpuRates(Dated):
@@ -259,7 +409,11 @@ class TokenCard(_Block):
         "custom", description="A contract's card overrides a custom one; both override public prices."
     )
     region: Label | None = Field(None, description="Only calls of this region; can be a glob.")
+    inference_geo: Label | None = Field(None, description="Only calls bound to this place; can be a glob.")
     service_tier: ServiceTier | None = Field(None, description="Only calls of this service tier.")
+    capacity: Capacity = Field(
+        "on_demand", description="provisioned: only calls on prepaid capacity, which cost nothing by default."
+    )
     deployment: Label | None = Field(None, description="Only calls that this deployment served.")
     rates: Annotated[list[TokenRates], Field(min_length=1)]
 
@@ -332,9 +486,40 @@ class ModelAlias(_Block):
         return self
 
 
+class RegionAdjustment(_Block):
+    """What a region, or a promise to keep data in a place, adds to the rates: a dated multiplier.
+
+    It applies to whichever rates are in force, yours or public, once; not to a card that is already for the region.
+    Of several that match, the most specific one applies. Where a model has adjustments, and none of them matches the
+    region of a call, the public price is marked as substituted: give an ordinary region the multiplier 1.
+    """
+
+    provider: Label
+    model: Label = Field("*", description="A name or a glob; case doesn't matter.")
+    kind: CardKind = "custom"
+    region: Label | None = Field(None, description="A region or a glob. No glob matches `global`.")
+    inference_geo: Label | None = Field(None, description="A place or a glob. No glob matches `global`.")
+    from_: UtcDay = Field(alias="from", description="First UTC day, which starts at its midnight.")
+    until: UtcDay | None = Field(None, description="First UTC day without it.")
+    multiplier: Multiplier = Field(description="1.1 adds 10 %.")
+    buckets: list[AdjustableBucket] | None = Field(
+        None, min_length=1, description="What it multiplies: buckets, web_search, request, units. Default: all tokens."
+    )
+    source: Label = Field(description="Where it is published: a URL, or a contract and its clause.")
+
+    @model_validator(mode="after")
+    def _is_for_one_place(self) -> Self:
+        if (self.region is None) == (self.inference_geo is None):
+            raise _refuse("adjustment", "give either a region or an inference_geo")
+        if self.until is not None and self.until <= self.from_:
+            raise _refuse("period", "until must be later than from: it is the first day without it", "until")
+        return self
+
+
 class RateCards(_Block):
     """One file of rate cards."""
 
-    cards: list[TokenCard] = Field(default_factory=list, description="Billed by the token.")
+    cards: list[TokenCard] = Field(default_factory=list, description="Billed by the token, the call or the unit.")
     deployments: list[DeploymentCard] = Field(default_factory=list, description="Self-hosted, billed by the GPU-hour.")
+    adjustments: list[RegionAdjustment] = Field(default_factory=list, description="What regions add.")
     aliases: list[ModelAlias] = Field(default_factory=list, description="Your own names for models.")

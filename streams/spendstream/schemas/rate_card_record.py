@@ -17,13 +17,36 @@ class RateStep(BaseModel):
 
     above_input_tokens: int = Field(ge=0, description="A call with exactly this many input tokens is still below.")
     usd_per_mtok: dict[str, Money] = Field(description="By token bucket. A call that uses an absent one is unpriced.")
+    usd_per_web_search: Money | None = None
+    usd_per_request: Money | None = None
+
+
+class UnitPrice(BaseModel):
+    """What a billable unit beside tokens costs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    usd: Money
+    per: int = Field(1, ge=1, description="How many units the price is for: 3600 for a price per hour of seconds.")
+    minimum: int = Field(0, ge=0, description="A call that uses less is billed for this much.")
+
+
+class AppliedMultiplier(BaseModel):
+    """A factor that the rates contain: a region's surcharge, a contract's share of the public price."""
+
+    model_config = ConfigDict(frozen=True)
+
+    factor: Money
+    buckets: tuple[str, ...] = Field(description="The rates it multiplies: buckets, web_search, request, units.")
+    reason: str
+    reference: str = Field(description="Where it is published.")
 
 
 class Rate(NamedTuple):
     """One rate of a card, at one step: ``quantity * usd / per`` is the amount, rounded half to even to 12 decimals."""
 
     item: str
-    """What is charged for: a token bucket, ``web_search``, ``request`` or ``gpu``."""
+    """What is charged for: a token bucket, ``web_search``, ``request``, ``gpu``, or a unit."""
     above_input_tokens: int
     up_to_input_tokens: int | None
     """Null for the last step."""
@@ -31,7 +54,7 @@ class Rate(NamedTuple):
     per: int
     """How many of the unit the rate is for."""
     unit: str
-    """What the quantity counts: ``tokens``, ``searches``, ``requests`` or ``seconds``."""
+    """What the quantity counts: ``tokens``, ``searches``, ``requests``, ``seconds``, or the unit itself."""
     priced_as: str
     """The item whose rate this is: ``output``, where reasoning tokens have no rate of their own; ``gpu``, where the
     GPU's time pays for the tokens."""
@@ -46,7 +69,7 @@ class RateCardRecord(BaseModel):
     model_config = ConfigDict(frozen=True, title="Rate card, llm.rate-card.v1")
 
     rate_card_id: str = Field(description="Hash of everything below that determines a price; on every ledger row.")
-    source: str = Field(description="contract, custom or genai-prices.")
+    source: str = Field(description="contract, custom, correction, genai-prices or prepaid.")
     provider: str
     model: str
     deployment: str = Field("", description="The deployment that the card is for; empty for all.")
@@ -55,9 +78,9 @@ class RateCardRecord(BaseModel):
     reference: str = Field("", description="Where the rates are published: a URL, or a contract and its clause.")
     steps: tuple[RateStep, ...] = Field(min_length=1, description="By size of input, rising; the first starts at 0.")
     priced_as: dict[str, str] = Field(default_factory=dict, description="Buckets at another's rate: reasoning: output.")
-    usd_per_web_search: Money | None = None
-    usd_per_request: Money | None = None
+    usd_per_unit: dict[str, UnitPrice] = Field(default_factory=dict, description="A call that uses others is partial.")
     usd_per_gpu_hour: Money | None = Field(None, description="Of all GPUs together. If set, tokens cost nothing.")
+    multipliers: tuple[AppliedMultiplier, ...] = Field((), description="Factors that the rates above contain already.")
 
     def rates(self) -> Iterator[Rate]:
         """Yield every rate, by step."""
@@ -67,9 +90,17 @@ class RateCardRecord(BaseModel):
             for bucket, usd in step.usd_per_mtok.items():
                 yield Rate(bucket, *between, usd, 1_000_000, "tokens", self.priced_as.get(bucket, bucket))
             for item, fee, per, unit in (
-                ("web_search", self.usd_per_web_search, 1, "searches"),
-                ("request", self.usd_per_request, 1, "requests"),
+                ("web_search", step.usd_per_web_search, 1, "searches"),
+                ("request", step.usd_per_request, 1, "requests"),
                 ("gpu", self.usd_per_gpu_hour, 3_600, "seconds"),
             ):
                 if fee is not None:
-                    yield Rate(item, *between, fee, per, unit, item)
+                    yield Rate(item, *between, *_in_18_decimals(fee, per), unit, item)
+            for unit, price in self.usd_per_unit.items():
+                yield Rate(unit, *between, *_in_18_decimals(price.usd, price.per), unit, self.priced_as.get(unit, unit))
+
+
+def _in_18_decimals(usd: Decimal, per: int) -> tuple[Decimal, int]:
+    """Return the same price for a million times as much, if it has more decimals than its column."""
+    exponent = usd.as_tuple().exponent
+    return (usd, per) if isinstance(exponent, int) and exponent >= -18 else (usd.scaleb(6), per * 1_000_000)

@@ -130,11 +130,14 @@ def test_coverage_says_which_rate_a_card_lacks(card: str, tmp_path: Path, capsys
         tmp_path,
         {"provider": "acme", "model_served": "acme-1"},
         {"provider": "acme", "model_served": "acme-1", "tool_calls": 0, "web_searches": 2},
+        {"provider": "acme", "model_served": "acme-1", "tool_calls": 0, "service_tier": "batch"},
     )
-    without, with_price = coverage(capsys, file, "--rates", card)
-    assert without["missing_buckets"] == ["web_search"]
-    assert without["why"] == "its card has no rate for web_search"
-    assert (with_price["priced"], with_price["calls"]) == (True, 1)
+    Path(card).write_text(CARD + "        service_tiers: {batch: {usd_per_mtok: {input: 1}}}\n")
+    without, *with_price = coverage(capsys, file, "--rates", card)
+    assert without["missing_buckets"] == ["output"]
+    assert without["why"] == "its card has no rate for output"
+    found = [(row["priced"], row["calls"], row["price_quality"], row["why"]) for row in with_price]
+    assert sorted(found) == [(True, 1, "exact", ""), (True, 1, "partial", "no rate for web_searches")]
 
 
 def test_coverage_takes_a_table_and_reports_its_invalid_rows(

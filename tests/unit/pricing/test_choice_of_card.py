@@ -273,7 +273,7 @@ def test_explain_says_if_a_service_tier_or_a_model_has_no_price() -> None:
     flex = book.explain("openai", "gpt-4.1", at=MID_NOVEMBER, service_tier="flex")
     assert flex.card is not None
     assert flex.card.tier_applied == "standard"
-    assert any("no flex price is known" in note for note in flex.notes)
+    assert "no flex rate for gpt-4.1: standard" in flex.notes
     assert book.explain("openai", "no-such-model", at=MID_NOVEMBER).card is None
 
 

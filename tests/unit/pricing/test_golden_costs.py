@@ -201,7 +201,7 @@ def test_an_unknown_model_is_unpriced_rather_than_free(public_book: PriceBook) -
     assert not priced.priced.any()
 
 
-def test_a_call_that_uses_a_bucket_without_a_rate_is_unpriced_as_a_whole(book_of: BookOf) -> None:
+def test_a_call_that_uses_tokens_without_a_rate_is_unpriced_as_a_whole(book_of: BookOf) -> None:
     book = book_of(CARD % "input: 1")
     priced = book.price(frame(call(input=5, output=1, web_searches=1), call(input=5)))
     assert priced.priced.tolist() == [False, True]
@@ -211,27 +211,37 @@ def test_a_call_that_uses_a_bucket_without_a_rate_is_unpriced_as_a_whole(book_of
     assert priced.total_pusd.tolist() == [0, 5_000_000]
     assert priced.by_bucket["input"].tolist() == [0, 5_000_000]
     assert priced.card[0] == priced.card[1] == 0
+    assert priced.quality.tolist() == [0, EXACT]
 
 
-def test_a_model_billed_by_what_events_do_not_count_is_unpriced(public_book: PriceBook) -> None:
-    """Whisper is billed by the hour of audio: its tokens say nothing about its price, not even that it is 0."""
-    priced = public_book.price(frame(call("whisper-1", provider="openai", input_audio=10), call("whisper-1")))
-    assert not priced.priced.any()
-    assert any(e.model == "whisper-1" and "audio_seconds" in e.why for e in public_book.exclusions())
-
-
-def test_a_price_that_is_not_a_whole_number_of_pico_dollars_is_excluded_and_listed(public_book: PriceBook) -> None:
-    """OpenRouter's cache write for Gemini 2.5 Flash is a twelfth of a dollar, cut off after 16 digits."""
+def test_a_rate_finer_than_a_pico_dollar_is_rounded_half_even_once_a_bucket(public_book: PriceBook) -> None:
+    """OpenRouter's cache write for Gemini 2.5 Flash is $0.0833333333333333 per million: 83,333.3333333333 pusd."""
     row: dict[str, Any] = {"provider": "openrouter", "model": "google/gemini-2.5-flash"}
-    priced = public_book.price(frame(call(**row, input=10), call(**row, input=10, cache_write=1)))
-    assert priced.priced.tolist() == [True, False]
-    assert priced.missing_buckets(1) == ("cache_write",)
-    listed = {(e.provider, e.model, e.what) for e in public_book.exclusions()}
-    assert ("openrouter", "google/gemini-2.5-flash", "cache_write") in listed
+    counts = (1, 2, 3, 10**8)
+    priced = public_book.price(frame(*(call(**row, cache_write=count) for count in counts)))
+    assert priced.total_pusd.tolist() == [83_333, 166_667, 250_000, 8_333_333_333_333]
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "pusd"),
+    [
+        ("0.0000005", 1, 0),  # half a pico-dollar a token
+        ("0.0000005", 3, 2),
+        ("0.0000005", 5, 2),
+        ("0.0000015", 1, 2),
+        ("0.000000500000000001", 1, 1),  # just above the half
+        ("0.000000499999999999", 1, 0),
+        ("0.000000000000000001", 10**8, 0),
+        ("9999.999999999999999999", 10**8, 10**18),
+        ("9999.999999500000000001", 99_999_999, 999_999_989_950_000_001),
+    ],
+)
+def test_halves_of_a_pico_dollar_go_to_the_even_one(book_of: BookOf, rate: str, count: int, pusd: int) -> None:
+    assert price_one(book_of(CARD % f"input: {rate}"), call(input=count))[0] == pusd
 
 
 def test_a_cost_beyond_64_bits_is_unpriced_and_the_rest_of_the_batch_stays_exact(book_of: BookOf) -> None:
-    """10^8 tokens in each bucket at $10,000 are $12m; 9 buckets' worth ($9m) still fit."""
+    """10^8 tokens in each bucket at $10,000 are $15m; 9 buckets' worth ($9m) still fit."""
     every = "input: 10000, output: 10000"
     buckets = ["input", "cache_read", "cache_write", "cache_write_5m", "cache_write_1h", "input_audio", "input_image"]
     nine: dict[str, Any] = dict.fromkeys([*buckets, "output", "reasoning"], 10**8)

@@ -34,7 +34,7 @@ def write(tmp_path: Path, text: str, name: str = "cards.yaml") -> Path:
         ("        usd_per_mtok: {input: -3}\n", 7, 31, "can't be negative"),
         ("        usd_per_mtok: {input: 1e1}\n", 7, 31, "plain digits"),
         ("        usd_per_mtok: {input: .inf}\n", 7, 31, "plain digits"),
-        ("        usd_per_mtok: {input: 0.0000001}\n", 7, 31, "at most 6 decimals"),
+        ("        usd_per_mtok: {input: 0.0000000000000000001}\n", 7, 31, "at most 18 decimals"),
         ("        usd_per_mtok: {input: 10000.01}\n", 7, 31, "check the unit"),
         ("        usd_per_mtok: {}\n", 7, 23, "add at least one"),
         ("        usd_per_mtok: {input: 3}\n        usd_per_mtoken: {}\n", 8, 25, "unknown field"),
@@ -57,7 +57,7 @@ def write(tmp_path: Path, text: str, name: str = "cards.yaml") -> Path:
             "tiers must rise",
         ),
         (
-            "        usd_per_mtok: {input: 0.000001}\n        service_tiers: {batch: {multiplier: 0.5}}\n",
+            "        usd_per_mtok: {input: 101}\n        service_tiers: {batch: {multiplier: 100}}\n",
             8,
             45,
             "give usd_per_mtok",

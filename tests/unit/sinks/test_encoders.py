@@ -326,7 +326,7 @@ def test_any_kafka_timestamp_becomes_a_time_that_the_table_accepts(timestamp_ms:
 
 def card_value(card_id: str = "c-1", **fields: Any) -> bytes:
     steps = (
-        RateStep(above_input_tokens=0, usd_per_mtok={"input": Decimal(3)}),
+        RateStep(above_input_tokens=0, usd_per_mtok={"input": Decimal(3)}, usd_per_request=Decimal("0.01")),
         RateStep(above_input_tokens=200_000, usd_per_mtok={"input": Decimal("6.000000000000000001")}),
     )
     given = {"source": "custom", "provider": "acme", "model": "m-1", "service_tier": "standard", "steps": steps}
@@ -334,7 +334,7 @@ def card_value(card_id: str = "c-1", **fields: Any) -> bytes:
 
 
 def test_a_rate_card_is_one_row_with_every_rate_to_the_last_digit_and_the_record_as_it_came() -> None:
-    value = card_value(valid_from=NOON, usd_per_request=Decimal("0.01")).replace(b"{", b'{"added_later": 1, ', 1)
+    value = card_value(valid_from=NOON).replace(b"{", b'{"added_later": 1, ', 1)
     (insert,) = RateCardEncoder().encode(records([value])).inserts
     (row,) = read_body(insert.body).to_pylist()
     assert (insert.table, insert.rows) == ("rate_cards", 1)

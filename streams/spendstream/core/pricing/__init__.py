@@ -4,10 +4,11 @@ from spendstream.core.pricing.book import Explanation, PriceBook
 from spendstream.core.pricing.cards import RateCardError, RateCardInvalid, RateCardUnreadable
 from spendstream.core.pricing.price import PricedColumns, Unpriced
 from spendstream.core.pricing.public import Exclusion
-from spendstream.core.pricing.rates import SERVICE_TIERS, CardRef, RateSet
+from spendstream.core.pricing.rates import ALL_RATES, SERVICE_TIERS, CardRef, RateSet
 from spendstream.core.pricing.record import card_record, price_by, rates_of_record
 
 __all__ = [
+    "ALL_RATES",
     "SERVICE_TIERS",
     "CardRef",
     "Exclusion",

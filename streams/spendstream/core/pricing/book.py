@@ -10,24 +10,27 @@ from typing import Final, Self
 
 import polars as pl
 
-from spendstream.core.pricing.cards import Entry, aliases_of, compile_cards, read_cards
+from spendstream.core.pricing.cards import Entry, compile_cards, read_cards
 from spendstream.core.pricing.choose import Chooser, Key
 from spendstream.core.pricing.history import History
 from spendstream.core.pricing.price import PricedColumns, price
 from spendstream.core.pricing.public import Exclusion, PublicPrices
 from spendstream.core.pricing.rates import (
-    DAY_US,
     NO_RATE,
-    PICO_PER_USD,
+    RATE_BUCKETS,
     TOKENS_PER_MTOK,
     UNKNOWN,
+    YOCTO_PER_PICO,
     CardRef,
-    RateSet,
+    Multiplier,
     RateTable,
     Timeline,
     instant,
+    since_monday,
+    usd_of,
 )
 from spendstream.schemas.buckets import TOKEN_BUCKETS
+from spendstream.schemas.measures import ESTIMATED
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -51,23 +54,34 @@ class Explanation:
     """All sizes of input above which other rates apply."""
     usd_per_request: Decimal | None
     usd_per_web_search: Decimal | None
+    usd_per_unit: dict[str, tuple[Decimal, int]]
+    """By billable unit: the price, and for how many units it is. A unit without a price makes a call partly priced."""
     usd_per_gpu_hour: Decimal | None
     """Of all GPUs of the deployment together."""
+    multipliers: tuple[Multiplier, ...]
+    """Factors that the rates contain: a region's surcharge, a contract's share of the public price."""
     notes: tuple[str, ...]
 
 
 class PriceBook:
-    """Prices of model calls: contract > custom > public > unpriced, by the date of the call.
+    """Prices of model calls: contract > custom > correction > public > unpriced, by the date of the call.
 
     Rates are compiled when first needed, then remembered; threads that price take turns.
     """
 
-    def __init__(self, entries: Sequence[Entry] = (), history: History | None = None) -> None:
-        """``history``: public prices of the past; by default those in the package."""
+    def __init__(
+        self, entries: Sequence[Entry] = (), corrections: Sequence[Entry] = (), history: History | None = None
+    ) -> None:
+        """``entries``: your own cards. ``corrections``: those of the package, above the public prices.
+
+        ``history``: public prices of the past; by default those in the package.
+        """
         self._turn = threading.Lock()
         self._table = RateTable()
-        self._public = PublicPrices(self._table.intern, history)
-        self._chooser = Chooser(compile_cards(entries, self._table.intern), self._public, aliases_of(entries))
+        self._public = PublicPrices(self._table, history)
+        own = compile_cards(entries, self._table.intern)
+        corrected = compile_cards(corrections, self._table.intern, "correction")
+        self._chooser = Chooser(self._table, self._public, own.over(corrected))
 
     @classmethod
     def load(cls, paths: Sequence[Path] = ()) -> Self:
@@ -84,9 +98,10 @@ class PriceBook:
         reasoning tokens at $15 cost $0.0360, which is 36,000,000,000 pico-dollars.
 
         Columns, none of them null: text or categorical ``provider``, ``model_requested``, ``model_served``,
-        ``service_tier``, ``region``, ``deployment``, "" where absent; Int64 ``priced_at_us`` (UTC, epoch µs),
-        ``<bucket>_tokens`` of each token bucket, ``web_searches`` and ``gpu_us`` (time that the deployment was busy),
-        0 where absent and never negative. Other columns are ignored.
+        ``service_tier``, ``region``, ``inference_geo``, ``capacity``, ``deployment``, "" where absent; Int64
+        ``priced_at_us`` (UTC, epoch µs), ``<bucket>_tokens`` of each token bucket and ``web_searches``, 0 where absent
+        and never negative. Null where absent: Int64 ``gpu_us`` (time that the deployment was busy) and
+        ``context_step``; ``units``, a JSON object of canonical names and decimal text. Other columns are ignored.
         """
         with self._turn:
             return price(calls, self._chooser, self._table)
@@ -99,28 +114,27 @@ class PriceBook:
         at: datetime,
         service_tier: str = "standard",
         region: str = "",
+        inference_geo: str = "",
+        capacity: str = "on_demand",
         deployment: str = "",
         total_input_tokens: int = 0,
     ) -> Explanation:
         """Return which card prices such calls at a time, where the card is from, and its rates."""
-        key = Key(provider, "", model, service_tier, region, deployment)
+        key = Key(provider, "", model, service_tier, region, inference_geo, capacity, deployment)
         at_us = (at - _EPOCH) // timedelta(microseconds=1)
         timeline = self._chooser.choose(key).billed
         if timeline.at(at_us) == UNKNOWN:
-            return Explanation(None, None, None, {}, {}, 0, (), None, None, None, (self.why_unpriced(provider, model),))
-        return _explain(
-            self._table.sets,
-            timeline,
-            at_us,
-            service_tier,
-            total_input_tokens,
-            self._chooser.names(provider, model).seller,
-        )
+            why = self.why_unpriced(provider, model)
+            return Explanation(None, None, None, {}, {}, 0, (), None, None, {}, None, (), (why,))
+        seller = self._chooser.names(provider, model).seller
+        return _explain(self._table, timeline, at_us, total_input_tokens, seller)
 
     def why_unpriced(self, provider: str, model: str) -> str:
         """Return why no card prices calls of a model, in a sentence without a full stop."""
-        why = self._public.why_unlisted(self._chooser.names(provider, model))
-        return why or "no rates are known for that date"
+        why = self._public.why_unlisted(self._chooser.names(provider, model)) or "no rates are known for that date"
+        if self._chooser.has_relative_card(provider, model):
+            return f"your card is a share of the public price, and there is none: {why}"
+        return why
 
     def nearest(self, provider: str, model: str) -> tuple[str, ...]:
         """Return up to three listed names that look most like a model's, as ``provider model``: hints, not matches."""
@@ -136,39 +150,33 @@ class PriceBook:
         return self._public.compile_all()
 
 
-def _explain(
-    sets: list[RateSet], timeline: Timeline, at_us: int, tier: str, total_input: int, seller: str
-) -> Explanation:
+def _explain(table: RateTable, timeline: Timeline, at_us: int, total_input: int, seller: str) -> Explanation:
     """Explain the rate set in force on a timeline at an instant, for calls of this much input."""
     index = timeline.at(at_us)
-    chosen = sets[index]
-    rates = {bucket: chosen.rate(bucket, total_input) for bucket in TOKEN_BUCKETS}
+    chosen = table.sets[index]
+    rates = {bucket: chosen.rate(bucket, total_input) for bucket in RATE_BUCKETS}
     end = timeline.end_of(at_us)
-    while end is not None and timeline.at(end + at_us % DAY_US) == index:
+    while end is not None and timeline.within(end, since_monday(at_us)) == index:
         end = timeline.end_of(end)
-    notes = [f"estimated: {chosen.estimated}"] if chosen.estimated else []
-    if chosen.gpu_hour is None and tier != chosen.tier_applied:
-        notes.append(f"no {tier} price is known: the {chosen.tier_applied} rates apply")
-    if chosen.source == "genai-prices" and chosen.provider != seller:
-        notes.append(f"no price of {seller}'s own is known: the price of {chosen.provider} applies")
+    notes = [f"estimated: {note}" if quality == ESTIMATED else note for quality, note in table.caveats[index]]
+    if chosen.source == "genai-prices" and chosen.provider != seller and not any(chosen.provider in n for n in notes):
+        notes.append(f"{seller} charges the price of {chosen.provider}")
     if timeline.slots_us:
-        notes.append("the price depends on the time of day (UTC)")
+        notes.append("the price depends on the day and the time (UTC)")
     if unrated := [bucket for bucket in TOKEN_BUCKETS if chosen.rate(bucket) == NO_RATE]:
         notes.append("calls that use these are unpriced: " + ", ".join(unrated))
     return Explanation(
         card=chosen.ref,
         valid_from=chosen.ref.valid_from,
         valid_until=None if end is None else instant(end),
-        usd_per_mtok={bucket: _usd(rate * TOKENS_PER_MTOK) for bucket, rate in rates.items() if rate != NO_RATE},
+        usd_per_mtok={b: usd_of(rates[b], TOKENS_PER_MTOK) for b in TOKEN_BUCKETS if rates[b] != NO_RATE},
         priced_as={bucket: rate for bucket, rate in chosen.priced_as.items() if rate != bucket},
         above_input_tokens=max((start for start in chosen.thresholds if total_input > start), default=0),
         tiers=chosen.thresholds,
-        usd_per_request=_usd(chosen.request) if chosen.request else None,
-        usd_per_web_search=None if chosen.web_search == NO_RATE else _usd(chosen.web_search),
-        usd_per_gpu_hour=None if chosen.gpu_hour is None else _usd(chosen.gpu_hour),
+        usd_per_request=usd_of(rates["request"]) if rates["request"] else None,
+        usd_per_web_search=None if rates["web_search"] == NO_RATE else usd_of(rates["web_search"]),
+        usd_per_unit={unit: (usd_of(rate.rate), rate.per) for unit, rate in chosen.units.items()},
+        usd_per_gpu_hour=None if chosen.gpu_hour is None else usd_of(chosen.gpu_hour * YOCTO_PER_PICO),
+        multipliers=chosen.multipliers,
         notes=tuple(notes),
     )
-
-
-def _usd(pusd: int) -> Decimal:
-    return (Decimal(pusd) / PICO_PER_USD).normalize() + Decimal(0)

@@ -10,25 +10,31 @@ RateCardError
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Final, Literal
 
 from ruamel.yaml.nodes import Node
 
 from spendstream.core.documents import DocumentError, Issue, Unreadable, compose, position, repeated_keys, validate
-from spendstream.core.pricing.choose import Aliases, OwnCard
+from spendstream.core.pricing.choose import Adjustment, CardKind, Cards, Multiple, OwnCard
 from spendstream.core.pricing.names import PROVIDER_ALIASES
 from spendstream.core.pricing.rates import (
+    ALL_RATES,
     NAME_OF_RATE,
     NO_RATE,
     PICO_PER_USD,
     RATE_DIMENSIONS,
     SERVICE_TIERS,
     UNKNOWN,
+    WEEK_US,
     Intern,
+    Multiplier,
     RateSet,
     Timeline,
+    UnitRate,
     midnight_us,
-    pusd_per_token,
+    rate_of,
     rate_of_each_bucket,
+    rate_per_token,
     whole,
 )
 from spendstream.schemas.buckets import TOKEN_BUCKETS
@@ -36,12 +42,16 @@ from spendstream.schemas.rate_card import (
     Dated,
     DeploymentCard,
     GpuRates,
+    HoursRates,
     ModelAlias,
     RateCards,
+    RegionAdjustment,
     TokenCard,
     TokenRates,
 )
 from spendstream.schemas.usage import ServiceTier
+
+_MINUTE_US: Final = 60_000_000
 
 
 class RateCardError(DocumentError):
@@ -57,7 +67,7 @@ class RateCardInvalid(RateCardError):
 
 
 Card = TokenCard | DeploymentCard
-Entry = Card | ModelAlias
+Entry = Card | RegionAdjustment | ModelAlias
 
 
 def read_cards(paths: Sequence[Path]) -> list[Entry]:
@@ -106,6 +116,7 @@ def _validate(file: Path, root: Node, issues: list[Issue]) -> list[tuple[Entry, 
     by_key: dict[str, Sequence[Entry]] = {
         "cards": cards.cards,
         "deployments": cards.deployments,
+        "adjustments": cards.adjustments,
         "aliases": cards.aliases,
     }
     return [
@@ -119,7 +130,7 @@ def _contradictions(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
     """Find cards that price the same calls with the same precedence, and names that aliases make ambiguous."""
     first: dict[object, Issue] = {}
     for card, place in found:
-        if isinstance(card, ModelAlias):
+        if isinstance(card, ModelAlias | RegionAdjustment):
             continue
         scope = _scope(card)
         if scope in first:
@@ -135,7 +146,24 @@ def _contradictions(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
             message = f"{card.deployment} is also priced by the GPU-hour: remove one, a deployment is billed one way"
             yield Issue(place.file, place.line, place.column, message)
 
+    yield from _overlapping_adjustments(found)
     yield from _ambiguous_aliases(found)
+
+
+def _overlapping_adjustments(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
+    """Find adjustments of the same calls at the same time."""
+    seen: dict[object, list[tuple[RegionAdjustment, Issue]]] = {}
+    for entry, place in found:
+        if isinstance(entry, RegionAdjustment):
+            names = entry.model, entry.region or "", entry.inference_geo or ""
+            scope = entry.kind, _usual_provider(entry.provider), *(name.lower() for name in names)
+            for other, where in seen.setdefault(scope, []):
+                if (other.until is None or entry.from_ < other.until) and (
+                    entry.until is None or other.from_ < entry.until
+                ):
+                    message = f"the same calls are adjusted in {where.file}:{where.line}: end one of them with until"
+                    yield Issue(place.file, place.line, place.column, message)
+            seen[scope].append((entry, place))
 
 
 def _ambiguous_aliases(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
@@ -158,72 +186,147 @@ def _ambiguous_aliases(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
             yield Issue(place.file, place.line, place.column, message)
 
 
+def _usual_provider(provider: str) -> str:
+    """Return the name by which a provider's cards are found, so that ``x_ai`` and ``x-ai`` are one."""
+    return PROVIDER_ALIASES.get(provider.lower(), provider.lower())
+
+
 def _alias_key(provider: str, model: str) -> tuple[str, str]:
-    provider = provider.lower()
-    return PROVIDER_ALIASES.get(provider, provider), model.lower()
-
-
-def aliases_of(entries: Sequence[Entry]) -> Aliases:
-    """Return what each alias stands for, in lower case."""
-    return {
-        _alias_key(alias.provider, alias.model): ((alias.means.provider or "").lower(), alias.means.model.lower())
-        for alias in entries
-        if isinstance(alias, ModelAlias)
-    }
+    return _usual_provider(provider), model.lower()
 
 
 def _scope(card: Card) -> tuple[str, ...]:
     """Return which calls a card prices, in a form that two cards can be compared by."""
     if isinstance(card, DeploymentCard):
-        return card.kind, "*", card.model.lower(), "", "", card.deployment.lower()
-    scope = (card.region or "").lower(), card.service_tier or "", (card.deployment or "").lower()
-    return card.kind, card.provider.lower(), card.model.lower(), *scope
+        return card.kind, "*", card.model.lower(), "", "", "", "", card.deployment.lower()
+    places = (card.region or "").lower(), (card.inference_geo or "").lower()
+    rest = card.service_tier or "", card.capacity, (card.deployment or "").lower()
+    return card.kind, _usual_provider(card.provider), card.model.lower(), *places, *rest
 
 
-def compile_cards(entries: Sequence[Entry], intern: Intern) -> tuple[OwnCard, ...]:
-    """Compile cards into matchable ones. All their rate sets are interned, whether or not a call ever needs them."""
-    compiled = []
-    for card in entries:
-        if isinstance(card, ModelAlias):
-            continue
-        timelines: dict[str, Timeline]
-        if isinstance(card, DeploymentCard):
-            sets = [intern(_gpu_rates(card, entry)) for entry in card.rates]
-            timelines = dict.fromkeys(SERVICE_TIERS, _timeline(card.rates, sets))
-            provider, scope = "*", ("", "", card.deployment.lower())
+def compile_cards(entries: Sequence[Entry], intern: Intern, kind: Literal["correction"] | None = None) -> Cards:
+    """Compile cards into matchable ones. All their rate sets are interned, whether or not a call ever needs them.
+
+    ``kind``: what all of them are, whatever they say; by default each is what it says.
+    """
+    cards, adjustments, aliases = [], [], {}
+    for entry in entries:
+        if isinstance(entry, DeploymentCard):
+            cards.append(_deployment(entry, intern))
+        elif isinstance(entry, TokenCard):
+            cards.append(_token_card(entry, intern, kind or entry.kind))
+        elif isinstance(entry, RegionAdjustment):
+            adjustments.append(_adjustment(entry, kind or entry.kind))
         else:
-            timelines = {
-                tier: _timeline(card.rates, [intern(_token_rates(card, entry, tier)) for entry in card.rates])
-                for tier in (SERVICE_TIERS if card.service_tier is None else (card.service_tier,))
-            }
-            provider = PROVIDER_ALIASES.get(card.provider.lower(), card.provider.lower())
-            scope = (card.region or "").lower(), card.service_tier or "", (card.deployment or "").lower()
-        compiled.append(OwnCard(card.kind, provider, card.model.lower(), *scope, timelines))
-    return tuple(compiled)
+            aliases[_alias_key(entry.provider, entry.model)] = (
+                (entry.means.provider or "").lower(),
+                entry.means.model.lower(),
+            )
+    return Cards(tuple(cards), tuple(adjustments), aliases)
 
 
-def _token_rates(card: TokenCard, entry: TokenRates, tier: ServiceTier) -> RateSet:
-    block = entry.at_service_tier(tier)
-    covering = rate_of_each_bucket(RATE_DIMENSIONS[bucket] for bucket in block.usd_per_mtok)
+def _deployment(card: DeploymentCard, intern: Intern) -> OwnCard:
+    sets = [intern(_gpu_rates(card, entry)) for entry in card.rates]
+    timeline = _timeline(card.rates, (), [(index,) for index in sets])
+    timelines = dict.fromkeys(SERVICE_TIERS, timeline)
+    return OwnCard(card.kind, "*", card.model.lower(), "", "", "", "any", card.deployment.lower(), timelines)
+
+
+def _token_card(card: TokenCard, intern: Intern, kind: CardKind) -> OwnCard:
+    slots = sorted({at for entry in card.rates for block in entry.hours for at in _edges(block)} - {0})
+    multiples: list[Multiple] = []
+
+    def index_of(entry: TokenRates, tier: ServiceTier, hours: HoursRates | None) -> int:
+        if entry.share is None:
+            return intern(_token_rates(card, entry, tier, hours, kind))
+        multiple = _multiple(card, entry, hours, kind)
+        if multiple not in multiples:
+            multiples.append(multiple)
+        return -1 - multiples.index(multiple)
+
+    timelines = {
+        tier: _timeline(
+            card.rates,
+            slots,
+            [[index_of(entry, tier, _hours_at(entry, slot)) for slot in (0, *slots)] for entry in card.rates],
+        )
+        for tier in (SERVICE_TIERS if card.service_tier is None else (card.service_tier,))
+    }
+    return OwnCard(
+        kind,
+        _usual_provider(card.provider),
+        card.model.lower(),
+        (card.region or "").lower(),
+        (card.inference_geo or "").lower(),
+        card.service_tier or "",
+        card.capacity,
+        (card.deployment or "").lower(),
+        timelines,
+        tuple(multiples),
+    )
+
+
+def _token_rates(
+    card: TokenCard,
+    entry: TokenRates,
+    tier: ServiceTier,
+    hours: HoursRates | None,
+    kind: CardKind,
+) -> RateSet:
+    steps = entry.steps(tier, hours)
+    covering = rate_of_each_bucket(RATE_DIMENSIONS[bucket] for bucket in steps[0].usd_per_mtok)
     priced_as = {bucket: NAME_OF_RATE[rate] for bucket, rate in covering.items()}
-    steps = block.steps()
     own_tier = card.service_tier or (tier if tier in entry.service_tiers else "standard")
     return RateSet(
-        source=card.kind,
+        source=kind,
         provider=card.provider,
         model=card.model,
         tier_applied=own_tier,
         valid_from_us=midnight_us(entry.from_),
         reference=entry.source,
-        thresholds=tuple(start for start, _ in steps[1:]),
+        thresholds=tuple(step.above_input_tokens for step in steps[1:]),
         steps=tuple(
-            tuple(pusd_per_token(rates[priced_as[b]]) if b in priced_as else NO_RATE for b in TOKEN_BUCKETS)
-            for _, rates in steps
+            (
+                *(
+                    rate_per_token(step.usd_per_mtok[priced_as[b]]) if b in priced_as else NO_RATE
+                    for b in TOKEN_BUCKETS
+                ),
+                NO_RATE if step.usd_per_web_search is None else rate_of(step.usd_per_web_search),
+                0 if step.usd_per_request is None else rate_of(step.usd_per_request),
+            )
+            for step in steps
         ),
-        web_search=NO_RATE if entry.usd_per_web_search is None else _pusd(entry.usd_per_web_search),
-        request=0 if entry.usd_per_request is None else _pusd(entry.usd_per_request),
+        units={unit: UnitRate(rate_of(usd)) for unit, usd in (entry.usd_per_unit or {}).items()},
         deployment=card.deployment or "",
         priced_as=priced_as,
+    )
+
+
+def _multiple(
+    card: TokenCard,
+    entry: TokenRates,
+    hours: HoursRates | None,
+    kind: CardKind,
+) -> Multiple:
+    factor = (entry.share or Decimal(0)) * (Decimal(1) if hours is None else hours.multiplier or Decimal(0))
+    buckets = tuple(entry.buckets or ALL_RATES)
+    multiplier = Multiplier(factor, buckets, "", "")  # of what is known once there is a call
+    since_us = midnight_us(entry.from_)
+    return Multiple(kind, card.provider, card.model, entry.source, since_us, card.deployment or "", multiplier)
+
+
+def _adjustment(entry: RegionAdjustment, kind: CardKind) -> Adjustment:
+    by: Literal["region", "inference_geo"] = "region" if entry.region is not None else "inference_geo"
+    place = (entry.region or entry.inference_geo or "").lower()
+    return Adjustment(
+        kind,
+        _usual_provider(entry.provider),
+        entry.model.lower(),
+        by,
+        place,
+        midnight_us(entry.from_),
+        None if entry.until is None else midnight_us(entry.until),
+        Multiplier(entry.multiplier, tuple(entry.buckets or TOKEN_BUCKETS), f"{by} {place}", entry.source),
     )
 
 
@@ -237,24 +340,39 @@ def _gpu_rates(card: DeploymentCard, entry: GpuRates) -> RateSet:
         valid_from_us=midnight_us(entry.from_),
         reference=entry.source,
         thresholds=(),
-        steps=((0,) * len(TOKEN_BUCKETS),),  # the GPU's time pays for the tokens
+        steps=((*(0 for _ in TOKEN_BUCKETS), NO_RATE, 0),),  # the GPU's time pays for the tokens
         gpu_hour=_pusd(entry.usd_per_gpu_hour) * card.gpus,
         deployment=card.deployment,
         priced_as=dict.fromkeys(TOKEN_BUCKETS, "gpu"),
     )
 
 
-def _timeline(entries: Sequence[Dated], sets: Sequence[int]) -> Timeline:
+def _edges(block: HoursRates) -> set[int]:
+    """Return the times of the week (µs since Monday 00:00 UTC) at which a block of hours starts or ends."""
+    return {minute * _MINUTE_US % WEEK_US for span in block.minutes() for minute in span}
+
+
+def _hours_at(entry: TokenRates, slot_us: int) -> HoursRates | None:
+    """Return the block of hours that a time of the week is in."""
+    minute, week = slot_us // _MINUTE_US, WEEK_US // _MINUTE_US
+    for block in entry.hours:
+        if any(start <= minute + turn < end for start, end in block.minutes() for turn in (0, week)):
+            return block
+    return None
+
+
+def _timeline(entries: Sequence[Dated], slots_us: Sequence[int], sets: Sequence[Sequence[int]]) -> Timeline:
     """Return the timeline of dated entries: unknown before the first, and in gaps between entries."""
-    starts, in_force = [], [UNKNOWN]
-    for index, (entry, rate_set) in enumerate(zip(entries, sets, strict=True)):
+    unknown = [UNKNOWN] * (len(slots_us) + 1)
+    starts, in_force = [], [*unknown]
+    for index, (entry, by_slot) in enumerate(zip(entries, sets, strict=True)):
         starts.append(midnight_us(entry.from_))
-        in_force.append(rate_set)
+        in_force += by_slot
         following = entries[index + 1].from_ if index + 1 < len(entries) else None
         if entry.until is not None and entry.until != following:
             starts.append(midnight_us(entry.until))
-            in_force.append(UNKNOWN)
-    return Timeline(tuple(starts), (), tuple(in_force))
+            in_force += unknown
+    return Timeline(tuple(starts), tuple(slots_us), tuple(in_force))
 
 
 def _pusd(usd: Decimal) -> int:

@@ -1,14 +1,32 @@
-"""Whose rates price a call: the most specific card of the strongest kind, contract > custom > public."""
+"""Whose rates price a call: the most specific card of the strongest kind, contract > custom > correction > public.
+
+A *correction* is a card of the package's own, above the price book: what that lacks or has wrong. The price book and
+the corrections together are the public price. Cards relative to the public price, and multipliers of a region, are
+applied here, to whichever rates are in force: the result is a rate set of its own, which says what it consists of.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from spendstream.core.pricing.names import Names
 from spendstream.core.pricing.public import PublicPrices
-from spendstream.core.pricing.rates import SERVICE_TIERS, Timeline, overlay
+from spendstream.core.pricing.rates import (
+    SERVICE_TIERS,
+    UNKNOWN,
+    Caveat,
+    Multiplier,
+    RateSet,
+    RateTable,
+    Timeline,
+    merge,
+    overlay,
+)
+from spendstream.schemas.buckets import TOKEN_BUCKETS
+from spendstream.schemas.measures import EXACT, SUBSTITUTED
 from spendstream.schemas.usage import ServiceTier
 
 MAX_KEYS: Final = 65_536
@@ -17,8 +35,18 @@ MAX_KEYS: Final = 65_536
 Aliases = Mapping[tuple[str, str], tuple[str, str]]
 """(provider, name of a model) in lower case → the provider and model that it stands for; "" for the same provider."""
 
-_EXACT: Final = 1_000  # more than any glob has letters
+CardKind = Literal["contract", "custom", "correction"]
+
+_STRENGTH: Final[Mapping[CardKind, int]] = {"correction": 0, "custom": 1, "contract": 2}
+_EXACT_NAME: Final = 1_000  # more than any glob has letters
 _NOWHERE: Final = Timeline()
+_ANYWHERE: Final = frozenset({"", "global", "not_available"})
+"""Regions that ask for no place. A glob doesn't match them."""
+
+_PREPAID: Final = RateSet(
+    "prepaid", "*", "*", "standard", None, "", (), ((*(0 for _ in TOKEN_BUCKETS), -1, 0),), priced_as={}
+)
+_PREPAID_NOTE: Final = Caveat(EXACT, "prepaid capacity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +55,10 @@ class Call:
 
     providers: tuple[str, ...]
     models: tuple[str, ...]
-    service_tier: str
+    service_tier: ServiceTier
     region: str
+    inference_geo: str
+    is_provisioned: bool
     deployment: str
 
 
@@ -36,13 +66,17 @@ class Call:
 class OwnCard:
     """A card ready to be matched: names in lower case, timelines by service tier."""
 
-    kind: str
+    kind: CardKind
     provider: str
     model: str
     region: str
+    inference_geo: str
     service_tier: str
+    capacity: Literal["on_demand", "provisioned", "any"]
     deployment: str
-    timelines: dict[str, Timeline]
+    timelines: Mapping[ServiceTier, Timeline]
+    """A negative index is a multiple of the public price: ``multiples[-1 - index]``."""
+    multiples: tuple["Multiple", ...] = ()
 
     def match(self, call: Call) -> tuple[int, ...] | None:
         """Return how specific the card is for a call, greater being more so; None if it doesn't price the call."""
@@ -50,13 +84,79 @@ class OwnCard:
             return None
         if self.service_tier and self.service_tier != call.service_tier:
             return None
+        if self.capacity != "any" and call.is_provisioned != (self.capacity == "provisioned"):
+            return None
         model = _likeness(self.model, call.models)
         region = _likeness(self.region, (call.region,)) if self.region else 0
+        geo = _likeness(self.inference_geo, (call.inference_geo,)) if self.inference_geo else 0
         provider = _likeness(self.provider, call.providers)
-        if model is None or region is None or provider is None:
+        if model is None or region is None or geo is None or provider is None:
             return None
-        strength = int(self.kind == "contract")
-        return strength, int(bool(self.deployment)), model, region, int(bool(self.service_tier)), provider
+        strength, tier = _STRENGTH[self.kind], int(bool(self.service_tier))
+        return strength, int(bool(self.deployment)), model, region, geo, tier, provider
+
+    def is_elsewhere(self, call: Call, by: str) -> bool:
+        """Return whether this is a correction of the call's model for another region or inference geo."""
+        place, wanted = getattr(self, by), getattr(call, by)
+        return (
+            self.kind == "correction"
+            and bool(place)
+            and _likeness(place, (wanted,)) is None
+            and call.service_tier in self.timelines
+            and _likeness(self.model, call.models) is not None
+            and _likeness(self.provider, call.providers) is not None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Multiple:
+    """An entry of a card that is relative to the public price."""
+
+    kind: CardKind
+    provider: str
+    model: str
+    reference: str
+    since_us: int
+    deployment: str
+    multiplier: Multiplier
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A multiplier for calls of a region or an inference geo, ready to be matched: names in lower case."""
+
+    kind: CardKind
+    provider: str
+    model: str
+    by: Literal["region", "inference_geo"]
+    place: str
+    since_us: int
+    until_us: int | None
+    multiplier: Multiplier
+
+    def covers(self, time_us: int) -> bool:
+        """Return whether it is in force at an instant."""
+        return self.since_us <= time_us and (self.until_us is None or time_us < self.until_us)
+
+    def concerns(self, call: Call) -> bool:
+        """Return whether it is for the model of a call, in whatever place."""
+        return _likeness(self.model, call.models) is not None and _likeness(self.provider, call.providers) is not None
+
+    def likeness(self, call: Call) -> tuple[int, ...] | None:
+        """Return how specific it is for a call, greater being more so; None if it isn't for the call."""
+        wanted = call.region if self.by == "region" else call.inference_geo
+        place = None if wanted in _ANYWHERE and self.place != wanted else _likeness(self.place, (wanted,))
+        model, provider = _likeness(self.model, call.models), _likeness(self.provider, call.providers)
+        if place is None or model is None or provider is None:
+            return None
+        return _STRENGTH[self.kind], place, model, provider
+
+
+def _in_force(adjustments: Sequence[Adjustment]) -> Timeline:
+    """Return the number, from 1, of the first adjustment in force over time; 0 for none."""
+    starts = sorted({at for a in adjustments for at in (a.since_us, a.until_us) if at is not None})
+    found = [next((number for number, a in enumerate(adjustments, 1) if a.covers(at)), 0) for at in starts]
+    return Timeline(tuple(starts), (), (0, *found))
 
 
 def _likeness(pattern: str, names: Iterable[str]) -> int | None:
@@ -67,15 +167,8 @@ def _likeness(pattern: str, names: Iterable[str]) -> int | None:
     wild = sum(character in "*?[" for character in pattern)
     for index, name in enumerate(names):
         if fnmatchcase(name, pattern) if wild else name == pattern:
-            return len(pattern) - wild if wild else _EXACT - index
+            return len(pattern) - wild if wild else _EXACT_NAME - index
     return None
-
-
-def layers_for(cards: Sequence[OwnCard], call: Call) -> list[Timeline]:
-    """Return the timelines of the cards that price a call, strongest first; equal ones in the order of the files."""
-    matches = [(match, card) for card in cards if (match := card.match(call)) is not None]
-    matches.sort(key=lambda pair: pair[0], reverse=True)
-    return [card.timelines[call.service_tier] for _, card in matches if call.service_tier in card.timelines]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +180,8 @@ class Key:
     model_served: str
     service_tier: str
     region: str
+    inference_geo: str
+    capacity: str
     deployment: str
 
 
@@ -99,13 +194,27 @@ class Choice:
     with_requested_model: Timeline
 
 
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """What stands above the price book: your own cards and the package's corrections, compiled."""
+
+    cards: tuple[OwnCard, ...] = ()
+    adjustments: tuple[Adjustment, ...] = ()
+    aliases: Aliases = field(default_factory=lambda: MappingProxyType({}))
+
+    def over(self, below: "Cards") -> "Cards":
+        """Return these cards and those below; an alias of these counts before one of those."""
+        aliases = {**below.aliases, **self.aliases}
+        return Cards(self.cards + below.cards, self.adjustments + below.adjustments, aliases)
+
+
 class Chooser:
     """Chooses rates by key, and remembers its choices."""
 
-    def __init__(self, own: Sequence[OwnCard], public: PublicPrices, aliases: Aliases = MappingProxyType({})) -> None:
-        self._own = own
+    def __init__(self, table: RateTable, public: PublicPrices, above: Cards) -> None:
+        self._table = table
         self._public = public
-        self._aliases = aliases
+        self._above = above
         self._choices: dict[Key, Choice] = {}
 
     def choose(self, key: Key) -> Choice:
@@ -124,20 +233,119 @@ class Chooser:
         return choice
 
     def _timeline(self, key: Key, model: str, service_tier: str) -> Timeline:
+        """Return the rates of calls over time: the strongest card that has any at that time, adjusted to the place."""
         tier: ServiceTier = next((known for known in SERVICE_TIERS if known == service_tier), "standard")
         names = self.names(key.provider, model)
-        layers: list[Timeline] = []
-        if self._own:
-            call = Call(names.providers, names.models, tier, key.region.lower(), key.deployment.lower())
-            layers = layers_for(self._own, call)
-        public = self._public.timeline(names, tier)
-        return overlay([*layers, public or _NOWHERE])
+        call = Call(
+            names.providers,
+            names.models,
+            tier,
+            key.region.strip().lower(),
+            key.inference_geo.strip().lower(),
+            key.capacity == "provisioned",
+            key.deployment.lower(),
+        )
+        own, corrections = self._matching(call)
+        adjustments = [a for a in self._above.adjustments if a.concerns(call)]
+        public_layers = [self._adjusted(card.timelines[tier], call, adjustments, card) for card in corrections]
+        listed = self._public.timeline(names, tier)
+        if listed is not None:
+            public_layers.append(self._adjusted(listed, call, adjustments, None))
+        public = overlay([*public_layers, _NOWHERE])
+        layers = []
+        for card in own:
+            absolute = card.timelines[tier].replaced(lambda index: max(index, UNKNOWN))
+            layers.append(self._adjusted(absolute, call, adjustments, card))
+            if card.multiples:
+                layers.append(self._relative(card, tier, public))
+        if call.is_provisioned:
+            public = Timeline((), (), (self._table.intern(_PREPAID, (_PREPAID_NOTE,)),))
+        return overlay([*layers, public]).replaced(lambda index: self._at_tier(index, service_tier))
+
+    def _matching(self, call: Call) -> tuple[list[OwnCard], list[OwnCard]]:
+        """Return your cards that price a call, and corrections, each strongest first, equal ones as in the files."""
+        matches = [(match, card) for card in self._above.cards if (match := card.match(call)) is not None]
+        matches.sort(key=lambda pair: pair[0], reverse=True)
+        cards = [card for _, card in matches if call.service_tier in card.timelines]
+        return [c for c in cards if c.kind != "correction"], [c for c in cards if c.kind == "correction"]
+
+    def _at_tier(self, index: int, asked: str) -> int:
+        """Mark rates of another service tier than the one asked for."""
+        rates = self._table.sets[index]
+        if rates.tier_applied == asked or rates.gpu_hour is not None or rates.source == "prepaid":
+            return index
+        note = f"no {asked if asked in SERVICE_TIERS else 'such'} rate for {rates.model}: {rates.tier_applied}"
+        return self._table.with_caveat(index, Caveat(SUBSTITUTED, note))
+
+    def _relative(self, card: OwnCard, tier: ServiceTier, public: Timeline) -> Timeline:
+        """Return the rates of those entries of a card that are multiples of the public price."""
+
+        def resolve(indices: tuple[int, ...]) -> int:
+            own, listed = indices
+            if own >= UNKNOWN or listed == UNKNOWN:
+                return UNKNOWN
+            multiple, base = card.multiples[-1 - own], self._table.sets[listed]
+            if base.gpu_hour is not None:
+                return UNKNOWN
+            reason = f"share of the price of {base.provider} {base.model} in {base.source}"
+            factor = multiple.multiplier._replace(reason=reason, reference=base.reference)
+            rates = base.multiplied(factor, multiple.since_us)
+            rates = rates.taken_over(multiple.kind, multiple.provider, multiple.model, multiple.reference)
+            return self._table.intern(rates, self._table.caveats[listed])
+
+        return merge([card.timelines[tier], public], resolve)
+
+    def _adjusted(
+        self, layer: Timeline, call: Call, adjustments: Sequence[Adjustment], card: OwnCard | None
+    ) -> Timeline:
+        """Return a layer's rates times what the region or the inference geo of the call adds.
+
+        A card for that region has its own price already. Where other regions of the model have a multiplier or a
+        correction and this one has none, public rates are marked as substituted.
+        """
+        is_public = card is None or card.kind == "correction"
+        for by, place in (("region", call.region), ("inference_geo", call.inference_geo)):
+            if not place or (card is not None and getattr(card, by)):
+                continue
+            of_model = [adjustment for adjustment in adjustments if adjustment.by == by]
+            here = sorted(
+                (a for a in of_model if a.likeness(call) is not None),
+                key=lambda a: a.likeness(call) or (),
+                reverse=True,
+            )
+            elsewhere = [_NOWHERE]
+            if is_public and place not in _ANYWHERE:
+                elsewhere += [_in_force(of_model)]
+                elsewhere += [c.timelines[call.service_tier] for c in self._above.cards if c.is_elsewhere(call, by)]
+            apply = partial(self._times, here, f"no rate of that {by} is known: the general one")
+            layer = merge([layer, _in_force(here), overlay(elsewhere)], apply)
+        return layer
+
+    def _times(self, here: Sequence[Adjustment], doubt: str, indices: tuple[int, ...]) -> int:
+        """Return rates times the adjustment in force; with a doubt, where there is one only elsewhere."""
+        index, chosen, elsewhere = indices
+        if index == UNKNOWN or self._table.sets[index].gpu_hour is not None:
+            return index
+        if chosen:
+            adjustment = here[chosen - 1]
+            rates = self._table.sets[index].multiplied(adjustment.multiplier, adjustment.since_us)
+            return self._table.intern(rates, self._table.caveats[index])
+        return self._table.with_caveat(index, Caveat(SUBSTITUTED, doubt)) if elsewhere else index
 
     def names(self, provider: str, model: str) -> Names:
         """Return who sells the model of a call and what it may be called; of an alias, what it stands for."""
         names = self._public.names(provider, model)
-        for name in names.models if self._aliases else ():
+        for name in names.models if self._above.aliases else ():
             for seller in names.providers:
-                if meaning := self._aliases.get((seller, name)):
+                if meaning := self._above.aliases.get((seller, name)):
                     return self._public.names(meaning[0] or names.seller, meaning[1])
         return names
+
+    def has_relative_card(self, provider: str, model: str) -> bool:
+        """Return whether a card of yours prices a model relative to the public price."""
+        names = self.names(provider, model)
+        return any(
+            card.multiples and _likeness(card.model, names.models) is not None
+            and _likeness(card.provider, names.providers) is not None
+            for card in self._above.cards
+        )  # fmt: skip

@@ -7,7 +7,8 @@ Its undated prices are today's; ``history`` says what applied before.
 
 Two habits of genai-prices are not taken over. Where it has no price for a service tier it silently applies the standard
 one: here such rates say ``tier_applied="standard"``. Where it has no rate for a bucket it charges 0: here a call that
-uses the bucket is unpriced.
+uses the bucket is unpriced. Nor does a price found by a likeness pass for the model's own: a seller without a price of
+its own, and a name that only begins like a listed one, are marked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,21 +29,26 @@ from spendstream.core.pricing.rates import (
     DAY_US,
     NAME_OF_RATE,
     NO_RATE,
+    RATE_BUCKETS,
     SERVICE_TIERS,
     UNKNOWN,
+    Caveat,
     Dimensions,
     Inexact,
-    Intern,
     RateSet,
+    RateTable,
     Timeline,
+    UnitRate,
+    every_day,
     instant,
     midnight_us,
     openings,
-    pusd_per_token,
+    rate_of,
     rate_of_each_bucket,
-    whole,
+    rate_per_token,
 )
-from spendstream.schemas.buckets import TOKEN_BUCKETS
+from spendstream.schemas.measures import ESTIMATED, SUBSTITUTED
+from spendstream.schemas.units import canonical_unit
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider
@@ -70,7 +76,34 @@ _AT_MAKERS_PRICE: Final = re.compile(
 )
 """What OpenRouter resells at its maker's price. Open weights have many sellers, and a suffix changes the price."""
 
+_SAME_PRICE: Final = frozenset(
+    {
+        # https://azure.microsoft.com/en-us/pricing/details/cognitive-services/openai-service: OpenAI's list price,
+        # on global deployments
+        ("azure", "openai"),
+        # https://platform.claude.com/docs/en/build-with-claude/claude-in-microsoft-foundry: standard API pricing
+        ("azure", "anthropic"),
+        # https://cloud.google.com/vertex-ai/generative-ai/pricing#claude-models: Anthropic's, on the global endpoint
+        ("google", "anthropic"),
+        # https://openrouter.ai/docs/faq: no markup on what the provider charges
+        *(("openrouter", maker) for maker in ("anthropic", "google", "openai", "x-ai")),
+    }
+)
+"""Sellers that charge what the maker does, by their own word. Others' prices are taken for want of a better one."""
+
 _VERSION: Final = re.compile(r"[-@](?:\d{4}-\d\d-\d\d|\d{8}|\d{4})$")
+
+_SAME_MODEL: Final = re.compile(
+    r"(?:[-@:](?:\d{4}-\d\d-\d\d|\d\d-\d\d|\d\d-20\d\d|20\d{6}|20\d\d|\d{3,4}|default))?(?:-v\d+)?(?::\d+)?(?::\d+k)?$"
+)
+"""What may follow a model's name: a date, a version, Bedrock's ``-v1:0``."""
+
+_MINIMUM_SECONDS: Final = 10
+_HAS_MINIMUM: Final = frozenset({("groq", "whisper-large-v3"), ("groq", "whisper-large-v3-turbo")})
+"""Billed for at least 10 s a request, which only genai-prices' code says: https://console.groq.com/docs/speech-to-text."""
+
+_FEES: Final = MappingProxyType({"requests": "request", "web_searches": "web_search"})
+"""The price book's units that are cost buckets of their own, priced per thousand."""
 
 _FREE: Final = {frozenset({("family", "tokens")}): Decimal(0)}
 _AUDIO: Final = ("modality", "audio")
@@ -93,14 +126,17 @@ class _Listed:
     model: ModelInfo
     has_tiers: bool
     """False if it was found by fallback: service tiers have only the prices that the model's own provider offers."""
+    caveats: tuple[Caveat, ...] = ()
+    """Why the price may be another model's or another seller's."""
 
 
 class PublicPrices:
     """The public prices, each compiled when it is first needed."""
 
-    def __init__(self, intern: Intern, history: History | None = None) -> None:
+    def __init__(self, table: RateTable, history: History | None = None) -> None:
         """``history``: the prices of the past; by default those in the package."""
-        self._compiler = Compiler(intern, packaged_history() if history is None else history)
+        self._table = table
+        self._compiler = Compiler(table, packaged_history() if history is None else history)
         self._found: dict[tuple[str, tuple[str, ...]], _Listed | None] = {}
         self._ids: dict[str, str | None] = {}
         self._listed_names: dict[str, dict[str, str]] = {}
@@ -119,7 +155,12 @@ class PublicPrices:
     def timeline(self, names: Names, tier: str) -> Timeline | None:
         """Return the rate sets of a model at a service tier over time; None if the price book doesn't price it."""
         found = self._find(names)
-        return None if found is None else self._timeline(found, tier)
+        timeline = None if found is None else self._timeline(found, tier)
+        if found is None or timeline is None:
+            return None
+        for caveat in found.caveats:
+            timeline = timeline.replaced(partial(self._table.with_caveat, caveat=caveat))
+        return timeline
 
     def why_unlisted(self, names: Names) -> str:
         """Return why the price book has no price for a model; "" if it has one."""
@@ -187,13 +228,13 @@ class PublicPrices:
                     continue
                 if names.is_fine_tuned and (lister is not owner or not _FINE_TUNED_LISTING.search(found.id)):
                     continue
-                return _Listed(lister, found, has_tiers=lister is owner)
+                return _Listed(lister, found, lister is owner, tuple(_caveats(owner, lister, found, candidate)))
         if owner.id == "openrouter" and _AT_MAKERS_PRICE.match(names.listed[-1]):
             maker_name, _, model = names.listed[-1].partition("/")
             maker = self._provider(maker_name)
             found = None if maker is None else maker.find_model(model)
             if maker is not None and found is not None and _is_exactly(found, model):
-                return _Listed(maker, found, has_tiers=False)
+                return _Listed(maker, found, has_tiers=False, caveats=tuple(_caveats(owner, maker, found, model)))
         return None
 
     def _timeline(self, listed: _Listed, tier: str) -> Timeline | None:
@@ -208,8 +249,8 @@ class PublicPrices:
 class Compiler:
     """Turns one model's dated, conditional and tiered prices into rate sets on a timeline; lists what can't be used."""
 
-    def __init__(self, intern: Intern, history: History) -> None:
-        self._intern = intern
+    def __init__(self, table: RateTable, history: History) -> None:
+        self._table = table
         self._history = history
         self.exclusions: dict[Exclusion, None] = {}
 
@@ -237,21 +278,23 @@ class Compiler:
         since: list[int | None] = [None] * width
         before: list[ModelPrice | None] = [None] * width
         sets = []
-        for index, time_us in enumerate(openings(starts, slots)):
-            at, slot = instant(time_us), index % width
+        for index, (start_us, slot_us) in enumerate(openings(starts, slots)):
+            at, slot = instant(start_us + slot_us % DAY_US), index % width
             prices = past.prices(model, at, context, special)
             if index >= width and prices != before[slot]:
-                since[slot] = time_us - time_us % DAY_US
+                since[slot] = start_us
             before[slot] = prices
             listed_at = past.listed_at(at, special)
             applied = (
                 tier if any(v.constraint is None or v.constraint.active(listed_at) for v in special) else "standard"
             )
             rate_set = self._rate_set(provider, model, prices, applied, since[slot])
-            if rate_set is not None:
-                reference = past.source(at) or rate_set.reference
-                rate_set = replace(rate_set, reference=reference, estimated=past.doubt(at, special))
-            sets.append(UNKNOWN if rate_set is None else self._intern(rate_set))
+            if rate_set is None:
+                sets.append(UNKNOWN)
+                continue
+            doubt = past.doubt(at, special)
+            rate_set = replace(rate_set, reference=past.source(at) or rate_set.reference)
+            sets.append(self._table.intern(rate_set, (Caveat(ESTIMATED, doubt),) if doubt else ()))
         return Timeline(tuple(starts), tuple(slots), tuple(sets)).compact() if any(sets) else None
 
     def _rate_set(
@@ -261,24 +304,25 @@ class Compiler:
         tokens: dict[Dimensions, Any] = {
             frozenset(u.dimensions.items()): v for u, v in priced if u.dimensions["family"] == "tokens"
         }
-        fees = {u.usage_key: v for u, v in priced if u.usage_key in ("requests", "web_searches")}
+        fees = {_FEES[u.usage_key]: v for u, v in priced if u.usage_key in _FEES}
         if not priced and model.id.endswith(":free"):  # how genai-prices marks models that cost nothing
             tokens = dict(_FREE)
+        units = self._unit_rates(provider, model, priced)
         try:
-            if not tokens and not fees:
-                raise Inexact(_why_unusable(unit.usage_key for unit, _ in priced))
+            if not tokens and not fees and not units:
+                raise Inexact("no price is published")
             taken = rate_of_each_bucket(tokens)
-            request = _per_unit(fees.get("requests", Decimal(0)))
-            web_search = _per_unit(fees["web_searches"]) if "web_searches" in fees else NO_RATE
+            by_hour = any(unit.dimensions["family"] == "durations" for unit, _ in priced)
+            for bucket in ("input_audio", "cache_read_audio", "output_audio") if by_hour else ():
+                if bucket in taken and _AUDIO not in taken[bucket]:  # not at a text rate
+                    del taken[bucket]
+                    self._exclude(provider, model, bucket, "billed by audio_seconds, not by the token")
+            by_bucket = {**{bucket: tokens[rate] for bucket, rate in taken.items()}, **fees}
+            starts = tuple(sorted({t.start for value in by_bucket.values() for t in getattr(value, "tiers", ())}))
+            steps = self._steps(provider, model, by_bucket, starts)
         except ValueError as error:
             self._exclude(provider, model, "model", str(error))
             return None
-        if any(unit.dimensions["family"] == "durations" for unit, _ in priced):
-            for bucket in ("input_audio", "cache_read_audio", "output_audio"):
-                if bucket in taken and _AUDIO not in taken[bucket]:  # not at a text rate: audio is billed by the hour
-                    del taken[bucket]
-                    self._exclude(provider, model, bucket, _why_unusable(["audio_seconds"]))
-        starts = tuple(sorted({tier.start for value in tokens.values() for tier in getattr(value, "tiers", ())}))
         return RateSet(
             source="genai-prices",
             provider=provider.id,
@@ -287,32 +331,77 @@ class Compiler:
             valid_from_us=since_us,
             reference=(provider.pricing_urls or ("",))[0],
             thresholds=starts,
-            steps=self._steps(provider, model, {b: tokens[rate] for b, rate in taken.items()}, starts),
-            web_search=web_search,
-            request=request,
+            steps=steps,
+            units=units,
             priced_as={bucket: NAME_OF_RATE.get(rate, "free") for bucket, rate in taken.items()},
         )
+
+    def _unit_rates(
+        self, provider: Provider, model: ModelInfo, priced: Iterable[tuple[UnitDef, Any]]
+    ) -> dict[str, UnitRate]:
+        """Return what units beside tokens cost. One whose price depends on the size of the call has no rate."""
+        rates: dict[str, UnitRate] = {}
+        for unit, value in priced:
+            is_token = unit.dimensions["family"] == "tokens" and unit.dimensions.get("token_type") != "citation"
+            if is_token or unit.usage_key in _FEES:
+                continue
+            name = canonical_unit(unit.usage_key)
+            minimum = _MINIMUM_SECONDS if (provider.id, model.id) in _HAS_MINIMUM and unit.per == 3600 else 0
+            try:
+                rates[name] = UnitRate(rate_of(_at_step(value, -1)), unit.per, minimum)
+                if getattr(value, "tiers", ()):
+                    del rates[name]
+                    raise Inexact("a price per unit that depends on the size of the call")
+            except Inexact as error:
+                self._exclude(provider, model, name, str(error))
+        return rates
 
     def _steps(
         self, provider: Provider, model: ModelInfo, prices: dict[str, Any], starts: tuple[int, ...]
     ) -> tuple[tuple[int, ...], ...]:
-        """Return pico-dollars per token, by step and bucket. A bucket whose price isn't exact has no rate."""
-        exact: dict[str, list[int]] = {}
+        """Return rates by step and bucket. A bucket whose price can't be used has none. Raises: Inexact."""
+        usable: dict[str, list[int]] = {}
         for bucket, price in prices.items():
+            rate = partial(rate_of, per=1000) if bucket in _FEES.values() else rate_per_token
             try:
-                exact[bucket] = [pusd_per_token(_at_step(price, start)) for start in (-1, *starts)]
+                usable[bucket] = [rate(_at_step(price, start)) for start in (-1, *starts)]
             except Inexact as error:
+                if bucket == "request":  # every call pays it: without it no cost would be right
+                    raise
                 self._exclude(provider, model, bucket, str(error))
         none = [NO_RATE] * (len(starts) + 1)
-        return tuple(zip(*(exact.get(bucket, none) for bucket in TOKEN_BUCKETS), strict=True))
+        usable.setdefault("request", [0] * (len(starts) + 1))
+        return tuple(zip(*(usable.get(bucket, none) for bucket in RATE_BUCKETS), strict=True))
 
     def _exclude(self, provider: Provider, model: ModelInfo, what: str, why: str) -> None:
         self.exclusions[Exclusion(provider.id, model.id, what, why)] = None
 
 
-def _why_unusable(units: Iterable[str]) -> str:
-    billed = ", ".join(units)
-    return f"billed by {billed}, which events don't count" if billed else "no price is published"
+def _caveats(owner: Provider, lister: Provider, found: ModelInfo, name: str) -> Iterator[Caveat]:
+    """Say where a price was found that isn't the seller's own, or not the model's."""
+    if lister is not owner and (owner.id, lister.id) not in _SAME_PRICE:
+        note = f"no price of {owner.id}'s own is known: the price of {lister.id} applies"
+        yield Caveat(SUBSTITUTED, note)
+    is_own = name.startswith(found.id.lower()) and _SAME_MODEL.match(name[len(found.id) :])
+    if not is_own and not _FINE_TUNED_LISTING.search(found.id) and not _is_named(found.match, name):
+        yield Caveat(SUBSTITUTED, f"the name only begins like {found.id}, whose price applies")
+
+
+def _is_named(clause: Any, name: str) -> bool:
+    """Return whether a clause means this name itself, or a dated version of it; not one that only begins like it."""
+    kind = type(clause).__name__
+    if kind == "ClauseOr":
+        return any(_is_named(part, name) for part in clause.or_ if part.is_match(name))
+    if kind == "ClauseAnd":
+        return any(_is_named(part, name) for part in clause.and_ if type(part).__name__ != "ClauseRegex")
+    if kind == "ClauseStartsWith":
+        return bool(_SAME_MODEL.match(name[len(clause.starts_with) :]))
+    if kind == "ClauseContains":
+        before, _, after = name.rpartition(clause.contains.lower())
+        return bool(_SAME_MODEL.match(after)) and (not before or before[-1] in "./")
+    if kind == "ClauseEndsWith":
+        return bool(re.search(r"(?:^|[./])$", name.removesuffix(clause.ends_with.lower())))
+    return True  # equal, or by a pattern that says what it means
 
 
 def _is_exactly(model: ModelInfo, name: str) -> bool:
@@ -351,7 +440,7 @@ def _boundaries(model: ModelInfo, special: list[PriceVariant], past: Past) -> tu
             starts.add(midnight_us(constraint.start_date))
         else:
             slots |= {_since_midnight_us(constraint.start_time), _since_midnight_us(constraint.end_time)}
-    return sorted(starts), sorted(slots - {0})
+    return sorted(starts), every_day(slots | {0}) if slots - {0} else []
 
 
 def _at_step(price: Any, start: int) -> Decimal:
@@ -361,12 +450,6 @@ def _at_step(price: Any, start: int) -> Decimal:
     if not isinstance(chosen, Decimal):
         raise Inexact(f"not a price: {chosen!r}")
     return chosen
-
-
-def _per_unit(usd_per_thousand: Any) -> int:
-    if not isinstance(usd_per_thousand, Decimal):
-        raise Inexact("a fee that depends on the size of the call")
-    return whole(usd_per_thousand * 10**9)
 
 
 def _since_midnight_us(moment: time) -> int:

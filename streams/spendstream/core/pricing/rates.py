@@ -3,6 +3,10 @@
 ``RateSet``    the rates of one card from a day on, one row for each size of input
 ``Timeline``   which rate set is in force when
 ``RateTable``  all rate sets as arrays
+
+A rate is an integer of yocto-dollars (1e-24 USD) per token, search, request or unit: $0.0833333333333333 per million
+tokens is 83,333,333,333,333,300 of them. A bucket's cost is its exact product, rounded half-even to a pico-dollar
+(1e-12 USD) once per bucket and call. A rate of whole pico-dollars needs no rounding.
 """
 
 import json
@@ -10,47 +14,79 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import cached_property
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Final, Literal, Self, get_args
+from typing import Final, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS
+from spendstream.schemas.measures import ESTIMATED, EXACT, PARTIAL, SUBSTITUTED
 from spendstream.schemas.usage import ServiceTier
 
+Int8s = npt.NDArray[np.int8]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
-Source = Literal["contract", "custom", "genai-prices"]
+Source = Literal["contract", "custom", "correction", "genai-prices", "prepaid"]
 
 SERVICE_TIERS: Final[tuple[ServiceTier, ...]] = get_args(ServiceTier)
 NO_RATE: Final = -1
 PICO_PER_USD: Final = 10**12
+YOCTO_PER_PICO: Final = 10**12
+YOCTO_PER_USD: Final = PICO_PER_USD * YOCTO_PER_PICO
 TOKENS_PER_MTOK: Final = 10**6
-MAX_RATE_PUSD: Final = 10**10
-"""Pico-dollars a token of ``spendstream.schemas.rate_card.MAX_RATE_USD_PER_MTOK``."""
+MAX_RATE: Final = 10**10 * YOCTO_PER_PICO
+"""Yocto-dollars a token of ``spendstream.schemas.rate_card.MAX_RATE_USD_PER_MTOK``."""
 
 DAY_US: Final = 86_400_000_000
+WEEK_US: Final = 7 * DAY_US
+_MONDAY_US: Final = 4 * DAY_US  # 1970-01-05
 _EPOCH: Final = date(1970, 1, 1)
+_EXACT: Final = Context(prec=100, rounding=ROUND_HALF_EVEN)
 
 UNKNOWN: Final = 0
 """The rate set of calls that no card prices."""
+
+RATE_BUCKETS: Final = (*TOKEN_BUCKETS, "web_search", "request")
+"""The cost buckets that have a rate for each size of input."""
 
 
 class Inexact(ValueError):
     """An amount that is out of range, or not a whole number of pico-dollars per unit."""
 
 
-def pusd_per_token(usd_per_mtok: Decimal) -> int:
-    """Return pico-dollars per token: $3 per million tokens is 3,000,000. Raises: Inexact."""
-    rate = whole(usd_per_mtok * (PICO_PER_USD // TOKENS_PER_MTOK))
-    if not 0 <= rate <= MAX_RATE_PUSD:
+def rate_of(usd: Decimal, per: int = 1) -> int:
+    """Return yocto-dollars per unit, rounded half-even: ``rate_of(Decimal(3), TOKENS_PER_MTOK) == 3 * 10**18``.
+
+    Raises: Inexact, if the rate is negative or no number.
+    """
+    if not usd.is_finite() or usd < 0:
+        raise Inexact(f"not a price: {usd}")
+    numerator, denominator = usd.as_integer_ratio()
+    return half_even(numerator * YOCTO_PER_USD, denominator * per)
+
+
+def rate_per_token(usd_per_mtok: Decimal) -> int:
+    """Return yocto-dollars per token. Raises: Inexact."""
+    rate = rate_of(usd_per_mtok, TOKENS_PER_MTOK)
+    if rate > MAX_RATE:
         raise Inexact(f"{usd_per_mtok} USD per million tokens is out of range")
     return rate
+
+
+def usd_of(rate: int, per: int = 1) -> Decimal:
+    """Return a rate in USD per so many units: ``usd_of(3 * 10**18, TOKENS_PER_MTOK) == Decimal(3)``."""
+    return _EXACT.divide(Decimal(rate * per), Decimal(YOCTO_PER_USD)).normalize(_EXACT) + Decimal(0)
+
+
+def half_even(numerator: int, denominator: int) -> int:
+    """Return a quotient of integers, rounded to the nearest integer, halves to the even one."""
+    whole, rest = divmod(numerator, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1))
 
 
 def whole(pusd: Decimal) -> int:
@@ -59,6 +95,52 @@ def whole(pusd: Decimal) -> int:
     if rounded != pusd:
         raise Inexact(f"{pusd} is not a whole number of pico-dollars")
     return rounded
+
+
+class Caveat(NamedTuple):
+    """Why a price isn't sure to be exact. With the quality ``EXACT``: a remark."""
+
+    quality: int
+    """A code of ``spendstream.schemas.measures.PRICE_QUALITIES``."""
+    note: str
+
+
+_SEVERITY: Final = {0: 0, EXACT: 0, ESTIMATED: 1, SUBSTITUTED: 2, PARTIAL: 3}
+
+
+def worst(qualities: Iterable[int]) -> int:
+    """Return the quality of a price with all of these: partial, else substituted, else estimated, else exact."""
+    return max(qualities, key=_SEVERITY.__getitem__, default=EXACT)
+
+
+class UnitRate(NamedTuple):
+    """What a billable unit beside tokens costs."""
+
+    rate: int
+    """Yocto-dollars for ``per`` units."""
+    per: int = 1
+    """How many units the published price is for: 3,600 for a price per hour of what is counted in seconds."""
+    minimum: int = 0
+    """A call that uses less than this is billed for this much."""
+
+    def cost_pusd(self, quantity: Decimal) -> int:
+        """Return the exact cost of a quantity, rounded half-even: 11 s at $0.36 an hour are $0.0011."""
+        numerator, denominator = max(quantity, Decimal(self.minimum)).as_integer_ratio()
+        return half_even(numerator * self.rate, denominator * self.per * YOCTO_PER_PICO)
+
+
+class Multiplier(NamedTuple):
+    """A factor that is part of a rate: a surcharge of a region, a discount of a contract."""
+
+    factor: Decimal
+    buckets: tuple[str, ...]
+    """Which rates it multiplies: cost buckets, of which ``units`` means all units."""
+    reason: str
+    reference: str
+    """Where it is published."""
+
+
+ALL_RATES: Final = (*RATE_BUCKETS, "units")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +162,7 @@ class CardRef:
 
 @dataclass(frozen=True)
 class RateSet:
-    """Dated rates of one card at one service tier. Amounts are integers in pico-dollars (1e-12 USD)."""
+    """Dated rates of one card at one service tier. Rates are yocto-dollars (1e-24 USD)."""
 
     source: Source
     provider: str
@@ -91,14 +173,14 @@ class RateSet:
     thresholds: tuple[int, ...]
     """Total input tokens that must be exceeded for the next step, rising."""
     steps: tuple[tuple[int, ...], ...]
-    """Rates per token in the order of TOKEN_BUCKETS, one row more than there are thresholds; NO_RATE where none."""
-    web_search: int = NO_RATE
-    request: int = 0
+    """Rates in the order of RATE_BUCKETS, one row more than there are thresholds; NO_RATE where none."""
+    units: Mapping[str, UnitRate] = field(default_factory=dict)
+    """By unit. A unit without a rate takes that of the unit that contains it."""
     gpu_hour: int | None = None
-    """Of all GPUs together. None if tokens are billed, not GPU time."""
+    """Pico-dollars an hour of all GPUs together. None if tokens are billed, not GPU time."""
     deployment: str = ""
-    estimated: str = field(default="", compare=False)
-    """Why the calls that these rates price may have cost something else; "" if nothing is in doubt. Not of the card."""
+    multipliers: tuple[Multiplier, ...] = ()
+    """Factors that the rates already contain."""
     priced_as: Mapping[str, str] = field(default_factory=dict, compare=False)
     """The rate that each bucket takes: ``{"reasoning": "output"}``."""
 
@@ -108,17 +190,66 @@ class RateSet:
         # fmt: off
         content = [
             self.source, self.provider, self.model, self.deployment, self.tier_applied, self.valid_from_us,
-            self.reference, self.thresholds, self.steps, self.web_search, self.request, self.gpu_hour,
+            self.reference, self.thresholds, self.steps, sorted(self.units.items()), self.gpu_hour,
+            [(f"{m.factor.normalize():f}", *m[1:]) for m in self.multipliers],
         ]
         # fmt: on
         digest = blake2b(json.dumps(content, ensure_ascii=True).encode(), digest_size=8).hexdigest()
         valid_from = None if self.valid_from_us is None else instant(self.valid_from_us)
         return CardRef(digest, self.source, self.provider, self.model, self.tier_applied, valid_from, self.reference)
 
+    def step(self, total_input_tokens: int) -> int:
+        """Return the index of the step that prices a call with this much input."""
+        return sum(total_input_tokens > threshold for threshold in self.thresholds)
+
     def rate(self, bucket: str, total_input_tokens: int = 0) -> int:
-        """Return a token bucket's rate in pico-dollars per token, for a call with this much input; NO_RATE if none."""
-        step = sum(total_input_tokens > threshold for threshold in self.thresholds)
-        return self.steps[step][TOKEN_BUCKETS.index(bucket)]
+        """Return a bucket's rate in yocto-dollars, for a call with this much input; NO_RATE if none."""
+        return self.steps[self.step(total_input_tokens)][RATE_BUCKETS.index(bucket)]
+
+    @cached_property
+    def is_billed_by_units(self) -> bool:
+        """Whether tokens have no price, and only units do: nothing can be said about a call that states none."""
+        tokens = len(TOKEN_BUCKETS)
+        request = RATE_BUCKETS.index("request")
+        return bool(self.units) and all(
+            step[request] <= 0 and all(rate == NO_RATE for rate in step[:tokens]) for step in self.steps
+        )
+
+    def unit_rate(self, unit: str) -> UnitRate | None:
+        """Return what a unit costs; None if neither it nor a unit that contains it has a rate."""
+        return self.units.get(unit) or self.units.get(CONTAINING_UNIT.get(unit, ""))
+
+    def multiplied(self, multiplier: Multiplier, since_us: int | None) -> "RateSet":
+        """Return the rates times a factor that applies from ``since_us`` on, each rounded half-even."""
+        factor, per = multiplier.factor.as_integer_ratio()
+        chosen = [bucket in multiplier.buckets for bucket in RATE_BUCKETS]
+        units = self.units
+        if "units" in multiplier.buckets:
+            units = {unit: r._replace(rate=half_even(r.rate * factor, per)) for unit, r in units.items()}
+        known = [at for at in (self.valid_from_us, since_us) if at is not None]
+        return replace(
+            self,
+            valid_from_us=max(known, default=None),
+            steps=tuple(
+                tuple(
+                    half_even(rate * factor, per) if is_chosen and rate != NO_RATE else rate
+                    for rate, is_chosen in zip(step, chosen, strict=True)
+                )
+                for step in self.steps
+            ),
+            units=units,
+            multipliers=(*self.multipliers, multiplier),
+        )
+
+    def taken_over(self, source: Source, provider: str, model: str, reference: str) -> "RateSet":
+        """Return the same rates as those of another card, which refers to them."""
+        return replace(self, source=source, provider=provider, model=model, reference=reference)
+
+
+CONTAINING_UNIT: Final = MappingProxyType(
+    {"input_audio_seconds": "audio_seconds", "output_audio_seconds": "audio_seconds", "annotated_pages": "pages"}
+)
+"""The more general unit whose rate a unit takes if it has none of its own."""
 
 
 Intern = Callable[[RateSet], int]
@@ -204,7 +335,7 @@ def rate_of_each_bucket(priced: Iterable[Dimensions]) -> dict[str, Dimensions]:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Indices of rate sets over time: periods of whole UTC days, and times of day for off-peak prices.
+    """Indices of rate sets over time: periods of whole UTC days, and hours of the week for peak prices.
 
     A period includes its first instant, and ends before the next one starts.
     """
@@ -212,19 +343,23 @@ class Timeline:
     starts_us: tuple[int, ...] = ()
     """Midnights (epoch µs, rising) at which the next period starts; the first period has no start."""
     slots_us: tuple[int, ...] = ()
-    """Times of day (µs since midnight, rising) at which the next slot starts; the first starts at midnight."""
+    """Times of the week (µs since Monday 00:00 UTC, rising) at which the next slot starts; the first starts there."""
     sets: tuple[int, ...] = (UNKNOWN,)
     """By period, and within each period by slot."""
 
     def at(self, time_us: int) -> int:
         """Return the rate set in force at an instant."""
-        period = bisect_right(self.starts_us, time_us)
-        return self.sets[period * (len(self.slots_us) + 1) + bisect_right(self.slots_us, time_us % DAY_US)]
+        return self.within(time_us, since_monday(time_us))
+
+    def within(self, period_us: int, slot_us: int) -> int:
+        """Return the rate set in force in the period of an instant, at a time of the week."""
+        period = bisect_right(self.starts_us, period_us)
+        return self.sets[period * (len(self.slots_us) + 1) + bisect_right(self.slots_us, slot_us)]
 
     def at_each(self, times_us: Int64s) -> Int64s:
         """Return the rate set in force at each of many instants."""
         period = np.searchsorted(self.starts_us, times_us, "right")
-        slot = np.searchsorted(self.slots_us, times_us % DAY_US, "right")
+        slot = np.searchsorted(self.slots_us, (times_us - _MONDAY_US) % WEEK_US, "right")
         return np.array(self.sets, dtype=np.int64).take(period * (len(self.slots_us) + 1) + slot)
 
     def throughout(self, first_us: int, last_us: int) -> int | None:
@@ -248,27 +383,48 @@ class Timeline:
         period = bisect_right(self.starts_us, time_us)
         return self.starts_us[period] if period < len(self.starts_us) else None
 
+    def replaced(self, change: Callable[[int], int]) -> "Timeline":
+        """Return the timeline with other rate sets, except where none is known."""
+        changed = {index: change(index) for index in set(self.sets) - {UNKNOWN}}
+        if all(index == other for index, other in changed.items()):
+            return self
+        return Timeline(self.starts_us, self.slots_us, tuple(changed.get(index, UNKNOWN) for index in self.sets))
+
+
+def since_monday(time_us: int) -> int:
+    """Return the time of the week of an instant, in µs since Monday 00:00 UTC."""
+    return (time_us - _MONDAY_US) % WEEK_US
+
+
+def every_day(slots_us: Iterable[int]) -> list[int]:
+    """Return times of the day (µs since midnight) as the times of the week at which a slot starts."""
+    return sorted({day * DAY_US + slot for day in range(7) for slot in slots_us} - {0})
+
 
 def midnight_us(day: date) -> int:
     """Return the midnight (UTC) at which a day begins, in epoch µs."""
     return (day.toordinal() - _EPOCH.toordinal()) * DAY_US
 
 
-def openings(starts_us: Sequence[int], slots_us: Sequence[int]) -> list[int]:
-    """Return an instant in each slot of each period, in the order of ``Timeline.sets``."""
+def openings(starts_us: Sequence[int], slots_us: Sequence[int]) -> list[tuple[int, int]]:
+    """Return an instant in each period, with the start of each slot, in the order of ``Timeline.sets``."""
     before_all = (starts_us[0] - DAY_US) if starts_us else 0
-    return [start + slot for start in (before_all, *starts_us) for slot in (0, *slots_us)]
+    return [(start, slot) for start in (before_all, *starts_us) for slot in (0, *slots_us)]
+
+
+def merge(timelines: Sequence[Timeline], choose: Callable[[tuple[int, ...]], int]) -> Timeline:
+    """Return the timeline that has, at each instant, what is chosen from what the given ones have."""
+    starts = sorted({start for timeline in timelines for start in timeline.starts_us})
+    slots = sorted({slot for timeline in timelines for slot in timeline.slots_us})
+    sets = (choose(tuple(t.within(*at) for t in timelines)) for at in openings(starts, slots))
+    return Timeline(tuple(starts), tuple(slots), tuple(sets))
 
 
 def overlay(layers: Sequence[Timeline]) -> Timeline:
     """Return the timeline in which each instant takes the first layer that has a rate set for it."""
     if len(layers) == 1:
         return layers[0]
-    starts = sorted({start for layer in layers for start in layer.starts_us})
-    slots = sorted({slot for layer in layers for slot in layer.slots_us})
-    instants = openings(starts, slots)
-    sets = (next((s for layer in layers if (s := layer.at(t)) != UNKNOWN), UNKNOWN) for t in instants)
-    return Timeline(tuple(starts), tuple(slots), tuple(sets))
+    return merge(layers, lambda sets: next((s for s in sets if s != UNKNOWN), UNKNOWN))
 
 
 UNCACHED: Final = {
@@ -282,58 +438,69 @@ UNCACHED: Final = {
 """The bucket that cached tokens would have been in without a cache."""
 
 _NEVER: Final = np.iinfo(np.int64).max
-_NOTHING: Final = RateSet("custom", "", "", "", None, "", (), ((NO_RATE,) * len(TOKEN_BUCKETS),))
+_NOTHING: Final = RateSet("custom", "", "", "", None, "", (), ((NO_RATE,) * len(RATE_BUCKETS),))
 
 
 class RateTable:
     """All rate sets in use, by index and as arrays with one row for each step of each set.
 
-    Sets are only ever added; index ``UNKNOWN`` prices nothing. ``rates[bucket]`` holds pico-dollars per unit by row;
-    ``rated`` holds the buckets that have a rate, as a mask, by row.
+    Sets are only ever added; index ``UNKNOWN`` prices nothing. By row: ``rates[bucket]`` holds whole pico-dollars per
+    unit, ``fractions[bucket]`` what remains, in yocto-dollars, if any rate of the bucket has such a rest; ``rated`` the
+    buckets that have a rate, as a mask; ``step`` the input tokens that were exceeded.
     """
 
     def __init__(self) -> None:
         self.sets: list[RateSet] = [_NOTHING]
-        self._index = {"": UNKNOWN}
+        self.caveats: list[tuple[Caveat, ...]] = [()]
+        self._index: dict[tuple[str, tuple[Caveat, ...]], int] = {}
         self._built = 0
 
-    def intern(self, rate_set: RateSet) -> int:
-        """Return the index of a set, adding it unless an equal one with the same doubt is there."""
-        index = self._index.setdefault(rate_set.ref.id + rate_set.estimated, len(self.sets))
+    def intern(self, rate_set: RateSet, caveats: tuple[Caveat, ...] = ()) -> int:
+        """Return the index of a set with caveats, adding it unless an equal one is there."""
+        index = self._index.setdefault((rate_set.ref.id, caveats), len(self.sets))
         if index == len(self.sets):
             self.sets.append(rate_set)
+            self.caveats.append(caveats)
         return index
+
+    def with_caveat(self, index: int, caveat: Caveat) -> int:
+        """Return the index of the same rates with one more caveat."""
+        return self.intern(self.sets[index], tuple(dict.fromkeys((*self.caveats[index], caveat))))
 
     def refresh(self) -> None:
         """Update the arrays after sets were added. Call it before reading them."""
         if self._built == len(self.sets):
             return
         steps = [len(s.steps) for s in self.sets]
-        self._first_row = np.cumsum([0, *steps[:-1]], dtype=np.int64)
+        self.first_row = np.cumsum([0, *steps[:-1]], dtype=np.int64)
         widest = max(steps) - 1
         self._thresholds = np.full((widest, len(self.sets)), _NEVER, dtype=np.int64)
         for index, rate_set in enumerate(self.sets):
             self._thresholds[: len(rate_set.thresholds), index] = rate_set.thresholds
-        rows = [(*step, s.web_search, s.request) for s in self.sets for step in s.steps]
-        matrix = np.array(rows, dtype=np.int64).T
+        rows = [step for s in self.sets for step in s.steps]
+        matrix = np.array([[rate // YOCTO_PER_PICO for rate in row] for row in rows], dtype=np.int64).T
+        rests = np.array([[max(rate, 0) % YOCTO_PER_PICO for rate in row] for row in rows], dtype=np.int64).T
         self.rated = np.zeros(len(rows), dtype=np.int32)
-        for bucket, rates in zip(COST_BUCKETS, matrix, strict=False):
+        for bucket, rates in zip(RATE_BUCKETS, matrix, strict=True):
             self.rated |= np.where(rates != NO_RATE, np.int32(bit(bucket)), np.int32(0))
-        self.rates = dict(zip(COST_BUCKETS, np.ascontiguousarray(np.maximum(matrix, 0)), strict=False))
-        self.largest = {bucket: int(rates.max()) for bucket, rates in self.rates.items()}
+        self.rates = dict(zip(RATE_BUCKETS, np.ascontiguousarray(np.maximum(matrix, 0)), strict=True))
+        self.fractions = {b: np.ascontiguousarray(r) for b, r in zip(RATE_BUCKETS, rests, strict=True) if r.any()}
+        self.largest = {bucket: int(r.max()) + (bucket in self.fractions) for bucket, r in self.rates.items()}
+        self.largest_unit = max(
+            (-(-unit.rate // (unit.per * YOCTO_PER_PICO)) for s in self.sets for unit in s.units.values()), default=0
+        )
+        self.largest_minimum = max((unit.minimum for s in self.sets for unit in s.units.values()), default=0)
+        self.step = np.array([start for s in self.sets for start in (0, *s.thresholds)], dtype=np.int64)
         self.is_gpu = np.array([s.gpu_hour is not None for s in self.sets])
+        self.is_billed_by_units = np.array([s.is_billed_by_units for s in self.sets])
         self.largest_gpu_hour = max((s.gpu_hour or 0 for s in self.sets), default=0)
-        self.tier = np.array([tier_code(s.tier_applied) for s in self.sets], dtype=np.int8)
+        self.quality = np.array([worst(c.quality for c in found) for found in self.caveats], dtype=np.int8)
+        self.notes = ["; ".join(c.note for c in found) for found in self.caveats]
         self._built = len(self.sets)
 
     def rows(self, sets: Int64s, total_input: Int64s) -> Int64s:
         """Return the row that prices each call. A step starts at one token above its threshold."""
-        rows = self._first_row.take(sets)
+        rows = self.first_row.take(sets)
         for thresholds in self._thresholds:
             rows += total_input > thresholds.take(sets)
         return rows
-
-
-def tier_code(service_tier: str) -> int:
-    """Return a service tier as a small number, -1 for an unknown one."""
-    return SERVICE_TIERS.index(service_tier) if service_tier in SERVICE_TIERS else -1
