@@ -4,8 +4,9 @@ Releases of genai-prices up to the installed one are fetched with pip, into ``$S
 default ``.spendstream/genai-prices``; uv tells when each was uploaded. Both use the indexes that they are configured
 for. What is there already is not fetched again.
 
-``python -m spendstream.price_history LEDGER`` first takes OpenRouter's prices, day by day, from a newer
-``data/history/prices.json`` of github.com/jvrck/openrouterlist (MIT); without it, those in the present file remain.
+``python -m spendstream.price_history CLONE`` takes OpenRouter's prices, day by day, from a clone of
+github.com/jvrck/openrouterlist (MIT), whose history has the models API twice a day. Without it, those in the present
+file remain.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ PACKAGE: Final = "genai-prices"
 HISTORY: Final = Path(__file__).parents[1] / "core" / "pricing" / "history.json"
 VERDICTS: Final = Path(__file__).with_name("verdicts.yaml")
 
+_SNAPSHOT: Final = "data/output.json"
+_RATES: Final = (("input_mtok", "prompt"), ("output_mtok", "completion"), ("cache_read_mtok", "input_cache_read"))
+"""The book's rate, and its name in OpenRouter's models API."""
+
 _PROJECT: Final = '[project]\nname = "x"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = ["{}=={}"]\n'
 _UPLOADED: Final = re.compile(r'/genai_prices-[^"/]*\.whl".*?upload-time = "(\d{4}-\d\d-\d\d)')
 
 
-def main(ledger: str = "") -> int:
+def main(clone: str = "") -> int:
     """Return 0 if every difference has a verdict and every verdict a difference."""
     cache = Path(os.environ.get("SPENDSTREAM_CACHE", ".spendstream")) / PACKAGE
     cache.mkdir(parents=True, exist_ok=True)
@@ -51,8 +56,8 @@ def main(ledger: str = "") -> int:
         return _fail(f"{error.cmd[0]} failed: {error.stderr.strip()}")
     _progress(f"comparing {len(releases)} releases")
     series = _present().get("series", {})
-    if ledger:
-        series = {"openrouter": _openrouter(json.loads(Path(ledger).read_text("utf-8"), parse_float=Decimal))}
+    if clone:
+        series = {"openrouter": _openrouter(clone)}
     result = history_of(releases, verdicts, series, _resolve)
     HISTORY.write_text(_text(result.document), "utf-8")
     total = sum(result.counts.values())
@@ -65,25 +70,39 @@ def main(ledger: str = "") -> int:
     return 1 if result.undecided or result.unused else 0
 
 
-def _openrouter(ledger: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the prices that a ledger has of the book's models, but for free ones and days on which one was free."""
+def _openrouter(clone: str) -> dict[str, Any]:
+    """Return the prices of the book's models, each day on which one changed, but for days on which a model was free."""
     seller = find_provider_by_id(providers, "openrouter")
-    models: dict[str, list[list[str]]] = {}
     listed = {model.id for model in seller.models if not model.id.endswith(":free")} if seller else set()
-    for model in sorted(listed & ledger["models"].keys()):
-        points: list[list[str]] = []
-        for day, *prices in ledger["models"][model]["points"]:
-            point = [day, *(format(Decimal(price).normalize(), "f") for price in prices)]
-            if min(prices) < 0 or max(prices) == 0 or (points and points[-1][1:] == point[1:]):
-                continue
-            if points and points[-1][0] == day:
-                points.pop()
-            points.append(point)
-        if points:
-            models[model] = points
-    until = date.fromisoformat(ledger["as_of"]) + timedelta(days=1)
-    source = f"OpenRouter's models API, as github.com/jvrck/openrouterlist read it twice a day until {ledger['as_of']}"
-    return {"source": source, "until": str(until), "models": models}
+    models: dict[str, list[list[str | None]]] = {}
+    log = _git(clone, "log", "--reverse", "--format=%h %cs", "--", _SNAPSHOT).splitlines()
+    for number, line in enumerate(log, start=1):
+        commit, day = line.split()
+        _progress(f"{number} of {len(log)}: OpenRouter on {day}")
+        try:
+            snapshot = json.loads(_git(clone, "show", f"{commit}:{_SNAPSHOT}"))["data"]
+        except (KeyError, ValueError):
+            continue  # the answer of a day on which the API was down
+        for model in snapshot:
+            if model["id"] in listed and (prices := _per_mtok(model["pricing"])):
+                points = models.setdefault(model["id"], [])
+                if points and points[-1][0] == day:
+                    points.pop()
+                if not points or points[-1][1:] != prices:
+                    points.append([day, *prices])
+    last = date.fromisoformat(log[-1].split()[1])
+    return {
+        "source": f"OpenRouter's models API, as github.com/jvrck/openrouterlist read it twice a day until {last}",
+        "until": str(last + timedelta(days=1)),
+        "rates": [rate for rate, _ in _RATES],
+        "models": dict(sorted(models.items())),
+    }
+
+
+def _per_mtok(pricing: Mapping[str, str]) -> list[str | None]:
+    """Return a model's rates in USD per million tokens, in the order of ``_RATES``; empty if input has none."""
+    usd = [Decimal(pricing.get(name) or 0) * 10**6 for _, name in _RATES]
+    return [format(price.normalize(), "f") if price > 0 else None for price in usd] if usd[0] > 0 else []
 
 
 def _releases(cache: Path) -> Iterable[Release]:
@@ -123,6 +142,10 @@ def _uploaded_on(version: str) -> date:
 def _run(tool: str, *arguments: str) -> str:
     command = [sys.executable, "-m", tool, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _git(clone: str, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", clone, *arguments], capture_output=True, text=True, check=True).stdout
 
 
 def _resolve(key: Key) -> Key | None:

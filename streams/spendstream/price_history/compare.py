@@ -33,7 +33,6 @@ Key = tuple[str, str]
 """Provider and model."""
 
 _DATA: Final = "genai_prices/data.py"
-_IN_SERIES: Final = ("input_mtok", "output_mtok")
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,15 +324,20 @@ def history_of(
 ) -> Result:
     """Return the history that releases, oldest first, verdicts and series give.
 
-    ``series``: by provider, what is known day by day, in the form of ``history.json``; it decides about the input and
-    output of its models. ``resolve`` returns the newest release's model for an earlier release's.
+    ``series``: by provider, what is known day by day, in the form of ``history.json``; it decides about its rates of
+    its models. ``resolve`` returns the newest release's model for an earlier release's.
     """
     newest = releases[-1]
-    known = {(provider, model) for provider, entry in series.items() for model in entry["models"]}
+    known = {
+        (provider, model, rate)
+        for provider, entry in series.items()
+        for model in entry["models"]
+        for rate in entry["rates"]
+    }
     decided = [
         (difference, next((verdict for verdict in verdicts.verdicts if verdict.matches(difference)), None))
         for difference in find_differences(releases)
-        if (difference.provider, difference.model) not in known or difference.rate not in _IN_SERIES
+        if (difference.provider, difference.model, difference.rate) not in known
     ]
     used = {id(verdict) for _, verdict in decided}
     counts = {"change": 0, "correction": 0, "unknown": 0}

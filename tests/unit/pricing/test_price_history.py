@@ -338,14 +338,25 @@ def test_a_call_between_two_checks_that_differ_takes_the_earlier_price_and_is_es
 
 
 def test_a_seller_s_other_rates_keep_their_proportion_to_its_input_and_output() -> None:
-    series = {"source": "a list", "until": "2025-10-01", "models": {"gpt-4o": [["2025-08-01", "5", "20"]]}}
-    known = history(series={"openai": series})
+    listed = {"rates": ["input_mtok", "output_mtok"], "models": {"gpt-4o": [["2025-08-01", "5", "20"]]}}
+    known = history(series={"openai": {"source": "a list", "until": "2025-10-01", **listed}})
     book = PriceBook(history=known)
     before, within, after = (
         book.explain("openai", "gpt-4o", at=datetime(2025, month, 1, tzinfo=UTC)).usd_per_mtok for month in (7, 8, 10)
     )
     assert (str(within["input"]), str(within["cache_read"]), str(within["output"])) == ("5", "2.5", "20")
     assert before == after
+
+
+def test_a_rate_that_a_seller_did_not_state_is_the_one_that_contains_it() -> None:
+    """Without a price of their own, cached tokens cost what input does."""
+    rates = ["input_mtok", "output_mtok", "cache_read_mtok"]
+    points = [["2025-08-01", "5", "20", None], ["2025-09-01", "5", "20", "1"]]
+    series = {"source": "a list", "until": "2025-10-01", "rates": rates, "models": {"gpt-4o": points}}
+    book = PriceBook(history=history(series={"openai": series}))
+    shown = [book.explain("openai", "gpt-4o", at=datetime(2025, month, 1, tzinfo=UTC)) for month in (8, 9)]
+    assert [str(e.usd_per_mtok["cache_read"]) for e in shown] == ["5", "1"]
+    assert shown[0].priced_as["cache_read"] == "input"
 
 
 def test_a_price_that_was_dated_by_the_day_of_a_check_may_have_changed_since_the_check_before(
@@ -414,7 +425,7 @@ def test_every_verdict_has_a_source() -> None:
 
 def test_calls_of_the_past_are_priced_alike_in_a_batch_and_one_by_one(public_book: PriceBook) -> None:
     """Gemini 2.5 Pro's 1,000 cached tokens: 1,000 x $0.31 a million, later 1,000 x $0.125."""
-    at = [datetime(2025, 10, 30, tzinfo=UTC), datetime(2025, 10, 31, tzinfo=UTC)]
+    at = [datetime(2025, 10, 15, tzinfo=UTC), datetime(2025, 10, 16, tzinfo=UTC)]
     rows = [call("gemini-2.5-pro", provider="google", at=day, cache_read=1_000) for day in at]
     assert public_book.price(frame(*rows)).total_pusd.tolist() == [310_000_000, 125_000_000]
     assert [int(public_book.price(frame(row)).total_pusd[0]) for row in rows] == [310_000_000, 125_000_000]

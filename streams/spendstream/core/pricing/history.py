@@ -4,7 +4,7 @@ An undated price of the book is the one of its newest release. ``history.json``,
 from all releases and from dated announcements, says what applied before, and since when a source vouches for a price:
 
 - Within a *period* of the file, its rates replace the book's.
-- A *series* states what a seller charged for input and output, day by day; other rates keep their proportion to these.
+- A *series* states some rates of a seller day by day; its other rates keep their proportion to input or output.
 - A *check* is a day on which the book's editors read a seller's prices, and by which they date what had changed.
 - A service tier that the book dates by the day it learned of it costs the same share of the standard price from the
   day on which the provider first offered it.
@@ -68,17 +68,20 @@ class Period:
 class Series:
     """What a seller charged for one model, in USD per million tokens, at each change."""
 
-    points: tuple[tuple[date, Decimal, Decimal], ...]
-    """First day, input, output; rising."""
+    rates: tuple[str, ...]
+    points: tuple[tuple[date, tuple[Decimal | None, ...]], ...]
+    """First day and rates, by day; None: the seller stated no such rate."""
     until: date
     """The first day that the series doesn't know."""
     source: str
 
-    def at(self, day: date) -> tuple[Decimal, Decimal] | None:
-        """Return the prices of input and output on a day."""
-        if day >= self.until:
-            return None
-        return next(((inp, out) for since, inp, out in reversed(self.points) if since <= day), None)
+    def at(self, day: date) -> dict[str, Decimal | None]:
+        """Return the rates on a day; empty if they aren't known."""
+        if day < self.until:
+            for since, prices in reversed(self.points):
+                if since <= day:
+                    return dict(zip(self.rates, prices, strict=True))
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class Past:
         days = {day for p in self.periods for day in (p.since, p.certain_since, p.certain_until, p.until)}
         days |= {self.vouched, *(day for tier in self.tiers for day in (tier.since, tier.listed))}
         if self.series is not None:
-            days |= {self.series.until, *(since for since, _, _ in self.series.points)}
+            days |= {self.series.until, *(since for since, _ in self.series.points)}
         return {day for day in days if day is not None}
 
     def times(self) -> set[time]:
@@ -160,7 +163,7 @@ class Past:
         """Return whether the prices at a time may be others than the book's."""
         day = at.date()
         return (
-            (self.series is not None and self.series.at(day) is not None)
+            (self.series is not None and bool(self.series.at(day)))
             or any(period.rates for period in self._periods(day))
             or self._tier(day, special) is not None
             or self._retired(day, context, special) is not None
@@ -178,7 +181,7 @@ class Past:
     def source(self, at: datetime) -> str:
         """Return where the prices at a time are from; "" if from the book."""
         series = self.series
-        sources = [series.source] if series is not None and series.at(at.date()) is not None else []
+        sources = [series.source] if series is not None and series.at(at.date()) else []
         sources += [period.source for period in self._periods(at.date()) if period.rates]
         return next(iter(sources), "")
 
@@ -201,8 +204,8 @@ class Past:
 
     def _standard(self, model: ModelInfo, at: datetime) -> ModelPrice:
         prices = model.get_prices(at)
-        if self.series is not None and (known := self.series.at(at.date())) is not None:
-            prices = _at_rates(prices, *known)
+        if self.series is not None and (known := self.series.at(at.date())):
+            prices = _at_rates(prices, known)
         for period in self._periods(at.date()):
             slot = next((s for s in period.rates if s and _is_within(s, at.time())), "")
             rates = {rate: _price(value) for rate, value in period.rates.get(slot, {}).items()}
@@ -245,7 +248,8 @@ class History:
             periods[entry["provider"], entry["model"]].append(period)
         series = {
             (provider, model): Series(
-                tuple((date.fromisoformat(day), Decimal(inp), Decimal(out)) for day, inp, out in points),
+                tuple(entry["rates"]),
+                tuple((date.fromisoformat(day), tuple(p and Decimal(p) for p in prices)) for day, *prices in points),
                 date.fromisoformat(entry["until"]),
                 entry["source"],
             )
@@ -291,8 +295,9 @@ class History:
 
 def _until_next_check(series: Series, model: ModelInfo, checks: tuple[date, ...]) -> Series:
     """Return a series that goes on until the next check, if its last prices are no longer the book's."""
-    listed = model.get_prices(datetime.combine(series.until, time(), UTC))
-    if series.points[-1][1:] == (_base(listed.input_mtok), _base(listed.output_mtok)):
+    prices = model.get_prices(datetime.combine(series.until, time(), UTC))
+    last = dict(zip(series.rates, series.points[-1][1], strict=True))
+    if all(_base(prices.__dict__.get(rate)) == price for rate, price in last.items()):
         return series
     return replace(series, until=min((check for check in checks if check >= series.until), default=series.until))
 
@@ -357,17 +362,20 @@ def _like(listed: ModelPrice, at_listing: ModelPrice, standard: ModelPrice) -> M
     return resolved
 
 
-def _at_rates(prices: ModelPrice, inp: Decimal, out: Decimal) -> ModelPrice:
-    """Return prices at other rates of input and output; what depends on either keeps its proportion."""
+def _at_rates(prices: ModelPrice, known: Mapping[str, Decimal | None]) -> ModelPrice:
+    """Return prices with other rates; those that aren't known keep their proportion to input or output."""
     resolved = copy(prices)
     for rate, price in prices.__dict__.items():
-        if price is not None and rate.endswith("_mtok"):
-            now, then = ("output_mtok", out) if rate.startswith("output") else ("input_mtok", inp)
-            if (base := _base(getattr(prices, now))) is not None and base != then:
-                resolved.__dict__[rate] = _scaled(price, then, base)
-    for rate, price in (("input_mtok", inp), ("output_mtok", out)):
-        if price:
-            resolved.__dict__.setdefault(rate, price)
+        if price is None or not rate.endswith("_mtok"):
+            continue
+        of = rate if rate in known else "output_mtok" if rate.startswith("output") else "input_mtok"
+        before, now = _base(prices.__dict__.get(of)), known.get(of)
+        if now is None and of == rate:
+            del resolved.__dict__[rate]
+        elif now is not None and before is not None and now != before:
+            resolved.__dict__[rate] = _scaled(price, now, before)
+    missing = {rate: price for rate, price in known.items() if price is not None and prices.__dict__.get(rate) is None}
+    resolved.__dict__.update(missing)
     return resolved
 
 
