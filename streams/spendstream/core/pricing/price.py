@@ -173,14 +173,14 @@ class Notes:
         self._code = {text: code for code, text in enumerate(texts)}
 
     @classmethod
-    def of_sets(cls, table: RateTable, sets: Int64s) -> "Notes":
-        """Return the notes that calls have because of their rates."""
+    def of_sets(cls, table: RateTable, sets: Int64s, used: Int64s) -> "Notes":
+        """Return the notes that calls have because of their rates. ``used``: the sets among them that are known."""
         texts = [""]
-        if not any(table.notes):
+        if not any(table.notes[index] for index in used):
             return cls(np.zeros(len(sets), dtype=np.int32), texts)
         code: dict[str, int] = {"": 0}
         by_set = np.zeros(len(table.sets), dtype=np.int32)
-        for index in np.unique(sets).tolist():
+        for index in used.tolist():
             note = table.notes[index]
             if code.setdefault(note, len(texts)) == len(texts):
                 texts.append(note)
@@ -232,7 +232,7 @@ def price(calls: pl.DataFrame, chooser: Chooser, table: RateTable) -> PricedColu
         with_requested_model = _billed_otherwise(table, others, sets, billed, usage)
 
     card, used_sets = _cards(sets, len(table.sets))
-    quality, notes = _quality(table, sets, usage, billed, priced)
+    quality, notes = _quality(table, sets, used_sets, usage, billed, priced)
     return PricedColumns(
         total_pusd=_if_priced(billed.total, priced),
         priced=priced,
@@ -315,10 +315,12 @@ def _refuse_unstated_units(table: RateTable, sets: Int64s, usage: Usage, billed:
                 billed.missing[row] |= bit("units")
 
 
-def _quality(table: RateTable, sets: Int64s, usage: Usage, billed: Bill, priced: Bools) -> tuple[Int8s, Notes]:
+def _quality(
+    table: RateTable, sets: Int64s, used: Int64s, usage: Usage, billed: Bill, priced: Bools
+) -> tuple[Int8s, Notes]:
     """Return how exact each price is, and why: first by its rates, then by what the call stated and used."""
     quality = np.where(priced, table.quality.take(sets), np.int8(0))
-    notes = Notes.of_sets(table, np.where(priced, sets, UNKNOWN))
+    notes = Notes.of_sets(table, np.where(priced, sets, UNKNOWN), used)
     doubts: list[tuple[Int64s, int, str]] = []
     if len(billed.no_step):
         assert usage.stated_step is not None, "a step that isn't there was stated"
