@@ -129,6 +129,18 @@ def _unit(value: Any) -> Any:
     return unit
 
 
+def _once(rates: Any) -> Any:
+    """Refuse a unit under two of its names: one of the rates would be lost."""
+    seen: dict[str, str] = {}
+    for name in rates if isinstance(rates, dict) else ():
+        other = seen.setdefault(canonical_unit(str(name)), name)
+        if other != name:
+            message = "another name of {unit}, like {other}: remove one"
+            values = {"unit": canonical_unit(str(name)), "other": other, "at": (name, "[key]")}
+            raise PydanticCustomError("repeated_unit", message, values)
+    return rates
+
+
 def _adjustable(value: Any) -> Any:
     known = (*TOKEN_BUCKETS, *FEES)
     if value in known:
@@ -151,7 +163,7 @@ Bucket = Annotated[str, BeforeValidator(_bucket)]
 AdjustableBucket = Annotated[str, BeforeValidator(_adjustable)]
 Unit = Annotated[str, BeforeValidator(_unit)]
 BucketRates = dict[Bucket, UsdPerMtok]
-UnitRates = dict[Unit, UsdPerUnit]
+UnitRates = Annotated[dict[Unit, UsdPerUnit], BeforeValidator(_once)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -282,6 +294,9 @@ class TokenRates(Dated):
     hours: list[HoursRates] = Field(default_factory=list, description="Hours of the week with other token rates.")
     discount_percent: Percent | None = Field(None, description="15: you pay 85 % of the public price.")
     multiplier: Multiplier | None = Field(None, description="Times the public price: 0.85 is 15 % off, 1.05 a markup.")
+    of_service_tier: ServiceTier | None = Field(
+        None, description="Of which tier's public price it is a share: flex is half of standard. Default: the call's."
+    )
     buckets: list[AdjustableBucket] | None = Field(
         None,
         min_length=1,
@@ -302,8 +317,9 @@ class TokenRates(Dated):
             if self.usd_per_mtok is None and self.usd_per_unit is None:
                 message = "missing field: add it, or usd_per_unit; discount_percent for a share of the public price"
                 raise _refuse("missing_rates", message, "usd_per_mtok")
-            if self.buckets:
-                raise _refuse("share", "only for discount_percent and multiplier: remove it", "buckets")
+            for name in ("buckets", "of_service_tier"):
+                if getattr(self, name) is not None:
+                    raise _refuse("share", "only for discount_percent and multiplier: remove it", name)
             _check_rates(self.usd_per_mtok or {}, self.tiers)
         elif self.discount_percent is not None and self.multiplier is not None:
             raise _refuse("share", "give either discount_percent or multiplier", "multiplier")

@@ -519,6 +519,28 @@ def test_shares_do_not_stack(book_of: BookOf) -> None:
     assert priced_one(book_of(f"cards: [{custom}, {contract}]"), row) == exact("2.25")
 
 
+FLEX = """
+cards:
+  - provider: google
+    model: gemini-3.5-flash
+    service_tier: flex
+    rates: [{from: 2026-01-01, source: a page, multiplier: 0.5, of_service_tier: standard, buckets: [input, output]}]
+"""
+
+
+@pytest.mark.parametrize("book", [PriceBook(), None], ids=["without", "with"])
+def test_a_tier_can_be_a_share_of_another_tier_s_price(book: PriceBook | None) -> None:
+    """Gemini 3.5 Flash: $1.50, and flex half of it. The cache keeps its price of $0.15."""
+    row = call("gemini-3.5-flash", provider="google", tier="flex", input=10**6, cache_read=10**6)
+    if book is not None:
+        assert priced_one(book, row)[:2] == (Decimal("1.65"), "substituted")
+        return
+    assert priced_one(corrected(FLEX), row) == exact("0.9")
+    assert priced_one(PriceBook(entries_of(FLEX)), row) == exact("0.9")
+    discount = FLEX.replace("service_tier: flex", "kind: contract").replace("of_service_tier: standard, ", "")
+    assert priced_one(corrected(FLEX, discount), row) == exact("0.525")  # half of the corrected flex price
+
+
 def test_a_share_of_no_price_is_no_price(book_of: BookOf) -> None:
     book = book_of(share("discount_percent: 15", "*"))
     row = call("no-such-model", provider="anthropic", input=1)

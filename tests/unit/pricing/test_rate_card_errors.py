@@ -79,6 +79,53 @@ def write(tmp_path: Path, text: str, name: str = "cards.yaml") -> Path:
             "overlaps the entry from 2026-02-01",
         ),
         ("        usd_per_mtok: {input: 3, input: 4}\n", 7, 34, "already set on line 7"),
+        ("        discount_percent: 101\n", 7, 27, "more than 100 percent"),
+        ("        discount_percent: 15\n        multiplier: 0.85\n", 8, 21, "either discount_percent or multiplier"),
+        ("        multiplier: 2\n        usd_per_mtok: {input: 1}\n", 8, 23, "remove usd_per_mtok"),
+        ("        usd_per_mtok: {input: 1}\n        buckets: [input]\n", 8, 18, "only for discount_percent"),
+        ("        multiplier: 2\n        buckets: [tokens]\n", 8, 19, "unknown bucket tokens: one of input"),
+        ("        usd_per_unit: {page: 1}\n", 7, 24, "did you mean pages?"),
+        ("        usd_per_unit: {web_searches: 1}\n", 7, 24, "usd_per_web_search"),
+        ("        usd_per_unit: {}\n", 7, 23, "add at least one"),
+        ("        usd_per_unit: {pages: 1, document_pages: 2}\n", 7, 34, "another name of pages"),
+        (
+            "        usd_per_mtok: {input: 1}\n        hours: [{weekdays: [monday], multiplier: 2}]\n",
+            8,
+            29,
+            "did you mean mon?",
+        ),
+        ("        usd_per_mtok: {input: 1}\n        hours: [{from: 25:00, multiplier: 2}]\n", 8, 24, "e.g. 06:30"),
+        (
+            '        usd_per_mtok: {input: 1}\n        hours: [{from: "01:00", until: "01:00", multiplier: 2}]\n',
+            8,
+            40,
+            "no time at all",
+        ),
+        (
+            "        usd_per_mtok: {input: 1}\n        hours:\n          - {weekdays: [sun], from: 22:00, until: 02:00,"
+            " multiplier: 2}\n          - {weekdays: [mon], until: 02:01, multiplier: 3}\n",
+            10,
+            13,
+            "overlaps the hours of number 1",
+        ),
+        (
+            "        usd_per_mtok: {input: 1}\n        hours: [{usd_per_mtok: {output: 2}}]\n",
+            8,
+            41,
+            "output has no rate at other hours",
+        ),
+        (
+            "        usd_per_mtok: {input: 101}\n        hours: [{multiplier: 100}]\n",
+            8,
+            30,
+            "input would cost 10100 USD per million tokens",
+        ),
+        (
+            "        usd_per_mtok: {input: 1}\n        tiers: [{above_input_tokens: 1}]\n",
+            8,
+            17,
+            "add at least one",
+        ),
     ],
 )
 def test_a_wrong_card_is_refused_where_it_is_wrong(
@@ -109,6 +156,54 @@ def test_two_cards_for_the_same_calls_are_refused_even_in_two_files(tmp_path: Pa
         PriceBook.load([tmp_path])
     write(tmp_path, text.replace("model: acme-1", "model: acme-1\n    kind: contract"), "b.yaml")
     PriceBook.load([tmp_path])
+
+
+@pytest.mark.parametrize(("one", "other"), [("x_ai", "x-ai"), ("Grok", "x-ai"), ("gcp.gen_ai", "google")])
+def test_two_cards_contradict_each_other_under_other_names_of_the_provider(
+    tmp_path: Path, one: str, other: str
+) -> None:
+    text = HEAD + "        usd_per_mtok: {input: 1}\n"
+    write(tmp_path, text.replace("provider: acme", f"provider: {one}"), "a.yaml")
+    write(tmp_path, text.replace("provider: acme", f"provider: {other}"), "b.yaml")
+    with pytest.raises(RateCardInvalid, match=r"b\.yaml:2:5: the same calls are priced in .*a\.yaml:2"):
+        PriceBook.load([tmp_path])
+
+
+def test_cards_for_prepaid_capacity_and_for_a_place_are_cards_of_their_own(tmp_path: Path) -> None:
+    text = HEAD + "        usd_per_mtok: {input: 1}\n"
+    write(tmp_path, text, "a.yaml")
+    for more in ("capacity: provisioned", "inference_geo: us", "region: us-*"):
+        write(tmp_path, text.replace("model: acme-1", f"model: acme-1\n    {more}"), "b.yaml")
+        PriceBook.load([tmp_path])
+
+
+ADJUSTED = "adjustments:\n  - {provider: x-ai, model: m, region: eu, from: 2026-01-01, multiplier: 1.1, source: t}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "says"),
+    [
+        (ADJUSTED.replace(" region: eu,", ""), 2, 5, "either a region or an inference_geo"),
+        (ADJUSTED.replace("region: eu", "region: eu, inference_geo: eu"), 2, 5, "either a region or an inference_geo"),
+        (ADJUSTED.replace(" source: t", " until: 2026-01-01"), 2, 5, "missing field"),
+        (ADJUSTED.replace("source", "until: 2026-01-01, source"), 2, 86, "until must be later than from"),
+        (ADJUSTED.replace("source", "buckets: [web_searches], source"), 2, 89, "did you mean web_search?"),
+        (ADJUSTED + ADJUSTED.partition("\n")[2].replace("x-ai", "X_AI"), 3, 5, "end one of them with until"),
+    ],
+)
+def test_a_wrong_adjustment_is_refused_where_it_is_wrong(
+    tmp_path: Path, text: str, line: int, column: int, says: str
+) -> None:
+    with pytest.raises(RateCardInvalid) as refused:
+        PriceBook.load([write(tmp_path, text)])
+    (issue, *_) = refused.value.issues
+    assert (issue.line, issue.column) == (line, column)
+    assert says in issue.message
+
+
+def test_adjustments_may_follow_each_other(tmp_path: Path) -> None:
+    later = ADJUSTED.partition("\n")[2].replace("2026-01-01", "2026-02-01")
+    PriceBook.load([write(tmp_path, ADJUSTED.replace("source", "until: 2026-02-01, source") + later)])
 
 
 def test_a_deployment_is_billed_one_way(tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def _multiple(
     buckets = tuple(entry.buckets or ALL_RATES)
     multiplier = Multiplier(factor, buckets, "", "")  # of what is known once there is a call
     since_us = midnight_us(entry.from_)
-    return Multiple(kind, card.provider, card.model, entry.source, since_us, card.deployment or "", multiplier)
+    return Multiple(kind, card.provider, card.model, entry.source, since_us, multiplier, entry.of_service_tier)
 
 
 def _adjustment(entry: RegionAdjustment, kind: CardKind) -> Adjustment:

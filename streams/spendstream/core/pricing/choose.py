@@ -5,10 +5,10 @@ the corrections together are the public price. Cards relative to the public pric
 applied here, to whichever rates are in force: the result is a rate set of its own, which says what it consists of.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -117,8 +117,9 @@ class Multiple:
     model: str
     reference: str
     since_us: int
-    deployment: str
     multiplier: Multiplier
+    of_tier: ServiceTier | None
+    """The service tier of the price that it is a multiple of; None for the call's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,29 +246,48 @@ class Chooser:
             key.capacity == "provisioned",
             key.deployment.lower(),
         )
-        own, corrections = self._matching(call)
         adjustments = [a for a in self._above.adjustments if a.concerns(call)]
-        public_layers = [self._adjusted(card.timelines[tier], call, adjustments, card) for card in corrections]
-        listed = self._public.timeline(names, tier)
-        if listed is not None:
-            public_layers.append(self._adjusted(listed, call, adjustments, None))
-        public = overlay([*public_layers, _NOWHERE])
-        layers = []
-        for card in own:
-            absolute = card.timelines[tier].replaced(lambda index: max(index, UNKNOWN))
-            layers.append(self._adjusted(absolute, call, adjustments, card))
-            if card.multiples:
-                layers.append(self._relative(card, tier, public))
+        public_at = cache(partial(self._public_timeline, names, call, adjustments))
+        own = [card for card in self._matching(call) if card.kind != "correction"]
+        layers = [layer for card in own for layer in self._layers(card, call, adjustments, public_at)]
         if call.is_provisioned:
-            public = Timeline((), (), (self._table.intern(_PREPAID, (_PREPAID_NOTE,)),))
-        return overlay([*layers, public]).replaced(lambda index: self._at_tier(index, service_tier))
+            layers.append(Timeline((), (), (self._table.intern(_PREPAID, (_PREPAID_NOTE,)),)))
+        else:
+            layers.append(public_at(tier))
+        return overlay(layers).replaced(lambda index: self._at_tier(index, service_tier))
 
-    def _matching(self, call: Call) -> tuple[list[OwnCard], list[OwnCard]]:
-        """Return your cards that price a call, and corrections, each strongest first, equal ones as in the files."""
+    def _public_timeline(
+        self, names: Names, call: Call, adjustments: Sequence[Adjustment], tier: ServiceTier
+    ) -> Timeline:
+        """Return the public price at a service tier, in the place of the call: corrections above the price book."""
+        call = replace(call, service_tier=tier)
+        listed_at = cache(lambda tier: self._public.timeline(names, tier) or _NOWHERE)
+        corrections = [card for card in self._matching(call) if card.kind == "correction"]
+        layers = [layer for card in corrections for layer in self._layers(card, call, adjustments, listed_at)]
+        return overlay([*layers, self._adjusted(listed_at(tier), call, adjustments, None)])
+
+    def _layers(
+        self,
+        card: OwnCard,
+        call: Call,
+        adjustments: Sequence[Adjustment],
+        price_at: Callable[[ServiceTier], Timeline],
+    ) -> Iterator[Timeline]:
+        """Yield the rates of a card's entries: those it states, then those relative to a price at a service tier.
+
+        The public price is in the place of the call already; the price book's is not.
+        """
+        stated = card.timelines[call.service_tier].replaced(lambda index: max(index, UNKNOWN))
+        yield self._adjusted(stated, call, adjustments, card)
+        if card.multiples:
+            relative = self._relative(card, call.service_tier, price_at)
+            yield self._adjusted(relative, call, adjustments, card) if card.kind == "correction" else relative
+
+    def _matching(self, call: Call) -> list[OwnCard]:
+        """Return the cards that price a call, strongest first, equal ones as in the files."""
         matches = [(match, card) for card in self._above.cards if (match := card.match(call)) is not None]
         matches.sort(key=lambda pair: pair[0], reverse=True)
-        cards = [card for _, card in matches if call.service_tier in card.timelines]
-        return [c for c in cards if c.kind != "correction"], [c for c in cards if c.kind == "correction"]
+        return [card for _, card in matches if call.service_tier in card.timelines]
 
     def _at_tier(self, index: int, asked: str) -> int:
         """Mark rates of another service tier than the one asked for."""
@@ -277,23 +297,33 @@ class Chooser:
         note = f"no {asked if asked in SERVICE_TIERS else 'such'} rate for {rates.model}: {rates.tier_applied}"
         return self._table.with_caveat(index, Caveat(SUBSTITUTED, note))
 
-    def _relative(self, card: OwnCard, tier: ServiceTier, public: Timeline) -> Timeline:
-        """Return the rates of those entries of a card that are multiples of the public price."""
+    def _relative(self, card: OwnCard, tier: ServiceTier, price_at: Callable[[ServiceTier], Timeline]) -> Timeline:
+        """Return the rates of those entries of a card that are multiples of a price, at this tier or another."""
+        of_tiers = list(dict.fromkeys(multiple.of_tier or tier for multiple in card.multiples))
 
         def resolve(indices: tuple[int, ...]) -> int:
-            own, listed = indices
-            if own >= UNKNOWN or listed == UNKNOWN:
+            own, *prices = indices
+            if own >= UNKNOWN:
                 return UNKNOWN
-            multiple, base = card.multiples[-1 - own], self._table.sets[listed]
-            if base.gpu_hour is not None:
+            multiple = card.multiples[-1 - own]
+            price = prices[of_tiers.index(multiple.of_tier or tier)]
+            base = self._table.sets[price]
+            if price == UNKNOWN or base.gpu_hour is not None:
                 return UNKNOWN
             reason = f"share of the price of {base.provider} {base.model} in {base.source}"
-            factor = multiple.multiplier._replace(reason=reason, reference=base.reference)
-            rates = base.multiplied(factor, multiple.since_us)
-            rates = rates.taken_over(multiple.kind, multiple.provider, multiple.model, multiple.reference)
-            return self._table.intern(rates, self._table.caveats[listed])
+            rates = replace(
+                base.multiplied(
+                    multiple.multiplier._replace(reason=reason, reference=base.reference), multiple.since_us
+                ),
+                source=multiple.kind,
+                provider=multiple.provider,
+                model=multiple.model,
+                reference=multiple.reference,
+                tier_applied=tier if multiple.of_tier == base.tier_applied else base.tier_applied,
+            )
+            return self._table.intern(rates, self._table.caveats[price])
 
-        return merge([card.timelines[tier], public], resolve)
+        return merge([card.timelines[tier], *(price_at(of_tier) for of_tier in of_tiers)], resolve)
 
     def _adjusted(
         self, layer: Timeline, call: Call, adjustments: Sequence[Adjustment], card: OwnCard | None

@@ -241,10 +241,6 @@ class RateSet:
             multipliers=(*self.multipliers, multiplier),
         )
 
-    def taken_over(self, source: Source, provider: str, model: str, reference: str) -> "RateSet":
-        """Return the same rates as those of another card, which refers to them."""
-        return replace(self, source=source, provider=provider, model=model, reference=reference)
-
 
 CONTAINING_UNIT: Final = MappingProxyType(
     {"input_audio_seconds": "audio_seconds", "output_audio_seconds": "audio_seconds", "annotated_pages": "pages"}
