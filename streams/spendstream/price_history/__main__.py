@@ -28,7 +28,7 @@ from genai_prices.data import providers
 from genai_prices.data_snapshot import find_provider_by_id
 
 from spendstream.core.documents import DocumentError
-from spendstream.price_history.compare import Key, Release, history_of, read_release, read_verdicts
+from spendstream.price_history.compare import Key, Release, UnknownModel, history_of, read_release, read_verdicts
 
 PACKAGE: Final = "genai-prices"
 HISTORY: Final = Path(__file__).parents[1] / "core" / "pricing" / "history.json"
@@ -58,7 +58,10 @@ def main(clone: str = "") -> int:
     series = _present().get("series", {})
     if clone:
         series = {"openrouter": _openrouter(clone)}
-    result = history_of(releases, verdicts, series, _resolve)
+    try:
+        result = history_of(releases, verdicts, series, _resolve)
+    except UnknownModel as error:
+        return _fail(f"{VERDICTS}: {error}")
     HISTORY.write_text(_text(result.document), "utf-8")
     total = sum(result.counts.values())
     _say(f"{total} differences: " + ", ".join(f"{count} {verdict}" for verdict, count in result.counts.items()))

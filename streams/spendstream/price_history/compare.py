@@ -199,6 +199,10 @@ def _stated(state: Mapping[str, Any], rate: str) -> dict[str, Any] | None:
     return {slot: price for slot, (price, *_) in state[rate].items()} if rate in state else None
 
 
+class UnknownModel(ValueError):
+    """A price is announced, or vouched for, of a model that the newest release doesn't have."""
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -328,6 +332,10 @@ def history_of(
     its models. ``resolve`` returns the newest release's model for an earlier release's.
     """
     newest = releases[-1]
+    stated = {(entry.provider, model) for entry in verdicts.announced for model in entry.models}
+    stated |= {(entry.provider, model) for entry in verdicts.vouched for model in entry.models}
+    if strangers := stated - newest.models.keys():
+        raise UnknownModel(f"the newest release has no {', '.join(' '.join(key) for key in sorted(strangers))}")
     known = {
         (provider, model, rate)
         for provider, entry in series.items()
@@ -346,7 +354,7 @@ def history_of(
     document = {
         "releases": {release.version: str(release.day) for release in releases},
         "checks": {checks.provider: [str(day) for day in checks.days] for checks in verdicts.checks},
-        "periods": [*_merged(_periods(decided)), *_announced(verdicts, newest)],
+        "periods": [*_merged(_periods(decided)), *_announced(verdicts)],
         "tiers": [tier.model_dump(mode="json", exclude_defaults=True) for tier in verdicts.tiers],
         "vouched": [
             {"provider": vouched.provider, "model": model, "since": str(since), "source": vouched.source}
@@ -414,11 +422,9 @@ def _merged(periods: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(merged.values())
 
 
-def _announced(verdicts: Verdicts, newest: Release) -> Iterator[dict[str, Any]]:
+def _announced(verdicts: Verdicts) -> Iterator[dict[str, Any]]:
     for entry in verdicts.announced:
         for model in entry.models:
-            if (entry.provider, model) not in newest.models:
-                raise ValueError(f"announced: the newest release has no model {entry.provider} {model}")
             days = _days(since=entry.since, certain_since=entry.certain_since, certain_until=entry.certain_until)
             yield {
                 "provider": entry.provider,
@@ -458,6 +464,3 @@ def _show(prices: Mapping[str, Price | None]) -> str:
             text = price or "none"
         shown.append(f"{text} at {slot}" if slot else text)
     return ", ".join(shown)
-
-
-__all__ = ["Release", "Result", "Verdicts", "find_differences", "history_of", "read_release", "read_verdicts"]

@@ -21,6 +21,7 @@ from spendstream.price_history.__main__ import VERDICTS
 from spendstream.price_history.compare import (
     Release,
     Result,
+    UnknownModel,
     Verdicts,
     find_differences,
     history_of,
@@ -28,6 +29,7 @@ from spendstream.price_history.compare import (
     read_verdicts,
     release_of,
 )
+from spendstream.schemas.measures import ESTIMATED, EXACT
 from tests.unit.pricing.conftest import call, frame
 
 DAYS = (date(2025, 7, 11), date(2025, 11, 5), date(2026, 3, 20), date(2026, 10, 29))
@@ -423,9 +425,22 @@ def test_every_verdict_has_a_source() -> None:
     )
 
 
-def test_calls_of_the_past_are_priced_alike_in_a_batch_and_one_by_one(public_book: PriceBook) -> None:
-    """Gemini 2.5 Pro's 1,000 cached tokens: 1,000 x $0.31 a million, later 1,000 x $0.125."""
-    at = [datetime(2025, 10, 15, tzinfo=UTC), datetime(2025, 10, 16, tzinfo=UTC)]
+def test_the_price_of_a_call_says_whether_it_is_estimated(public_book: PriceBook) -> None:
+    """Gemini 2.5 Pro's 1,000 cached tokens: 1,000 x $0.31 a million, later 1,000 x $0.125; in between it is unsure."""
+    at = [datetime(2025, *day, tzinfo=UTC) for day in ((7, 4), (7, 5), (10, 15), (10, 16))]
     rows = [call("gemini-2.5-pro", provider="google", at=day, cache_read=1_000) for day in at]
-    assert public_book.price(frame(*rows)).total_pusd.tolist() == [310_000_000, 125_000_000]
-    assert [int(public_book.price(frame(row)).total_pusd[0]) for row in rows] == [310_000_000, 125_000_000]
+    priced = public_book.price(frame(*rows))
+    assert priced.total_pusd.tolist() == [310_000_000, 310_000_000, 310_000_000, 125_000_000]
+    assert priced.quality.tolist() == [EXACT, ESTIMATED, ESTIMATED, EXACT]
+    doubt = "the price changed between 2025-07-05 and 2025-10-16"
+    assert [priced.note_texts[note] for note in priced.notes] == ["", doubt, doubt, ""]
+    assert [int(public_book.price(frame(row)).total_pusd[0]) for row in rows] == priced.total_pusd.tolist()
+
+
+def test_a_price_of_a_model_that_the_book_does_not_have_is_refused() -> None:
+    for section in ("announced", "vouched"):
+        entry = {"provider": "acme", "source": "a page", "until": "2025-01-01", "rates": {}, "models": ["m-0"]}
+        if section == "vouched":
+            entry = {"provider": "acme", "source": "a page", "models": {"m-0": "2025-01-01"}}
+        with pytest.raises(UnknownModel, match="the newest release has no acme m-0"):
+            derive(releases(prices("3")), **{section: [entry]})
