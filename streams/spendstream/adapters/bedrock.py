@@ -22,6 +22,9 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
         "output_tokens": usage.whole("outputTokens").tokens,
     }
     _count_guardrail_units(usage, body.get("trace"))
+    performance = body.get("performanceConfig")
+    if isinstance(performance, Mapping) and performance.get("latency") == "optimized":
+        usage.reading.note("latency optimized, priced as standard")
     # Some models' totals leave the cache out, though it is billed.
     usage.check_total(usage.part("totalTokens"), sum(made.values()), made["input_tokens"] + made["output_tokens"])
     return made

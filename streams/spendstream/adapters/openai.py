@@ -88,6 +88,8 @@ def _tokens(usage: Counts, prompt_side: str, completion_side: str, body: Body) -
     total = usage.part("total_tokens")
     if not usage.states(f"{prompt_side}_tokens"):
         prompt = _unstated_prompt(usage, prompt, completion, total, body)
+    if usage.count("image_pixels") + usage.count("video_pixels"):
+        prompt = total = usage.part("text_tokens")  # Voyage bills the pixels, whose tokens the total counts too
     if usage.states("connector_tokens"):  # Mistral's, beside the prompt
         prompt = Part(prompt.field, prompt.tokens + usage.count("connector_tokens"))
     details, details_out = _details(usage, prompt_side), _details(usage, completion_side)
@@ -232,9 +234,10 @@ def _only_output(body: Body) -> str:
     """Return the bucket of all output where the API makes one kind and states no details: images, speech."""
     if str(body.get("type")).startswith("speech.audio"):
         return "output_audio_tokens"
-    items = [body, *data] if isinstance(data := body.get("data"), list | tuple) else [body]
-    is_image = str(body.get("type")).startswith(("image_generation.", "image_edit.")) or any(
-        isinstance(item, Mapping) and ("b64_json" in item or "url" in item) for item in items
+    data = body.get("data")
+    is_image = "b64_json" in body or str(body.get("type")).startswith(("image_generation.", "image_edit."))
+    is_image |= isinstance(data, list) and any(
+        isinstance(item, Mapping) and ("b64_json" in item or "url" in item) for item in data
     )
     return "output_image_tokens" if is_image else ""
 

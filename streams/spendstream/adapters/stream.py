@@ -102,7 +102,7 @@ class UsageStream:
         elif {"messageStart", "messageStop", "metadata"} & chunk.keys() and "choices" not in chunk:
             if "messageStart" in chunk and self._has_ended:
                 self._finish()
-            self._merge(_mapping(chunk, "metadata"), "usage", "metrics", "serviceTier", "trace")
+            self._merge(_mapping(chunk, "metadata"), "usage", "metrics", "serviceTier", "trace", "performanceConfig")
             self._has_ended = self._has_ended or "usage" in _mapping(chunk, "metadata")
         elif {"usageMetadata", "usage_metadata", "candidates"} & chunk.keys():
             self._add_gemini(chunk)
@@ -204,6 +204,11 @@ class UsageStream:
             self._has_ended = True
         if chunk.get("event_type") == "stream-end":
             self._has_ended = True
+        for choice in _items(chunk, "choices"):
+            for tool in _items(_mapping(choice, "delta"), "executed_tools"):  # Groq's, by index
+                answer = self._open.setdefault("choices", [{"message": {"executed_tools": []}}])[0]["message"]
+                if tool not in answer["executed_tools"]:
+                    answer["executed_tools"].append(tool)
         if kind.endswith((".completed", ".done")):  # of an image, of speech, of a transcript
             self._open["type"] = kind
             self._has_ended = True

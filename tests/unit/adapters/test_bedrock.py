@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from spendstream.adapters import usage_fields
-from tests.unit.adapters.doubts import notes
+import pytest
+
+from spendstream.adapters import usage_event, usage_fields
+from tests.unit.adapters.doubts import notes, units
 
 
 def converse(total: int, **rest: Any) -> dict[str, Any]:
@@ -54,6 +56,40 @@ def test_counts_that_are_repeated_under_an_older_name_are_read_once() -> None:
 def test_an_unknown_lifetime_is_named() -> None:
     details = [{"ttl": "24h", "inputTokens": 1_000}]
     assert notes("aws", converse(5_300, cacheDetails=details)) == "cacheDetails.0.inputTokens 1000 not read"
+
+
+def test_lower_latency_has_a_price_of_its_own_that_is_not_known() -> None:
+    assert notes("aws", converse(5_300) | {"performanceConfig": {"latency": "standard"}}) == ""
+    assert notes("aws", converse(5_300) | {"performanceConfig": {"latency": "optimized"}}).startswith("latency")
+
+
+def test_the_text_units_of_guardrails_are_counted_by_policy_and_free_ones_are_not() -> None:
+    def applied(**usage: int) -> dict[str, Any]:
+        return {"invocationMetrics": {"usage": usage}}
+
+    guardrail = {
+        "inputAssessment": {"g": applied(contentPolicyUnits=2, sensitiveInformationPolicyFreeUnits=2)},
+        "outputAssessments": {"g": [applied(contentPolicyUnits=1, topicPolicyUnits=3), applied(topicPolicyUnits=0)]},
+    }
+    expected = {"guardrail_content_policy_units": 3, "guardrail_topic_policy_units": 3}
+    assert units("aws", converse(5_300) | {"trace": {"guardrail": guardrail}}) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "region"),
+    [
+        ("arn:aws:bedrock:eu-west-1:111122223333:application-inference-profile/abc", "eu-west-1"),
+        ("arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/anthropic.claude-sonnet-4-5", "us-gov-west-1"),
+        ("projects/p/locations/europe-west4/publishers/google/models/gemini-3.5-flash", "europe-west4"),
+        ("anthropic.claude-sonnet-4-5", None),
+    ],
+)
+def test_the_region_is_that_of_the_models_full_name_unless_the_caller_states_one(
+    model: str, region: str | None
+) -> None:
+    event = usage_event("aws", converse(5_300), service="s", model=model)
+    assert event.get("region") == region
+    assert usage_event("aws", converse(5_300), service="s", model=model, region="mars")["region"] == "mars"
 
 
 def test_a_stream_states_its_usage_in_its_metadata() -> None:

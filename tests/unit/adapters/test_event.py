@@ -16,10 +16,12 @@ from pydantic import ValidationError
 from spendstream.adapters import (
     PROVIDERS,
     MissingUsage,
+    SeveralCalls,
     UnknownProvider,
     as_record,
     mint_event_id,
     usage_event,
+    usage_events,
     usage_fields,
 )
 from spendstream.adapters.event import MAX_NOTE_LENGTH, MAX_NOTES, MAX_TAGS, OMITTED, SHAPES, usage_tags
@@ -239,6 +241,61 @@ def test_a_long_note_is_cut() -> None:
     (note,) = event_of({**COUNTED, "usage": {**COUNTED["usage"], "x" * 300: 5}})["usage_notes"]
     assert len(note) == MAX_NOTE_LENGTH
     assert note.endswith("x…")
+
+
+@pytest.mark.parametrize("response", [None, {}, {"id": "r-1"}])
+def test_what_the_caller_counted_makes_an_event_where_an_answer_states_nothing(response: object) -> None:
+    event = usage_event("openai", response, service="s", model="tts-1", units={"characters": 1_200})
+    assert event["units"] == {"characters": 1_200}
+    assert "usage_quality" not in event
+    assert usage_event("vllm", response, service="s", model="m", gpu_seconds=2.5)["gpu_seconds"] == 2.5
+    with pytest.raises(MissingUsage, match="pass what you counted"):
+        usage_event("openai", response, service="s", model="tts-1", units=None)
+
+
+def test_units_that_the_caller_counted_are_added_to_those_that_the_response_states() -> None:
+    response = {**CHAT, "output": [{"type": "file_search_call"}]}
+    event = usage_event("openai", response, service="s", units={"storage_token_hours": 5, "file_searches": 7})
+    assert event["units"] == {"file_searches": 7, "storage_token_hours": 5}
+
+
+def test_a_usage_object_of_no_known_shape_is_an_event_that_names_its_numbers() -> None:
+    event = usage_event("openai", {"model": "m", "usage": {"holograms": 3, "zero": 0}}, service="s")
+    assert event["usage_notes"] == ["holograms 3 not read"]
+    with pytest.raises(MissingUsage):
+        usage_event("openai", {"model": "m", "usage": {"holograms": 0}}, service="s")
+
+
+FAILED_LINES: list[tuple[str, dict[str, Any]]] = [
+    ("openai", {"custom_id": "1", "response": {"status_code": 400, "body": {"error": {}}}, "error": None}),
+    ("openai", {"custom_id": "1", "response": None, "error": {"code": "batch_expired"}}),
+    ("anthropic", {"custom_id": "1", "result": {"type": "errored", "error": {}}}),
+    ("anthropic", {"custom_id": "1", "result": {"type": "canceled"}}),
+    ("google", {"key": "1", "error": {"code": 3}}),
+    ("aws", {"recordId": "1", "modelInput": {}, "error": {"errorCode": 400}}),
+]
+
+
+@pytest.mark.parametrize(("provider", "line"), FAILED_LINES)
+def test_a_line_of_a_batch_whose_request_failed_is_no_event(provider: str, line: dict[str, Any]) -> None:
+    assert usage_events(provider, line, service="s", model="m") == []
+    with pytest.raises(MissingUsage, match="the call failed"):
+        usage_event(provider, line, service="s", model="m")
+
+
+def test_the_steps_of_the_ai_sdk_are_events_of_their_own() -> None:
+    def step(sent: int, model: str) -> dict[str, Any]:
+        usage = {"inputTokens": sent, "outputTokens": 5, "totalTokens": sent + 5}
+        return {"usage": usage, "response": {"id": f"r-{sent}", "modelId": model}}
+
+    total = {"inputTokens": 40, "outputTokens": 10, "totalTokens": 50}
+    result = {"steps": [step(10, "gpt-5"), step(30, "gpt-5-mini")], "usage": step(30, "")["usage"], "totalUsage": total}
+    events = usage_events("openai", result, service="s")
+    assert [(e["input_tokens"], e["model_served"]) for e in events] == [(10, "gpt-5"), (30, "gpt-5-mini")]
+    with pytest.raises(SeveralCalls, match="gpt-5, gpt-5-mini"):
+        usage_event("openai", result, service="s")
+    (one,) = usage_events("openai", {**result, "steps": result["steps"][:1]}, service="s")
+    assert one["input_tokens"] == 10
 
 
 @pytest.mark.parametrize(

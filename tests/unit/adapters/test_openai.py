@@ -331,6 +331,29 @@ def test_xais_searches_are_counted_and_its_other_tools_are_units() -> None:
     assert units("x-ai", usage) == {"code_executions": 4}
 
 
+@pytest.mark.parametrize(("model", "searches"), [("gpt-4o-search-preview", 1), ("gpt-5-search-api", 1), ("gpt-4o", 0)])
+def test_a_model_that_searches_before_each_answer_is_billed_for_it(model: str, searches: int) -> None:
+    fields = usage_fields("openai", {"model": model, "usage": chat(1, 1)})
+    assert fields.get("web_searches", 0) == searches
+
+
+def test_a_whole_batch_is_billed_as_batch_and_its_calls_are_unknown() -> None:
+    batch = {"id": "b-1", "object": "batch", "model": "gpt-5", "usage": {"input_tokens": 10, "output_tokens": 5}}
+    assert usage_fields("openai", batch)["service_tier"] == "batch"
+    assert notes("openai", batch).startswith("the sum of a batch")
+
+
+def test_voyage_bills_pixels_beside_the_text_and_not_the_tokens_they_make() -> None:
+    usage = {"text_tokens": 12, "image_pixels": 2_000_000, "total_tokens": 3_583}
+    fields = usage_fields("voyageai", {"object": "list", "data": [], "model": "voyage-multimodal-3", "usage": usage})
+    assert fields == {"input_tokens": 12, "output_tokens": 0, "units": {"input_pixels": 2_000_000}}
+
+
+def test_an_image_whose_tokens_no_tool_usage_states_is_named() -> None:
+    made = {"output": [{"type": "image_generation_call"}], "usage": chat(1, 1)}
+    assert notes("openai", made) == "image_generation_call 1: tool_usage does not state its tokens"
+
+
 def test_deep_research_bills_reasoning_beside_the_completion_and_each_query() -> None:
     usage = chat(108, 3_256, citation_tokens=7_299, num_search_queries=74, reasoning_tokens=73_248)
     response = {"model": "sonar-deep-research", "usage": usage}

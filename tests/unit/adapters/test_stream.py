@@ -1,5 +1,6 @@
 """Streamed calls, chunk by chunk: the whole, and what is left of one that broke off."""
 
+import json
 from typing import Any
 
 import pytest
@@ -31,6 +32,11 @@ def chat(**rest: Any) -> dict[str, Any]:
 
 def said(text: str, finish: str | None = None) -> list[dict[str, Any]]:
     return [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]
+
+
+def invoked(body: dict[str, Any]) -> dict[str, Any]:
+    """Return an event of Bedrock's InvokeModelWithResponseStream."""
+    return {"chunk": {"bytes": json.dumps(body).encode()}}
 
 
 STREAMS: dict[str, tuple[str, list[dict[str, Any]], dict[str, int], str]] = {
@@ -138,6 +144,49 @@ STREAMS: dict[str, tuple[str, list[dict[str, Any]], dict[str, int], str]] = {
         {"input_tokens": 5, "output_tokens": 9},
         "asked-for",
     ),
+    "cohere's first version": (
+        "cohere",
+        [
+            {"event_type": "text-generation", "text": "a"},
+            {
+                "event_type": "stream-end",
+                "response": {"meta": {"billed_units": {"input_tokens": 5, "output_tokens": 9}}},
+            },
+        ],
+        {"input_tokens": 5, "output_tokens": 9},
+        "asked-for",
+    ),
+    "llama on bedrock": (
+        "aws",
+        [
+            invoked({"generation": "a", "prompt_token_count": 10, "generation_token_count": 1}),
+            invoked(
+                {
+                    "generation": "b",
+                    "prompt_token_count": None,
+                    "generation_token_count": 5,
+                    "stop_reason": "stop",
+                    "amazon-bedrock-invocationMetrics": {
+                        "inputTokenCount": 10,
+                        "outputTokenCount": 5,
+                        "invocationLatency": 900,
+                        "firstByteLatency": 300,
+                    },
+                }
+            ),
+        ],
+        {"input_tokens": 10, "output_tokens": 5},
+        "asked-for",
+    ),
+    "ollama": (
+        "ollama",
+        [
+            {"model": "llama3", "message": {"content": "a"}, "done": False},
+            {"model": "llama3", "done": True, "prompt_eval_count": 10, "eval_count": 5, "eval_duration": 9},
+        ],
+        {"input_tokens": 10, "output_tokens": 5},
+        "llama3",
+    ),
 }
 
 
@@ -206,6 +255,60 @@ def test_several_responses_on_one_connection_are_several_events_with_lasting_ids
     ids = [event["event_id"] for event in events]
     assert len(set(ids)) == 2
     assert [event["event_id"] for event in stream.events()] == ids
+
+
+def test_claude_streams_alike_through_bedrocks_invoke() -> None:
+    _, chunks, counts, _ = STREAMS["anthropic"]
+    stream = UsageStream("aws", service="s")
+    for chunk in chunks:
+        stream.add(invoked(chunk))
+    (event,) = stream.events()
+    assert {name: event[name] for name in COUNTS if event.get(name)} == counts
+    assert "usage_quality" not in event
+
+
+def test_speech_is_audio_and_a_transcript_is_text() -> None:
+    usage = {"input_tokens": 14, "output_tokens": 101, "total_tokens": 115}
+    for kind, bucket in (("speech.audio.done", "output_audio_tokens"), ("transcript.text.done", "output_tokens")):
+        stream = UsageStream("openai", service="s", model="m")
+        stream.add({"type": kind.replace("done", "delta"), "delta": "…"})
+        assert "usage_notes" in stream.events()[0]
+        stream.add({"type": kind, "usage": usage})
+        (event,) = stream.events()
+        assert event[bucket] == 101
+        assert "usage_notes" not in event
+
+
+def test_a_transcription_by_a_model_that_no_event_names_has_no_price_and_is_not_lost() -> None:
+    kind = "conversation.item.input_audio_transcription.completed"
+    stream = UsageStream("openai", service="s", model="gpt-realtime")
+    stream.add({"type": kind, "usage": {"type": "duration", "seconds": 7}})
+    (event,) = stream.events()
+    assert (event["model_requested"], event["units"]) == ("unstated", {"audio_seconds": 7})
+
+
+def test_the_steps_of_an_ai_sdk_stream_are_events_of_their_own() -> None:
+    stream = UsageStream("openai", service="s", model="gpt-5")
+    for sent in (10, 30):
+        stream.add({"type": "text-delta", "text": "a"})
+        usage = {"inputTokens": sent, "outputTokens": 5, "totalTokens": sent + 5}
+        stream.add({"type": "finish-step", "usage": usage, "response": {"modelId": "gpt-5-mini"}})
+    stream.add({"type": "finish", "totalUsage": {"inputTokens": 40, "outputTokens": 10, "totalTokens": 50}})
+    events = stream.events()
+    assert [(event["input_tokens"], event["model_served"]) for event in events] == [
+        (10, "gpt-5-mini"),
+        (30, "gpt-5-mini"),
+    ]
+
+
+def test_tools_that_groq_ran_while_it_streamed_are_counted_once() -> None:
+    search = {"index": 0, "type": "search", "arguments": ""}
+    stream = UsageStream("groq", service="s", model="groq/compound")
+    for tools in ([search], [search, {"index": 1, "type": "search", "arguments": ""}]):
+        stream.add(chat(choices=[{"index": 0, "delta": {"executed_tools": tools}}]))
+    stream.add(chat(choices=said("", "stop"), x_groq={"usage": USAGE}))
+    (event,) = stream.events()
+    assert event["web_searches"] == 2
 
 
 def test_a_stream_reads_as_the_same_call_answered_whole() -> None:
