@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -30,10 +31,20 @@ from spendstream.cli.intake_options import (
 )
 from spendstream.cli.price import RatesOption, load_book
 from spendstream.core.money import exact_dollars
-from spendstream.core.pricing import ALL_RATES, SERVICE_TIERS, CardRef, Explanation, PriceBook, RateCardError
+from spendstream.core.pricing import (
+    ALL_RATES,
+    SERVICE_TIERS,
+    CardRef,
+    Entry,
+    Explanation,
+    PriceBook,
+    RateCardError,
+    read_cards,
+)
 from spendstream.intake import RowError
 from spendstream.quote import Coverage, Covered, quote_rows
 from spendstream.schemas.buckets import TOKEN_BUCKETS
+from spendstream.schemas.rate_card import DeploymentCard, ModelAlias, RegionAdjustment, TokenCard, TokenRates
 from spendstream.schemas.usage import Capacity
 
 NOT_FOUND_EXIT: Final = 1
@@ -132,7 +143,8 @@ def check(
     if not files:
         refuse("no rate cards to check: name a file, or set RATE_CARDS")
     try:
-        cards = PriceBook.load(files).cards()
+        entries = read_cards(files)
+        PriceBook(entries)
     except RateCardError as error:
         for issue in error.issues:
             if as_json:
@@ -143,11 +155,32 @@ def check(
         if as_json:
             echo_json({"ok": False, "issues": len(error.issues)})
         raise typer.Exit(NOT_FOUND_EXIT) from None
-    own = [card for card in cards if card.source != "genai-prices"]
+    found = _kinds(entries)
     if as_json:
-        echo_json({"ok": True, "issues": 0, "rates": len(own)})
+        echo_json({"ok": True, "issues": 0, **found})
     else:
-        out.print(f"OK: {len(own)} rates in {len(files)} file{'s' if len(files) > 1 else ''}")
+        listed = ", ".join(_counted(count, kind) for kind, count in found.items() if count or kind == "rates")
+        out.print(f"OK: {listed} in {_counted(len(files), 'files')}")
+
+
+def _kinds(entries: Sequence[Entry]) -> dict[str, int]:
+    """Return how many dated entries of each kind there are."""
+    rates = [rate for entry in entries if isinstance(entry, TokenCard | DeploymentCard) for rate in entry.rates]
+    shares = [rate for rate in rates if isinstance(rate, TokenRates) and rate.share is not None]
+    return {
+        "rates": len(rates) - len(shares),
+        "shares of the public price": len(shares),
+        "adjustments": sum(isinstance(entry, RegionAdjustment) for entry in entries),
+        "aliases": sum(isinstance(entry, ModelAlias) for entry in entries),
+    }
+
+
+def _counted(count: int, of: str) -> str:
+    """Return ``1 file``, ``2 files``, ``1 alias``."""
+    first, *rest = of.split(" ")
+    if count == 1:
+        first = first.removesuffix("es") if first == "aliases" else first.removesuffix("s")
+    return " ".join((f"{count:,}", first, *rest))
 
 
 @rates_app.command("coverage")

@@ -300,8 +300,8 @@ class TokenRates(Dated):
     buckets: list[AdjustableBucket] | None = Field(
         None,
         min_length=1,
-        description="What discount_percent or multiplier applies to: buckets, web_search, request, "
-        "units; the rest keeps the public price. Default: everything.",
+        description="What discount_percent or multiplier applies to: rates of buckets, web_search, "
+        "request, units; the rest keeps the public price. Default: everything.",
     )
 
     @property

@@ -83,6 +83,34 @@ def test_the_example_call_costs_three_cents_and_six_tenths(
     }
 
 
+def test_what_is_not_exact_is_said_call_by_call_and_counted_in_the_table(
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """$0.036 for the tokens of each; a page costs $0.004, a widget has no price."""
+    card.write_text(CARD + "        usd_per_unit: {pages: 0.004}\n")
+    ids = [f"0192f0c1-7e1c-7d3a-9f51-3c1f9a5b2e7{n}" for n in range(4)]
+    more: list[dict[str, Any]] = [
+        {},
+        {"units": {"pages_processed": 1}},
+        {"units": {"pages": "0.5", "widgets": 2}},
+        {"service_tier": "fast"},
+    ]
+    calls = [{**CALL, "event_id": event_id, **given} for event_id, given in zip(ids, more, strict=True)]
+    exact, page, partial, fast = priced(capsys, write(tmp_path, *calls), "--rates", str(card))
+    assert (exact["cost_usd"], exact["price_quality"], exact["price_notes"]) == ("0.036", "exact", [])
+    assert (page["cost_usd"], page["cost_usd_by_unit"]) == ("0.04", {"pages": "0.004"})
+    assert page["cost_usd_by_bucket"]["units"] == "0.004"
+    assert (partial["cost_usd"], partial["cost_usd_by_unit"]) == ("0.038", {"pages": "0.002"})
+    assert (partial["price_quality"], partial["price_notes"]) == ("partial", ["no rate for widgets"])
+    assert (fast["price_quality"], fast["price_notes"]) == ("substituted", ["no fast rate for acme-1: standard"])
+    assert run(["price", write(tmp_path, *calls), "--rates", str(card)]) == 0
+    table = capsys.readouterr().out
+    assert "Priced, but not exactly" in table
+    for row in (("partial", "1", "no rate for widgets"), ("substituted", "1", "no fast rate for acme-1: standard")):
+        assert any(all(cell in line for cell in row) for line in table.splitlines()), row
+    assert any("pages" in line and "$0.006" in line for line in table.splitlines())
+
+
 def test_a_model_without_a_price_costs_null_and_never_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = priced(capsys, write(tmp_path, {**CALL, "model_served": "no-such-model"}))
     assert line["cost_usd"] is None

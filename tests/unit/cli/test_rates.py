@@ -11,6 +11,7 @@ import pytest
 
 from spendstream.cli.root import run
 
+EXAMPLE = Path(__file__).parents[3] / "infra" / "rates" / "example.yaml"
 CARD = """
 cards:
   - provider: acme
@@ -69,7 +70,37 @@ def test_the_cards_of_the_settings_are_checked_by_default(
     assert "RATE_CARDS" in capsys.readouterr().err
     monkeypatch.setenv("RATE_CARDS", card)
     assert run(["rates", "check"]) == 0
-    assert "2 rates" in capsys.readouterr().out
+    assert capsys.readouterr().out == "OK: 2 rates in 1 file\n"
+
+
+def test_the_check_counts_what_a_file_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rates", "check", str(EXAMPLE)]) == 0
+    found = "OK: 11 rates, 3 shares of the public price, 2 adjustments, 3 aliases in 1 file\n"
+    assert capsys.readouterr().out == found
+    assert run(["rates", "check", str(EXAMPLE), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["shares of the public price"] == 3
+
+
+def test_a_rate_shows_what_it_consists_of(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--rates", str(EXAMPLE), "--at", "2026-11-13T10:00:00Z"]
+    assert (
+        run(["rates", "show", "acme-cloud", "acme-large", "--region", "eu-1", "--inference-geo", "us", *options]) == 0
+    )
+    shown = capsys.readouterr().out
+    assert "including x 1.1 on all tokens: region eu-*, https://intranet.example/acme/prices#regions" in shown
+    assert "including x 1.05 on input, output, web_search: inference_geo us" in shown
+    assert "the price depends on the day and the time (UTC)" in shown
+    assert run(["rates", "show", "acme-cloud", "acme-scribe", *options]) == 0
+    assert "$0.004 per pages" in capsys.readouterr().out
+    assert run(["rates", "show", "openai", "whisper-1", *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["usd_per_unit"]["audio_seconds"] == {"usd": "0.36", "per": 3600}
+    assert run(["rates", "show", "openai", "gpt-4.1", *options, "--json"]) == 0
+    shown_json = json.loads(capsys.readouterr().out)
+    assert shown_json["multipliers"][0]["factor"] == "0.88"
+    assert shown_json["usd_per_mtok"]["input"] == "1.76"
+    assert run(["rates", "show", "nobody", "none", "--capacity", "provisioned", *options]) == 0
+    assert "prepaid capacity" in capsys.readouterr().out
+    assert run(["rates", "show", "nobody", "none", "--capacity", "reserved", *options]) == 2
 
 
 def test_an_invalid_card_is_reported_by_file_line_and_column(

@@ -229,6 +229,7 @@ adjustments:
         (call("acme-2", region="US-east-1", input=10**6), "2.4"),  # the more specific region
         (call("acme-1", region="us-east-1", input=10**6, web_searches=1), "2.613"),  # the model; on the fee too
         (call("acme-1", region="us-east-1", output=10**6), "0.000003"),  # not on the output
+        (call("acme-1", region="us-east-1", cache_read=10**6), "2.6"),  # which takes the rate of input
         (call("acme-1", region="eu-west-1", input=10**6), "7"),  # the card is for the region
         (call("acme-1", region="eu-west-1", geo="us", input=10**6), "10.5"),
         (call("acme-2", region="ap-1", geo="us", input=10**6), "3.3"),  # 2 x 1.1 x 1.5
@@ -463,6 +464,7 @@ def share(more: str, model: str = "claude-sonnet-4-5", top: str = "kind: contrac
         ("discount_percent: 12.5", {"input": 1000, "tier": "batch"}, "0.0013125"),  # $1.50 x 0.875
         ("discount_percent: 15", {"input": 1000, "web_searches": 1}, "0.01105"),  # fees too
         ("discount_percent: 15, buckets: [input]", {"input": 1000, "web_searches": 1, "output": 1000}, "0.02755"),
+        ("discount_percent: 10, buckets: [output]", {"cache_read": 1000, "reasoning": 1000}, "0.0138"),
         ("discount_percent: 100", {"input": 1000}, "0"),
         ("discount_percent: 15", {"input": 1000, "at": datetime(2026, 2, 28, tzinfo=UTC)}, "0.003"),
         ("discount_percent: 10, hours: [{weekdays: [sun], multiplier: 0.5}]", {"input": 1000}, "0.00135"),

@@ -1,7 +1,7 @@
 """Pricing: what a model call costs, in exact integers."""
 
 from spendstream.core.pricing.book import Explanation, PriceBook
-from spendstream.core.pricing.cards import RateCardError, RateCardInvalid, RateCardUnreadable
+from spendstream.core.pricing.cards import Entry, RateCardError, RateCardInvalid, RateCardUnreadable, read_cards
 from spendstream.core.pricing.price import PricedColumns, Unpriced
 from spendstream.core.pricing.public import Exclusion
 from spendstream.core.pricing.rates import ALL_RATES, SERVICE_TIERS, CardRef, RateSet
@@ -11,6 +11,7 @@ __all__ = [
     "ALL_RATES",
     "SERVICE_TIERS",
     "CardRef",
+    "Entry",
     "Exclusion",
     "Explanation",
     "PriceBook",
@@ -23,4 +24,5 @@ __all__ = [
     "card_record",
     "price_by",
     "rates_of_record",
+    "read_cards",
 ]

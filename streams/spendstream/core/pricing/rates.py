@@ -220,9 +220,13 @@ class RateSet:
         return self.units.get(unit) or self.units.get(CONTAINING_UNIT.get(unit, ""))
 
     def multiplied(self, multiplier: Multiplier, since_us: int | None) -> "RateSet":
-        """Return the rates times a factor that applies from ``since_us`` on, each rounded half-even."""
+        """Return the rates times a factor that applies from ``since_us`` on, each rounded half-even.
+
+        A bucket without a rate of its own follows the one whose rate it takes: reasoning follows output.
+        """
         factor, per = multiplier.factor.as_integer_ratio()
-        chosen = [bucket in multiplier.buckets for bucket in RATE_BUCKETS]
+        named = set(multiplier.buckets)
+        chosen = [bucket in named or self.priced_as.get(bucket) in named for bucket in RATE_BUCKETS]
         units = self.units
         if "units" in multiplier.buckets:
             units = {unit: r._replace(rate=half_even(r.rate * factor, per)) for unit, r in units.items()}
