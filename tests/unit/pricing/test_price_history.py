@@ -437,6 +437,22 @@ def test_the_price_of_a_call_says_whether_it_is_estimated(public_book: PriceBook
     assert [int(public_book.price(frame(row)).total_pusd[0]) for row in rows] == priced.total_pusd.tolist()
 
 
+def test_a_call_that_uses_no_rate_in_doubt_is_exact(public_book: PriceBook) -> None:
+    """Only the price of cached tokens changed on an unknown day; on Bedrock, only that of more than 200,000 tokens."""
+    google = {"model": "gemini-2.5-pro", "provider": "google", "at": datetime(2025, 8, 15, tzinfo=UTC)}
+    bedrock = {"model": "us.anthropic.claude-opus-4-6-v1:0", "provider": "aws", "at": datetime(2026, 5, 1, tzinfo=UTC)}
+    rows = [
+        call(**google, input=1_000, output=1_000),
+        call(**google, input=1_000, output=1_000, cache_read=1),
+        call(**bedrock, input=200_000, output=7),
+        call(**bedrock, input=200_001, output=7),
+        call(**bedrock, input=100_000, cache_read=100_001),
+    ]
+    priced = public_book.price(frame(*rows))
+    assert priced.quality.tolist() == [EXACT, ESTIMATED, EXACT, ESTIMATED, ESTIMATED]
+    assert [bool(note) for note in priced.notes] == [False, True, False, True, True]
+
+
 def test_a_price_of_a_model_that_the_book_does_not_have_is_refused() -> None:
     for section in ("announced", "vouched"):
         entry = {"provider": "acme", "source": "a page", "until": "2025-01-01", "rates": {}, "models": ["m-0"]}

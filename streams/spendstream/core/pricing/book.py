@@ -158,7 +158,7 @@ def _explain(table: RateTable, timeline: Timeline, at_us: int, total_input: int,
     end = timeline.end_of(at_us)
     while end is not None and timeline.within(end, since_monday(at_us)) == index:
         end = timeline.end_of(end)
-    notes = [f"estimated: {note}" if quality == ESTIMATED else note for quality, note in table.caveats[index]]
+    notes = [f"estimated: {c.note}" if c.quality == ESTIMATED else c.note for c in table.caveats[index]]
     if chosen.source == "genai-prices" and chosen.provider != seller and not any(chosen.provider in n for n in notes):
         notes.append(f"{seller} charges the price of {chosen.provider}")
     if timeline.slots_us:

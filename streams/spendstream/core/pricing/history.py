@@ -55,13 +55,13 @@ class Period:
         """Return whether a day is within the period."""
         return (self.since is None or self.since <= day) and day < self.until
 
-    def doubt(self, day: date) -> str:
-        """Return why a price within the period may be another; "" if it may not."""
+    def doubt(self, day: date) -> tuple[str, date] | None:
+        """Return why a price within the period may be another, and a day that had that one; None if it may not."""
         if self.certain_since is not None and self.since is not None and day < self.certain_since:
-            return f"the price changed between {self.since} and {self.certain_since}"
+            return f"the price changed between {self.since} and {self.certain_since}", self.since - timedelta(days=1)
         if self.certain_until is not None and day >= self.certain_until:
-            return f"the price changed between {self.certain_until} and {self.until}"
-        return ""
+            return f"the price changed between {self.certain_until} and {self.until}", self.until
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +169,18 @@ class Past:
             or self._retired(day, context, special) is not None
         )
 
-    def doubt(self, at: datetime, special: Iterable[PriceVariant] = ()) -> str:
-        """Return why the price at a time is an estimate; "" if it is known."""
+    def doubts(self, at: datetime, special: Iterable[PriceVariant]) -> Iterator[tuple[str, datetime | None]]:
+        """Find why the price at a time is an estimate, and a time whose price it may have been; None: any."""
         day = at.date()
         if self.vouched is not None and day < self.vouched:
-            return f"no source vouches for this price before {self.vouched}"
-        tier = self._tier(day, special)
-        doubts = [*(period.doubt(day) for period in self._periods(day)), tier.doubt if tier else ""]
-        return next(filter(None, doubts), "")
+            yield f"no source vouches for this price before {self.vouched}", None
+            return
+        for period in self._periods(day):
+            if (doubt := period.doubt(day)) is not None:
+                note, other = doubt
+                yield note, datetime.combine(other, at.timetz())
+        if (tier := self._tier(day, special)) is not None and tier.doubt:
+            yield tier.doubt, None
 
     def source(self, at: datetime) -> str:
         """Return where the prices at a time are from; "" if from the book."""

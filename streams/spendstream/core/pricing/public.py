@@ -20,6 +20,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property, partial
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +40,7 @@ from spendstream.core.pricing.rates import (
     RateTable,
     Timeline,
     UnitRate,
+    bit,
     every_day,
     instant,
     midnight_us,
@@ -104,6 +106,9 @@ _HAS_MINIMUM: Final = frozenset({("groq", "whisper-large-v3"), ("groq", "whisper
 
 _FEES: Final = MappingProxyType({"requests": "request", "web_searches": "web_search"})
 """The price book's units that are cost buckets of their own, priced per thousand."""
+
+MAX_INPUT: Final = 10**18
+"""More input tokens than any call has."""
 
 _FREE: Final = {frozenset({("family", "tokens")}): Decimal(0)}
 _AUDIO: Final = ("modality", "audio")
@@ -292,9 +297,16 @@ class Compiler:
             if rate_set is None:
                 sets.append(UNKNOWN)
                 continue
-            doubt = past.doubt(at, special)
             rate_set = replace(rate_set, reference=past.source(at) or rate_set.reference)
-            sets.append(self._table.intern(rate_set, (Caveat(ESTIMATED, doubt),) if doubt else ()))
+            caveats = []
+            for note, other_at in past.doubts(at, special):
+                rates: tuple[tuple[int, int], ...] = ()
+                if other_at is not None:
+                    prices = past.prices(model, other_at, context, special)
+                    rates = differing(rate_set, self._rate_set(provider, model, prices, applied, None))
+                if other_at is None or any(mask for _, mask in rates):
+                    caveats.append(Caveat(ESTIMATED, note, rates))
+            sets.append(self._table.intern(rate_set, tuple(caveats)))
         return Timeline(tuple(starts), tuple(slots), tuple(sets)).compact() if any(sets) else None
 
     def _rate_set(
@@ -402,6 +414,22 @@ def _is_named(clause: Any, name: str) -> bool:
     if kind == "ClauseEndsWith":
         return bool(re.search(r"(?:^|[./])$", name.removesuffix(clause.ends_with.lower())))
     return True  # equal, or by a pattern that says what it means
+
+
+def differing(applied: RateSet, other: RateSet | None) -> tuple[tuple[int, int], ...]:
+    """Return, for each step of rates, where it starts and which buckets, as a mask, have another rate at others."""
+    steps = []
+    for at, (start, end) in enumerate(pairwise((0, *applied.thresholds, MAX_INPUT))):
+        mask = 0
+        for bucket in RATE_BUCKETS:
+            others = {NO_RATE}
+            if other is not None:
+                inside = (start, *(above for above in other.thresholds if start < above < end))
+                others = {other.rate(bucket, above + 1) for above in inside}
+            if others != {applied.steps[at][RATE_BUCKETS.index(bucket)]}:
+                mask |= bit(bucket)
+        steps.append((start, mask))
+    return tuple(steps)
 
 
 def _is_exactly(model: ModelInfo, name: str) -> bool:

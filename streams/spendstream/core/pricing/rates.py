@@ -9,7 +9,9 @@ tokens is 83,333,333,333,333,300 of them. A bucket's cost is its exact product, 
 (1e-12 USD) once per bucket and call. A rate of whole pico-dollars needs no rounding.
 """
 
+import functools
 import json
+import operator
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,6 +105,13 @@ class Caveat(NamedTuple):
     quality: int
     """A code of ``spendstream.schemas.measures.PRICE_QUALITIES``."""
     note: str
+    rates: tuple[tuple[int, int], ...] = ()
+    """Which calls it is about: those with more input than this that use one of these buckets (a mask), rising. Of all
+    that a call exceeds, the last counts. Empty: every call."""
+
+    def buckets_above(self, input_tokens: int) -> int:
+        """Return the buckets, as a mask, whose rates it is about at the step that starts there."""
+        return next((mask for above, mask in reversed(self.rates) if above <= input_tokens), 0)
 
 
 _SEVERITY: Final = {0: 0, EXACT: 0, ESTIMATED: 1, SUBSTITUTED: 2, PARTIAL: 3}
@@ -446,7 +455,8 @@ class RateTable:
 
     Sets are only ever added; index ``UNKNOWN`` prices nothing. By row: ``rates[bucket]`` holds whole pico-dollars per
     unit, ``fractions[bucket]`` what remains, in yocto-dollars, if any rate of the bucket has such a rest; ``rated`` the
-    buckets that have a rate, as a mask; ``step`` the input tokens that were exceeded.
+    buckets that have a rate, as a mask; ``doubted`` those that a caveat is about; ``step`` the input tokens that were
+    exceeded.
     """
 
     def __init__(self) -> None:
@@ -494,8 +504,17 @@ class RateTable:
         self.is_gpu = np.array([s.gpu_hour is not None for s in self.sets])
         self.is_billed_by_units = np.array([s.is_billed_by_units for s in self.sets])
         self.largest_gpu_hour = max((s.gpu_hour or 0 for s in self.sets), default=0)
-        self.quality = np.array([worst(c.quality for c in found) for found in self.caveats], dtype=np.int8)
-        self.notes = ["; ".join(c.note for c in found) for found in self.caveats]
+        always = [[caveat for caveat in found if not caveat.rates] for found in self.caveats]
+        self.quality = np.array([worst(c.quality for c in found) for found in always], dtype=np.int8)
+        self.notes = ["; ".join(c.note for c in found) for found in always]
+        self.doubted = np.array(
+            [
+                functools.reduce(operator.or_, (caveat.buckets_above(start) for caveat in found), 0)
+                for rate_set, found in zip(self.sets, self.caveats, strict=True)
+                for start in (0, *rate_set.thresholds)
+            ],
+            dtype=np.int32,
+        )
         self._built = len(self.sets)
 
     def rows(self, sets: Int64s, total_input: Int64s) -> Int64s:
