@@ -1,6 +1,6 @@
 """Fetch the providers' own Python packages, for tests on their types: ``python -m tests.sdks.install``.
 
-What ``requirements.lock`` pins goes once into ``$SPENDSTREAM_CACHE/sdks``, by default ``.spendstream/sdks`` in the
+What ``requirements.lock`` pins goes once into a folder of ``$SPENDSTREAM_CACHE``, by default ``.spendstream`` in the
 repository, and not into ``.venv``: these 370 MB hold some packages in older versions than the product has.
 """
 
@@ -84,7 +84,7 @@ def _fetch(target: Path) -> None:
 
 
 def _folder() -> Path:
-    return cache_dir() / "sdks"
+    return cache_dir() / f"sdks-{_digest()[:12]}"
 
 
 def _is_complete(folder: Path) -> bool:

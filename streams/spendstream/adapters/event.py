@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json, to_jsonable_python
 from spendstream.adapters.anthropic import ANTHROPIC
 from spendstream.adapters.bedrock import BEDROCK
 from spendstream.adapters.gemini import GEMINI
-from spendstream.adapters.libraries import AI_SDK, LANGCHAIN
+from spendstream.adapters.libraries import AI_SDK, CLAUDE_AGENT, LANGCHAIN, PYDANTIC_AI
 from spendstream.adapters.openai import OPENAI
 from spendstream.adapters.others import COHERE, NATIVE, UNITS, embedded_tokens, made_units
 from spendstream.adapters.shape import (
@@ -46,7 +46,19 @@ PROVIDERS: Final = frozenset({
 # fmt: on
 """The providers that have an adapter, by our name or OpenTelemetry's."""
 
-SHAPES: Final = (NATIVE, GEMINI, COHERE, LANGCHAIN, AI_SDK, BEDROCK, ANTHROPIC, OPENAI, UNITS)
+SHAPES: Final = (
+    NATIVE,
+    GEMINI,
+    COHERE,
+    PYDANTIC_AI,
+    CLAUDE_AGENT,
+    LANGCHAIN,
+    AI_SDK,
+    BEDROCK,
+    ANTHROPIC,
+    OPENAI,
+    UNITS,
+)
 """In the order they are tried: each by its whole signature, whichever provider is named."""
 
 UNKNOWN: Final = Shape(
@@ -83,8 +95,12 @@ _HELD_AT: Final[tuple[tuple[str, ...], ...]] = (
     ("metadata", "usage"),
     ("x_groq", "usage"),
     ("usage_info",),
+    ("extra_info",),
+    ("raw", "usage"),
+    ("meta", "usage"),
     ("meta",),
     ("response_metadata", "token_usage"),
+    ("response_metadata", "usage"),
     ("llm_output", "token_usage"),
     ("totalUsage",),
     ("amazon-bedrock-invocationMetrics",),
@@ -213,8 +229,13 @@ def usage_events(
     this function repeats them all.
     """
     check_fields(fields)
-    parts = _parts(as_mapping(provider, response))
     is_counted = any(fields.get(field) is not None for field in _COUNTED)
+    try:
+        parts = _parts(as_mapping(provider, response))
+    except MissingUsage:  # such as a file of speech
+        if not is_counted:
+            raise
+        parts = [{}]
     events: list[dict[str, Any]] = []
     for position, part in enumerate(parts):
         if _failed(part):
@@ -250,7 +271,13 @@ def as_mapping(provider: str, response: object) -> dict[str, Any]:
 
 
 def _parts(response: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the answers that a library's result holds: the AI SDK's steps, LangChain's messages; else the response."""
+    """Return the answers that a library's result holds; else the response.
+
+    They are the AI SDK's steps, LangChain's messages, and what Claude's agent sums by model.
+    """
+    by_model = response.get("modelUsage") or response.get("model_usage")
+    if isinstance(by_model, dict) and by_model and all(isinstance(usage, dict) for usage in by_model.values()):
+        return [{"model": model, "usage": usage, "type": "result"} for model, usage in by_model.items()]
     steps = [step for step in response.get("steps") or () if isinstance(step, dict) and step.get("usage")]
     if steps:
         return steps

@@ -1,4 +1,5 @@
-"""What libraries make of a provider's usage: LangChain's ``usage_metadata`` and the AI SDK's ``usage``.
+"""What libraries make of a provider's usage: LangChain's ``usage_metadata``, the AI SDK's ``usage``, and the sums of
+Pydantic AI and of Claude's agent.
 
 LiteLLM's object has OpenAI's shape: see ``spendstream.adapters.openai``.
 """
@@ -6,7 +7,7 @@ LiteLLM's object has OpenAI's shape: see ``spendstream.adapters.openai``.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from spendstream.adapters.shape import Body, Counts, Part, Shape, split_cache_writes, split_input, states_any
+from spendstream.adapters.shape import NONE, Body, Counts, Part, Shape, split_cache_writes, split_input, states_any
 
 _TIERS: Final = ("flex", "priority")
 
@@ -163,4 +164,64 @@ AI_SDK: Final = Shape(
     tier=lambda usage, body: None,
     model_at=("response.modelId", "modelId", "model"),
     id_at=("response.id", "id"),
+)
+
+
+def pydantic_ai_buckets(usage: Counts, body: Body) -> dict[str, int]:
+    """Return disjoint buckets of Pydantic AI's usage: cache and audio inside the input, for every provider."""
+    # the provider's own counts, which these were taken from; an estimate by list prices
+    usage.ignore("details", "tool_calls", "cost")
+    usage.unit("audio_seconds", usage.quantity("audio_seconds"))
+    if unmeasured := usage.count("unmeasured_requests"):
+        usage.reading.note(f"unmeasured_requests {unmeasured}: their counts are not known")
+    if (requests := usage.count("requests")) > 1:
+        usage.reading.note(f"the sum of {requests} requests: rates that depend on a call's length can't be applied")
+    cached_audio, audio = usage.part("cache_audio_read_tokens"), usage.part("output_audio_tokens")
+    reasoning = usage.part("output_reasoning_tokens")
+    written, written_1h = usage.part("cache_write_tokens"), usage.part("cache_write_1h_tokens")
+    return {
+        **split_input(
+            usage,
+            usage.whole("input_tokens"),
+            cached=usage.part("cache_read_tokens"),
+            written=split_cache_writes(usage, written, NONE, written_1h),
+            audio=usage.part("input_audio_tokens"),
+            cached_audio=min(cached_audio.tokens, usage.count("input_audio_tokens")) or None,
+        ),
+        "output_tokens": usage.rest(usage.whole("output_tokens"), audio, reasoning),
+        "reasoning_tokens": reasoning.tokens,
+        "output_audio_tokens": audio.tokens,
+    }
+
+
+PYDANTIC_AI: Final = Shape(
+    name="pydantic-ai",
+    is_of=lambda usage, provider: (
+        states_any(usage, "input_tokens", "output_tokens")
+        and any(name in usage for name in ("tool_calls", "details", "unmeasured_requests"))
+        and any(name in usage for name in ("cache_read_tokens", "cache_audio_read_tokens"))
+    ),
+    buckets=pydantic_ai_buckets,
+    tier=lambda usage, body: None,
+)
+
+
+def claude_agent_buckets(usage: Counts, body: Body) -> dict[str, int]:
+    """Return what Claude's agent used of one model in a whole session, with the cache beside the input."""
+    usage.ignore("costUSD", "contextWindow", "maxOutputTokens")  # its own estimate, and limits
+    usage.reading.note("the sum of a session: rates that depend on a call's length can't be applied")
+    return {
+        "input_tokens": usage.whole("inputTokens").tokens,
+        "cache_read_tokens": usage.count("cacheReadInputTokens"),
+        "cache_write_tokens": usage.count("cacheCreationInputTokens"),
+        "output_tokens": usage.whole("outputTokens").tokens,
+        "web_searches": usage.count("webSearchRequests"),
+    }
+
+
+CLAUDE_AGENT: Final = Shape(
+    name="claude-agent",
+    is_of=lambda usage, provider: states_any(usage, "cacheCreationInputTokens", "costUSD"),
+    buckets=claude_agent_buckets,
+    tier=lambda usage, body: None,
 )

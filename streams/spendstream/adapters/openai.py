@@ -34,7 +34,7 @@ IMAGE_TOOL_MODEL: Final = "gpt-image-2"
 _INPUT_IGNORED: Final = ("text_tokens", "cache_miss_tokens")
 _OUTPUT_IGNORED: Final = ("text_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
 _IGNORED: Final = (
-    *("queue_time", "prompt_time", "completion_time", "total_time", "time_info", "total_latency"),
+    *("time_info", "request_usage_entries"),
     *("cost", "cost_details", "estimated_cost", "cost_in_usd_ticks", "is_byok"),
     *("num_server_side_tools_used", "num_completion_tokens_by_model"),
 )
@@ -69,6 +69,8 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
         made = dict.fromkeys(made, 0)  # Mistral's transcriptions are billed by the second alone
     made["web_searches"] = web_searches(body) + _tool_counts(usage, body)
     _count_units(usage, body)
+    if (requests := usage.count("requests")) > 1:  # OpenAI's agents
+        usage.reading.note(f"the sum of {requests} requests: rates that depend on a call's length can't be applied")
     if body.get("object") == "batch":
         usage.reading.note("the sum of a batch: rates that depend on a call's length can't be applied")
     return made
@@ -317,6 +319,7 @@ def _count_units(usage: Counts, body: Body) -> None:
     tools = usage.inner("server_side_tool_usage_details")
     usage.unit("code_executions", tools.count("code_interpreter_calls"))
     usage.unit("file_searches", tools.count("file_search_calls") + tools.count("document_search_calls"))
+    usage.unit("live_search_sources", usage.count("num_sources_used"))
     usage.unit("browser_opens", usage.inner("server_tool_use").count("browser_open_requests"))
     connectors = usage.inner("connectors")
     for name in connectors.raw:
@@ -397,7 +400,8 @@ def _tier(usage: Counts, body: Body) -> object:
         return "batch"
     if usage.raw.get("speed") == "fast":
         return FAST_MODE  # Claude's, behind a gateway
-    return body.get("service_tier") or usage.raw.get("service_tier")
+    of_google = usage.inner("extra_properties").inner("google").raw.get("traffic_type")  # Vertex AI's other models
+    return of_google or body.get("service_tier") or usage.raw.get("service_tier")
 
 
 OPENAI: Final = Shape(

@@ -29,6 +29,8 @@ def cohere_buckets(usage: Counts, body: Body) -> dict[str, int]:
     else:
         usage.unit("input_images", billed.count("images"))
     whole, text = billed.whole("input_tokens"), billed.part("text_tokens")
+    if billed.count("total_tokens") and not billed.states("input_tokens"):  # LiteLLM's reranking
+        whole = billed.part("total_tokens")
     if text.tokens:
         sent = text.tokens + image.tokens
         usage.check_total(Part(whole.field, whole.tokens), text.tokens, sent)
@@ -87,13 +89,15 @@ NATIVE: Final = Shape(
 )
 
 
-_CHARACTERS: Final = ("characters", "billable_character_count", "billableCharacterCount")
+_CHARACTERS: Final = ("characters", "usage_characters", "billable_character_count", "billableCharacterCount")
 
 
 def unit_buckets(usage: Counts, body: Body) -> dict[str, int]:
     """Count what is billed by other units, and no tokens."""
     seconds = usage.quantity("seconds") or usage.quantity("prompt_audio_seconds")
     usage.unit("audio_seconds", seconds)
+    if states_any(usage.raw, "usage_characters"):  # MiniMax's, beside what the audio is like
+        usage.ignore(*(name for name in usage.raw if name != "usage_characters"))
     usage.ignore("seconds", "prompt_audio_seconds", "doc_size_bytes")
     active, paused = usage.quantity("active_seconds"), usage.quantity("paused_seconds")
     if active + paused not in (0, seconds):

@@ -10,8 +10,9 @@ AdapterError
 └── SeveralCalls       the response holds several priced calls, where one event was asked for
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any, Final
@@ -74,6 +75,10 @@ class Reading:
         """Say once what is wrong with the reading. A reading with notes makes the event partial."""
         if text not in self.notes:
             self.notes.append(text)
+
+
+_SPEED: Final = re.compile(r"(^|_)(time|latency|per_sec|per_second|rate|ms)$")
+"""Names of times and speeds: nothing is billed by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +197,11 @@ class Counts:
     def note_unread(self) -> None:
         """Note each number that was neither read nor ignored by rule. Zeros hold nothing that could be lost."""
         for path, number in leaves(self.raw, self.path):
-            if number and not any(path[:length] in self.reading.seen for length in range(1, len(path) + 1)):
+            if (
+                number
+                and not _SPEED.search(path[-1])
+                and not any(path[:length] in self.reading.seen for length in range(1, len(path) + 1))
+            ):
                 self.reading.note(f"{'.'.join(path)} {number} not read")
 
 
@@ -384,6 +393,8 @@ def plain(value: Any) -> Any:
             dumped = value.model_dump()
         inside = dict(value)  # a dump leaves out what a subclass adds to the declared type
         return {str(name): plain(inside.get(name, inner)) for name, inner in dumped.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     for method in ("model_dump", "to_dict"):
         if callable(dump := getattr(value, method, None)):
             return plain(dump())

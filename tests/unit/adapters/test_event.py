@@ -243,14 +243,19 @@ def test_a_long_note_is_cut() -> None:
     assert note.endswith("x…")
 
 
-@pytest.mark.parametrize("response", [None, {}, {"id": "r-1"}])
+@pytest.mark.parametrize("response", [None, {}, {"id": "r-1"}, b"RIFF", object()])
 def test_what_the_caller_counted_makes_an_event_where_an_answer_states_nothing(response: object) -> None:
     event = usage_event("openai", response, service="s", model="tts-1", units={"characters": 1_200})
     assert event["units"] == {"characters": 1_200}
     assert "usage_quality" not in event
     assert usage_event("vllm", response, service="s", model="m", gpu_seconds=2.5)["gpu_seconds"] == 2.5
-    with pytest.raises(MissingUsage, match="pass what you counted"):
+    with pytest.raises(MissingUsage):
         usage_event("openai", response, service="s", model="tts-1", units=None)
+
+
+def test_an_answer_that_states_nothing_is_refused_with_what_to_do() -> None:
+    with pytest.raises(MissingUsage, match="pass what you counted"):
+        usage_event("openai", {"id": "r-1"}, service="s", model="tts-1")
 
 
 def test_units_that_the_caller_counted_are_added_to_those_that_the_response_states() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from spendstream.adapters import MissingUsage, usage_event, usage_fields
+from spendstream.adapters import MissingUsage, usage_event, usage_events, usage_fields
 from tests.unit.adapters.doubts import fields_of, notes, units
 
 
@@ -229,3 +229,50 @@ def test_models_that_state_two_counts_of_their_own_are_read(response: dict[str, 
 def test_vertex_states_the_tokens_of_each_embedding() -> None:
     embeddings = [{"values": [0.1], "statistics": {"token_count": n}} for n in (5.0, 7.0)]
     assert usage_fields("google", {"embeddings": embeddings}) == {"input_tokens": 12, "output_tokens": 0}
+
+
+def test_what_claudes_agent_sums_by_model_is_an_event_of_each() -> None:
+    def of_model(sent: int) -> dict[str, Any]:
+        counts = {"inputTokens": sent, "outputTokens": 5, "cacheReadInputTokens": 90, "cacheCreationInputTokens": 7}
+        return {**counts, "webSearchRequests": 1, "costUSD": 0.25, "contextWindow": 200_000}
+
+    result = {
+        "type": "result",
+        "usage": {"input_tokens": 40, "output_tokens": 10},
+        "modelUsage": {"claude-opus-4-8": of_model(10), "claude-haiku-4-5": of_model(30)},
+    }
+    events = usage_events("anthropic", result, service="s")
+    assert [(e["model_served"], e["input_tokens"], e["web_searches"]) for e in events] == [
+        ("claude-opus-4-8", 10, 1),
+        ("claude-haiku-4-5", 30, 1),
+    ]
+    assert all(e["usage_notes"] == [SUM_OF_SESSION] for e in events)
+
+
+SUM_OF_SESSION = "the sum of a session: rates that depend on a call's length can't be applied"
+
+
+@pytest.mark.parametrize(
+    "name", ["mean_latency", "tokens_per_sec", "total_time", "acceptance_rate", "ttft_ms", "latency"]
+)
+def test_times_and_speeds_are_nothing_that_is_billed(name: str) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2, name: 0.5}
+    assert notes("openai-compatible", {"usage": usage}) == ""
+
+
+def test_minimax_bills_speech_by_the_character() -> None:
+    response = {
+        "data": {"audio": "…"},
+        "extra_info": {"usage_characters": 26, "audio_length": 9_900, "bitrate": 128_000},
+    }
+    assert units("minimax", response) == {"characters": 26}
+
+
+def test_vertex_states_the_traffic_of_other_models_in_extra_properties() -> None:
+    usage = {
+        "prompt_tokens": 1,
+        "completion_tokens": 1,
+        "total_tokens": 2,
+        "extra_properties": {"google": {"traffic_type": "PROVISIONED_THROUGHPUT"}},
+    }
+    assert usage_fields("vertex_ai", {"usage": usage})["capacity"] == "provisioned"

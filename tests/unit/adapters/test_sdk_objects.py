@@ -973,3 +973,24 @@ def test_a_stream_of_a_packages_chunks_reads_as_the_whole_and_marks_where_it_bro
         assert all("usage_notes" in event or read_of(event) in expected for event in before)
     assert [read_of(event) for event in stream.events()] == expected
     assert [e["event_id"] for e in stream.events()] == [e["event_id"] for e in stream.events()]
+
+
+def test_what_pydantic_ai_makes_of_claudes_usage_reads_as_claudes_own() -> None:
+    usage = {"input_tokens": 14, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 20, "output_tokens": 5}
+    own = {"model": "claude-sonnet-4-6", "usage": usage}
+    of_library = load("pydantic_ai.usage").RequestUsage.extract(
+        own, provider="anthropic", provider_url="", provider_fallback="anthropic"
+    )
+    (event,) = usage_events("anthropic", {"usage": of_library}, service="s", model="claude-sonnet-4-6")
+    assert read_of({**event, "model_served": "claude-sonnet-4-6"}) == read_of(
+        *usage_events("anthropic", own, service="s")
+    )
+
+
+def test_a_run_of_pydantic_ai_is_a_sum_whose_calls_are_not_known() -> None:
+    run = load("pydantic_ai.usage").RunUsage(
+        input_tokens=1_000, cache_read_tokens=900, output_tokens=50, output_reasoning_tokens=30, requests=3
+    )
+    (event,) = usage_events("openai", {"usage": run}, service="s", model="gpt-5")
+    assert event["usage_notes"][0].startswith("the sum of 3 requests")
+    assert (event["input_tokens"], event["cache_read_tokens"], event["reasoning_tokens"]) == (100, 900, 30)
