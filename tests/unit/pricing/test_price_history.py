@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import zipfile
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +19,7 @@ from genai_prices.data import providers
 from spendstream.core.documents import DocumentError
 from spendstream.core.pricing import PriceBook
 from spendstream.core.pricing.history import History, packaged_history
-from spendstream.price_history.__main__ import VERDICTS
+from spendstream.price_history.__main__ import HISTORY, VERDICTS, _openrouter, _text
 from spendstream.price_history.compare import (
     Release,
     Result,
@@ -214,6 +216,47 @@ def test_a_wrong_verdict_is_refused_with_its_line(tmp_path: Path, entry: str, co
     file.write_text(f"verdicts:\n  - provider: acme\n    models: [m]\n    source: a page\n    {entry}\n")
     with pytest.raises(DocumentError, match=complaint):
         read_verdicts(file)
+
+
+# --- a price list that was read every day ---
+
+
+def test_a_seller_s_list_gives_each_day_on_which_a_price_changed(tmp_path: Path) -> None:
+    """Two readings of one day are that day's last; a day on which nothing could be read, or all was free, is none."""
+    model = "openai/gpt-4o"
+    for at, answer in (
+        ("2025-08-01T00:30", listing({model: ("0.000005", "0.00002", "0.0000025"), "acme/unlisted": ("1", "1", "1")})),
+        ("2025-08-01T12:15", listing({model: ("0.000006", "0.00002", "0")})),
+        ("2025-08-02T00:30", listing({model: ("0.000006", "0.00002", "0")})),
+        ("2025-08-03T00:30", "Bad Gateway"),
+        ("2025-08-04T00:30", listing({model: ("0", "0", "0"), f"{model}:free": ("0.000001", "0.000001", "0")})),
+        ("2025-08-05T00:30", listing({model: ("0.0000025", "0.00001", "0.00000125")})),
+    ):
+        commit(tmp_path, at, answer)
+    known = _openrouter(str(tmp_path))
+    assert known["models"] == {model: [["2025-08-01", "6", "20", None], ["2025-08-05", "2.5", "10", "1.25"]]}
+    assert (known["until"], known["rates"]) == ("2025-08-06", ["input_mtok", "output_mtok", "cache_read_mtok"])
+
+
+def listing(prices: dict[str, tuple[str, str, str]]) -> str:
+    names = ("prompt", "completion", "input_cache_read")
+    return json.dumps({"data": [{"id": m, "pricing": dict(zip(names, p, strict=True))} for m, p in prices.items()]})
+
+
+def commit(repository: Path, at: str, answer: str) -> None:
+    file = repository / "data" / "output.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(answer)
+    who = {f"GIT_{role}_{name}": "t@example.com" for role in ("AUTHOR", "COMMITTER") for name in ("NAME", "EMAIL")}
+    environment = {**os.environ, **who, "GIT_COMMITTER_DATE": f"{at}:00+0000", "GIT_AUTHOR_DATE": f"{at}:00+0000"}
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "--allow-empty", "-m", at]):
+        subprocess.run(["git", "-C", str(repository), *arguments], check=True, env=environment)
+
+
+def test_the_file_is_json_with_a_line_for_each_entry() -> None:
+    document = json.loads(HISTORY.read_text("utf-8"))
+    assert _text(document) == HISTORY.read_text("utf-8")
+    assert max(map(len, HISTORY.read_text("utf-8").splitlines())) < 40_000
 
 
 # --- what a call cost ---
