@@ -6,7 +6,7 @@ Shares only the contract and the price of a single call with the product: no col
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -117,8 +117,10 @@ class Outcome:
     counters: Counter[str] = field(default_factory=Counter)
 
 
-def meter(log: Iterable[LogRecord], rules: Rules, prices: Prices) -> Outcome:
-    """Return what a log amounts to."""
+def meter(
+    log: Iterable[LogRecord], rules: Rules, prices: Prices, switches: Mapping[int, Prices | None] | None = None
+) -> Outcome:
+    """Return what a log amounts to. ``switches``: by offset, the records that are no usage but change the prices."""
     outcome = Outcome()
     watermark = -(10**30)
     log_clock = 0
@@ -126,8 +128,11 @@ def meter(log: Iterable[LogRecord], rules: Rules, prices: Prices) -> Outcome:
     windows: dict[tuple[int, int], list[tuple[str, ...]]] = {}
     quarter_ms = max(1, rules.dedupe_horizon_s * 1000 // 4)
     for record in log:
-        outcome.counters["records"] += 1
         log_clock = max(log_clock, record.timestamp_ms)
+        if switches and record.offset in switches:
+            prices = switches[record.offset] or prices
+            continue
+        outcome.counters["records"] += 1
         event = read(record.value, rules.max_record_bytes)
         if isinstance(event, str):
             outcome.counters["dead_letters"] += 1

@@ -12,8 +12,8 @@ from yarl import URL
 
 from spendstream.agents.meter import MeterAgent
 from spendstream.agents.meter_state import Flusher, Recovery
+from spendstream.agents.rate_books import RateBooks
 from spendstream.core.meter import MeterRules
-from spendstream.core.pricing import PriceBook
 from spendstream.kafka.batched import BatchSchema, batched_transport
 from spendstream.kafka.producer import AckedProducer
 from spendstream.metrics import Metrics
@@ -29,8 +29,8 @@ class _App(faust.App):
         """Make none: state is in Kafka, and the working folder may be read-only."""
 
 
-def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.App:
-    """Return the metering app. It starts nothing by itself: ``spendstream.worker`` runs it."""
+def build_app(settings: Settings, metrics: Metrics, books: RateBooks) -> faust.App:
+    """Return the metering app. It starts nothing by itself: ``spendstream.worker`` runs it, and ``books`` beside it."""
     usage, kafka = settings.topic(topics.USAGE), settings.kafka_client()
     app = _App(
         settings.group("meter"),
@@ -58,7 +58,7 @@ def build_app(settings: Settings, metrics: Metrics, book: PriceBook) -> faust.Ap
     absorbing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="absorb")
     encoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
     producer = AckedProducer(kafka)
-    recovery = Recovery(kafka, settings.group("meter"), settings.topic, meter_rules(settings), book)
+    recovery = Recovery(kafka, settings.group("meter"), settings.topic, meter_rules(settings), books, producer)
     flusher = Flusher(producer, settings.topic, encoding, settings.meter_dimensions)
     meter = MeterAgent(app, usage, recovery, flusher, absorbing, metrics)
     app.agent(app.topic(usage, schema=BatchSchema()), name="meter")(meter.run)

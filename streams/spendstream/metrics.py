@@ -55,6 +55,31 @@ class Metrics:
             ["partition"],
             registry=r,
         )
+        self._book_since = Gauge(
+            "spendstream_rate_book_since_offset",
+            "First source offset that the partition's rate book prices.",
+            ["partition"],
+            registry=r,
+        )
+        self._book_switches = Counter(
+            "spendstream_rate_book_switches_total", "Partitions that switched to another rate book.", registry=r
+        )
+        self._book_replaced = Counter(
+            "spendstream_rate_book_replaced_total",
+            "Rate books that this release can't rebuild, replaced by its own at a recovery.",
+            registry=r,
+        )
+        self._cards_valid = Gauge(
+            "spendstream_rate_cards_valid",
+            "1 while the files of RATE_CARDS are valid, 0 while mistakes keep the former cards in use.",
+            registry=r,
+        )
+        self._cards_in_force = Gauge(
+            "spendstream_rate_cards_in_force",
+            "1 while the newest rate book is this worker's own, 0 while other cards or another release are in force.",
+            registry=r,
+        )
+        self.rate_cards(valid=True, in_force=True)
         self._notified = Counter(
             "spendstream_notifications_sent_total", "Alert transitions delivered.", ["notifier"], registry=r
         )
@@ -141,6 +166,17 @@ class Metrics:
         self._aggregates.labels(label).set(aggregates)
         self._ids.labels(label).set(ids)
         self._other.labels(label).set(other_calls)
+
+    def rate_book(self, partition: int, *, since_offset: int, switched: bool) -> None:
+        self._book_since.labels(str(partition)).set(since_offset)
+        self._book_switches.inc(switched)
+
+    def rate_book_replaced(self) -> None:
+        self._book_replaced.inc()
+
+    def rate_cards(self, *, valid: bool, in_force: bool) -> None:
+        self._cards_valid.set(valid)
+        self._cards_in_force.set(in_force)
 
     def lag(self, topic: str, partition: int, records: int) -> None:
         self._lag.labels(topic, str(partition)).set(records)

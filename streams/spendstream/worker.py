@@ -11,10 +11,10 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from spendstream.agents.rate_books import RateBooks
 from spendstream.alerting import Alerting
 from spendstream.app import build_app
 from spendstream.clickhouse.client import clickhouse_settings
-from spendstream.core.pricing import PriceBook
 from spendstream.kafka.topics import SINK_GROUPS
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
@@ -128,8 +128,10 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
     alerting: Alerting | None = None
     try:
         if "meter" in settings.worker_roles:
-            app = build_app(settings, metrics, PriceBook.load(settings.rate_card_paths))
-            parts.append(asyncio.create_task(_run_app(app, health), name="meter"))
+            books = RateBooks(settings, metrics)
+            app = build_app(settings, metrics, books)
+            parts.append(asyncio.create_task(books.run(), name="rates"))
+            parts.append(asyncio.create_task(_run_app(app, books, health), name="meter"))
         if "sink" in settings.worker_roles:
             sinks = build_sinks(settings, metrics)
             parts.extend(asyncio.create_task(sink.run(), name="sink") for sink in sinks)
@@ -165,8 +167,9 @@ def collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-async def _run_app(app: Any, health: Health) -> None:
+async def _run_app(app: Any, books: RateBooks, health: Health) -> None:
     await app.start()
+    await books.ready.wait()
     health.meter_started = True
     await app.wait_until_stopped()
     if app.crash_reason is not None:

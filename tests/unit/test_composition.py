@@ -11,10 +11,10 @@ from typing import Any
 import faust
 import pytest
 
+from spendstream.agents.rate_books import RateBooks
 from spendstream.app import build_app
 from spendstream.cli.root import COMMANDS
 from spendstream.clickhouse.client import clickhouse_settings
-from spendstream.core.pricing import PriceBook
 from spendstream.metrics import Metrics
 from spendstream.settings import Settings
 from spendstream.worker import build_sinks
@@ -70,7 +70,8 @@ CONNECTION: dict[str, Any] = {
 async def test_faust_connects_as_the_other_kafka_clients_do(protocol: Any) -> None:
     settings = Settings(kafka_security_protocol=protocol, **CONNECTION)
     kafka = settings.kafka_client()
-    app = build_app(settings, Metrics(), PriceBook())
+    metrics = Metrics()
+    app = build_app(settings, metrics, RateBooks(settings, metrics))
     assert [str(url) for url in app.conf.broker] == [f"kafka://{server}" for server in kafka["bootstrap_servers"]]
     assert app.conf.consumer_metadata_max_age_ms == kafka["metadata_max_age_ms"]
     credentials = app.conf.broker_credentials

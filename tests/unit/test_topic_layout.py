@@ -19,13 +19,13 @@ def test_every_topic_has_a_layout(settings: Settings) -> None:
 
 
 def test_topics_that_are_read_in_order_or_hold_little_have_one_partition(settings: Settings) -> None:
-    single = {topics.DETECT_STATE, topics.SILENCE, topics.RATE_CARD}
+    single = {topics.DETECT_STATE, topics.SILENCE, topics.RATE_CARD, topics.RATE_BOOK}
     counts = {spec.name.removeprefix("t."): spec.partitions for spec in topic_specs(settings)}
     assert counts == {name: 1 if name in single else 7 for name in topics.ALL}
 
 
-@pytest.mark.parametrize("name", [topics.DETECT_STATE, topics.SILENCE, topics.RATE_CARD])
-def test_snapshots_silences_and_rate_cards_never_expire(settings: Settings, name: str) -> None:
+@pytest.mark.parametrize("name", [topics.DETECT_STATE, topics.SILENCE, topics.RATE_CARD, topics.RATE_BOOK])
+def test_snapshots_silences_rate_cards_and_books_never_expire(settings: Settings, name: str) -> None:
     config = next(spec.config for spec in topic_specs(settings) if spec.name == f"t.{name}")
     assert config["cleanup.policy"] == "compact"
     assert "retention.ms" not in config

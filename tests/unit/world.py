@@ -40,7 +40,10 @@ class Crash(Exception):
 
 @dataclass
 class World:
-    """Topics as lists: they only grow. ``committed``: the next source offset to deliver."""
+    """Topics as lists: they only grow. ``committed``: the next source offset to deliver.
+
+    ``book`` prices from the start; ``books``: those that the log may switch to.
+    """
 
     log: list[LogRecord]
     rules: MeterRules
@@ -52,6 +55,7 @@ class World:
     rerouted: dict[int, Rerouted] = field(default_factory=dict)
     rollups: list[bytes] = field(default_factory=list)
     progress: list[bytes] = field(default_factory=list)
+    books: dict[tuple[str, int], PriceBook | None] = field(default_factory=dict)
 
     def recover(self) -> PartitionMeter:
         start = read_progress(self.progress[-1]).marker.ids_from if self.progress else 0
@@ -66,7 +70,8 @@ class World:
             rollup = read_rollup(self.rollups[offset])
             assert tuple(rollup.dimensions) == self.rules.dimensions
             rollups.append((offset, rollup))
-        return restore(LOG, records, rollups, self.rules, self.book)
+        prices = self.books.get((newest.book.id, newest.book.published)) or self.book
+        return restore(LOG, records, rollups, self.rules, prices, self.books)
 
     def write_calls(self, taken: MeterOutput, share: float = 1.0) -> None:
         if taken.calls is not None:

@@ -17,10 +17,10 @@ from faust.types import TP, AppT, EventT, StreamT
 
 from spendstream.agents.meter_state import Flusher, Recovery
 from spendstream.core.batch import RecordBatch
-from spendstream.core.meter import PartitionMeter
+from spendstream.core.meter import PartitionMeter, UnknownRateBook
 from spendstream.kafka.batched import FetchedBatch
 from spendstream.metrics import Metrics
-from spendstream.schemas.progress import Counters
+from spendstream.schemas.progress import BookInForce, Counters
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +46,7 @@ class _Lease:
     absorbing: asyncio.Lock = field(default_factory=asyncio.Lock)
     flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
     reported: Counters = field(default_factory=Counters)
+    reported_book: BookInForce = field(default_factory=BookInForce)
     gap: "_Gap | None" = None
 
 
@@ -54,10 +55,8 @@ def _fetched(event: EventT[Any]) -> FetchedBatch:
     return cast(FetchedBatch, event.message.value)
 
 
-def _absorb_fetches(meter: PartitionMeter, fetches: Sequence[FetchedBatch]) -> int:
-    batch = RecordBatch.joined([batch for fetch in fetches for batch in fetch.take()])
-    meter.absorb(batch, datetime.now(UTC))
-    return len(batch.values)
+def _joined(fetches: Sequence[FetchedBatch]) -> RecordBatch:
+    return RecordBatch.joined([batch for fetch in fetches for batch in fetch.take()])
 
 
 @dataclass
@@ -135,11 +134,16 @@ class MeterAgent:
             events.append(lease.inbox.popleft())
         fetches = [_fetched(event) for event in events]
         started = time.perf_counter()
-        records = await asyncio.get_running_loop().run_in_executor(
-            self._executor, _absorb_fetches, lease.meter, fetches
-        )
+        loop = asyncio.get_running_loop()
+        batch = await loop.run_in_executor(self._executor, _joined, fetches)
+        while True:
+            try:
+                await loop.run_in_executor(self._executor, lease.meter.absorb, batch, datetime.now(UTC))
+                break
+            except UnknownRateBook as unknown:
+                await self._recovery.books.learn(unknown.switch)
         lease.unacked.extend(events)
-        self._metrics.batch_absorbed(records, time.perf_counter() - started)
+        self._metrics.batch_absorbed(len(batch.values), time.perf_counter() - started)
 
     def assigned(self, partitions: set[TP]) -> None:
         """Start to recover the partitions that were assigned, all at once."""
@@ -156,9 +160,13 @@ class MeterAgent:
             # another worker may have metered in between: what is published counts, not what this one remembers
             begun = self._recoveries.pop((partition, generation), None)
             meter = await (begun or self._recovery.recover(partition))
+            if not meter.marker.book.id:
+                # the log was empty then: now that it has a record, its name and its rate book can be stated
+                meter = await self._recovery.recover(partition)
             lease = self._leases[partition] = _Lease(
                 meter, generation, expected_offset=meter.through_offset + 1, reported=meter.counters
             )
+            self._report_book(lease)
         return lease
 
     async def _follows(self, lease: _Lease, first_offset: int, tp: TP) -> bool:
@@ -231,3 +239,19 @@ class MeterAgent:
             other_calls=meter.aggregates.other_calls(),
         )
         lease.reported = counters
+        self._report_book(lease)
+
+    def _report_book(self, lease: _Lease) -> None:
+        marker, former = lease.meter.marker, lease.reported_book
+        if marker.book.id == former.id:
+            return
+        lease.reported_book = marker.book
+        self._metrics.rate_book(marker.partition, since_offset=marker.book.since, switched=bool(former.id))
+        if former.id:
+            log.info(
+                "meter.rate_book_switched",
+                partition=marker.partition,
+                since_offset=marker.book.since,
+                book=marker.book.id,
+                former=former.id,
+            )

@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from spendstream.agents.rate_books import RateBooks
 from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import (
     MeterOutput,
@@ -26,7 +27,7 @@ from spendstream.core.meter import (
     newest_marker,
     restore,
 )
-from spendstream.core.pricing import PriceBook, card_record
+from spendstream.core.pricing import card_record
 from spendstream.core.progress import ProgressRecord, read_progress, write_progress
 from spendstream.core.rollup_record import NotARollup, read_rollup, rollup_record
 from spendstream.errors import SpendstreamError
@@ -150,13 +151,20 @@ class Recovery:
     """Rebuilds meters. Each recovery reads with a consumer of its own."""
 
     def __init__(
-        self, client: dict[str, Any], group: str, topic: Callable[[str], str], rules: MeterRules, book: PriceBook
+        self,
+        client: dict[str, Any],
+        group: str,
+        topic: Callable[[str], str],
+        rules: MeterRules,
+        books: RateBooks,
+        producer: AckedProducer,
     ) -> None:
         self._client = client
         self._group = group
         self._topic = topic
         self._rules = rules
-        self._book = book
+        self._producer = producer
+        self.books = books
 
     async def recover(self, partition: int) -> PartitionMeter:
         """Return the meter that continues at the partition's last marker.
@@ -166,6 +174,7 @@ class Recovery:
         Raises: InterruptedFlush, when a crash left rollups of other dimensions after the marker; NotARollup;
             TimeoutError.
         """
+        await self.books.ready.wait()
         consumer = AIOKafkaConsumer(
             **self._client,
             group_id=self._group,  # never joined: partitions are assigned by hand, to read what was committed
@@ -185,16 +194,16 @@ class Recovery:
         records = await self._progress(consumer, partition)
         live = await self._live_log(consumer, partition, [record for _, record in records])
         if live is None:
-            marker = await self._first_marker(consumer, partition)
-            records.append(
-                (
-                    records[-1][0] if records else -1,
-                    ProgressRecord(marker, np.zeros((0, 2), dtype=np.uint64), np.zeros(0, dtype=np.int64)),
-                )
-            )
+            marker, is_empty = await self._first_marker(consumer, partition)
             live = marker.source_log
+            records.append((records[-1][0] if records else -1, _without_ids(marker)))
             log.info("meter.new_log", partition=partition, source_log=live, offset=marker.through_offset + 1)
+        else:
+            marker, is_empty = newest_marker(live, [record for _, record in records]), False
+        if not marker.book.id and not is_empty:
+            records = await self._state_book(consumer, marker, records[0][0])
         newest = newest_marker(live, [record for _, record in records])
+        in_force, prices = await self.books.in_force(newest.book, newest.through_offset)
         rollups = []
         for offset, value in await self._read(consumer, topics.ROLLUP, partition, newest.rollups_from):
             try:
@@ -211,16 +220,38 @@ class Recovery:
                     f"{','.join(self._rules.dimensions)}: its calls would count twice. Start once with the former "
                     "dimensions, stop, then change them"
                 )
-        meter = restore(live, records, rollups, self._rules, self._book)
+        stated = None if is_empty else in_force
+        meter = restore(live, records, rollups, self._rules, prices, self.books.shelf, stated)
+        self.books.metered_by(partition, meter)
         log.info(
             "meter.recovered",
             partition=partition,
             source_log=live,
             through_offset=newest.through_offset,
+            rate_book=in_force.id,
             aggregates=len(meter.aggregates),
             ids=meter.seen.count,
         )
         return meter
+
+    async def _state_book(
+        self, consumer: AIOKafkaConsumer, marker: Progress, ids_from: int
+    ) -> list[tuple[int, ProgressRecord]]:
+        """State the book of a log that has none before its first record is priced; return the markers since.
+
+        Two workers may do so at once, with different books. Each reads both afterwards, and the first one counts.
+        """
+        book, _ = await self.books.in_force(marker.book, marker.through_offset)
+        stated = marker.model_copy(
+            update={"book": book, "first_offset": marker.through_offset + 1, "ids_from": max(ids_from, 0)}
+        )
+        record = Record(
+            key=str(marker.partition).encode(),
+            value=write_progress(_without_ids(stated)),
+            timestamp_ms=marker.log_clock_ms or None,
+        )
+        await self._producer.write_packed(self._topic(topics.PROGRESS), marker.partition, [record])
+        return await self._progress(consumer, marker.partition)
 
     async def _progress(self, consumer: AIOKafkaConsumer, partition: int) -> list[tuple[int, ProgressRecord]]:
         """Read the markers whose ids lie within the dedupe horizon; the last marker says where they begin."""
@@ -234,8 +265,11 @@ class Recovery:
             for offset, value in await self._read(consumer, topics.PROGRESS, partition, start)
         ]
 
-    async def _first_marker(self, consumer: AIOKafkaConsumer, partition: int) -> Progress:
-        """Name a log that was never metered after its first record, so that every worker gives it the same name."""
+    async def _first_marker(self, consumer: AIOKafkaConsumer, partition: int) -> tuple[Progress, bool]:
+        """Name a log that was never metered after its first record, so that every worker gives it the same name.
+
+        Returns: its marker, and whether it has no record yet; the name is only provisional then.
+        """
         source = TopicPartition(self._topic(topics.USAGE), partition)
         consumer.assign([source])
         begin = (await consumer.beginning_offsets([source]))[source]
@@ -244,7 +278,7 @@ class Recovery:
         start = committed if committed is not None and begin <= committed <= end else begin
         first = await self._first_record(consumer, source, start) if start < end else None
         first_ms = 0 if first is None else max(int(first.timestamp or 0), 0)
-        return new_marker(partition, f"{first_ms:x}-{start:x}", start - 1)
+        return new_marker(partition, f"{first_ms:x}-{start:x}", start - 1), start >= end
 
     async def _live_log(self, consumer: AIOKafkaConsumer, partition: int, records: list[ProgressRecord]) -> str | None:
         """Return the log that the newest marker speaks of, or None where the topic was recreated since."""
@@ -283,3 +317,7 @@ class Recovery:
             for record in records
             if record.value is not None
         ]
+
+
+def _without_ids(marker: Progress) -> ProgressRecord:
+    return ProgressRecord(marker, np.zeros((0, 2), dtype=np.uint64), np.zeros(0, dtype=np.int64))

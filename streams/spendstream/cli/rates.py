@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Final, get_args
 
 import typer
 
-from spendstream.cli.console import echo_json, err, out, refuse, table, utc_time
+from spendstream.cli.console import echo_json, err, out, refuse, silence_libraries, table, utc_time
 from spendstream.cli.environment import load_settings
 from spendstream.cli.intake_options import (
     INVALID_EXIT,
@@ -235,6 +236,55 @@ def coverage(
         _show_coverage(rows)
     if errors.count:
         raise typer.Exit(INVALID_EXIT)
+
+
+@rates_app.command("books")
+def books(as_json: JsonOption = False) -> None:
+    """Show by which rate book each partition prices, since which offset, and the books published so far, newest first.
+
+    A rate book is the cards of the workers' RATE_CARDS, as they were published, with the release that prices.
+    """
+    from spendstream.agents.rate_books import read_books
+    from spendstream.reconcile.positions import read_markers
+
+    silence_libraries()
+
+    async def read() -> tuple[list[Any], dict[int, Any]]:
+        settings = load_settings()
+        return await read_books(settings), await read_markers(settings)
+
+    published, markers = asyncio.run(read())
+    partitions = [
+        {
+            "partition": number,
+            "book": marker.book.id or None,
+            "since_offset": marker.book.since,
+            "through_offset": marker.through_offset,
+        }
+        for number, marker in markers.items()
+    ]
+    listed = [
+        {
+            "book": each.book.id,
+            "published_at": datetime.fromtimestamp(each.timestamp_ms / 1000, UTC),
+            "offset": each.offset,
+            "cards": each.book.cards,
+            "package": each.book.package,
+            "newest": each is published[-1],
+        }
+        for each in reversed(published)
+    ]
+    if as_json:
+        for row in (*partitions, *listed):
+            echo_json(row)
+        return
+    columns = ("partition", "book", "since offset", "durable through offset")
+    out.print(table(columns, [(p["partition"], p["book"] or "–", *list(p.values())[2:]) for p in partitions]))
+    cells = [
+        (b["book"], f"{b['published_at']:%Y-%m-%d %H:%M:%S} UTC", b["cards"], b["package"]["spendstream"])
+        for b in listed
+    ]
+    out.print(table(("book, newest first", "published", "cards", "release"), cells))
 
 
 def _covered(group: Covered, book: PriceBook) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from spendstream.core.aggregates import Aggregates, blocks
 from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
@@ -35,9 +37,13 @@ from spendstream.schemas.measures import (
     PRICE_QUALITIES,
     SUBSTITUTED,
 )
-from spendstream.schemas.progress import Counters, Progress
+from spendstream.schemas.progress import BookInForce, Counters, Progress, RateSwitch
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
 
+Books = Mapping[tuple[str, int], PriceBook | None]
+"""The books that a log may switch to, by id and offset of publication; None where this release can't rebuild one."""
+
+_NO_BOOKS: Final[Books] = MappingProxyType({})
 _NO_IDS: Final = np.zeros((0, 2), dtype=np.uint64)
 _NO_GENERATIONS: Final = np.zeros(0, dtype=np.int64)
 
@@ -88,6 +94,14 @@ class MeterOutput:
     progress: ProgressRecord
 
 
+class UnknownRateBook(LookupError):
+    """The log switches to a book that isn't among those given. Nothing was absorbed: add it, and absorb again."""
+
+    def __init__(self, switch: RateSwitch) -> None:
+        self.switch = switch
+        super().__init__(f"rate book {switch.rate_book}, published at offset {switch.published}")
+
+
 @dataclass
 class _Pending:
     first_offset: int | None = None
@@ -100,11 +114,16 @@ class _Pending:
 
 
 class PartitionMeter:
-    """Meters one source partition, starting after a marker. Takes batches in offset order; replays are skipped."""
+    """Meters one source partition, starting after a marker. Takes batches in offset order; replays are skipped.
 
-    def __init__(self, marker: Progress, rules: MeterRules, book: PriceBook) -> None:
+    ``book``: prices what comes after the marker. ``books``: those that the log may switch to; it may grow.
+    """
+
+    def __init__(self, marker: Progress, rules: MeterRules, book: PriceBook, books: Books = _NO_BOOKS) -> None:
         self._rules = rules
-        self._book = book
+        self._prices = book
+        self._books = books
+        self._book = marker.book
         self._marker = marker
         self._through = marker.through_offset
         self._watermark_us = marker.watermark_us
@@ -129,6 +148,11 @@ class PartitionMeter:
         return self._through
 
     @property
+    def book(self) -> BookInForce:
+        """What prices the records after ``through_offset``."""
+        return self._book
+
+    @property
     def has_pending(self) -> bool:
         return self._pending.first_offset is not None
 
@@ -149,6 +173,7 @@ class PartitionMeter:
 
         ``now`` stamps ``priced_at`` and caps record times that are ahead of it: a producer whose clock is years ahead
         would make dedupe forget every id, and let events of that future through. It affects nothing else.
+        Raises: UnknownRateBook, before anything has changed.
         """
         recorded = batch.after(self._through)
         if recorded is None:
@@ -156,21 +181,24 @@ class PartitionMeter:
         latest_ms = epoch_us(now) // 1000 + self._rules.allowed_skew_s * 1000
         stamps = np.clip(recorded.timestamps_ms, NO_TIMESTAMP, latest_ms)
         fresh = dataclasses.replace(recorded, timestamps_ms=stamps)
-        if self._pending.first_offset is None:
-            self._pending.first_offset = self._through + 1
         log_clock = np.maximum(np.maximum.accumulate(fresh.timestamps_ms), self._log_clock_ms)
         decoded = decode(fresh.values, self._rules.max_record_bytes)
-        self._reject(fresh, decoded.rejected)
+        switches = {row: switch for row in decoded.rejected if (switch := _switch(fresh.values[row])) is not None}
+        books = self._books_from(fresh, switches)
+        if self._pending.first_offset is None:
+            self._pending.first_offset = self._through + 1
+        self._reject(fresh, {row: why for row, why in decoded.rejected.items() if row not in switches})
         calls = self._located(decoded.calls, fresh, log_clock)
         calls = self._without_future(calls, fresh)  # first: a dead letter stays in the partition where it was recorded
         calls = self._without_keyless(calls, fresh)
         calls = self._in_time(calls)
         calls = self._deduplicated(calls)
-        calls = self._priced(calls, now)
+        calls = self._priced_by(books, calls, now)
         fresh_calls = self.aggregates.absorb(calls.with_columns(pl.Series("block", blocks(calls))))
         if fresh_calls.height:
             self._pending.calls.append(fresh_calls)
-        self._counters["records"] += len(fresh.values)
+        self._book, self._prices = books[-1]
+        self._counters["records"] += len(fresh.values) - len(switches)
         self._through = fresh.last_offset
         self._through_timestamp_ms = int(recorded.timestamps_ms[-1])
         self._log_clock_ms = int(log_clock[-1])
@@ -262,10 +290,38 @@ class PartitionMeter:
         self._counters["corrections"] += int(np.count_nonzero(lateness == CORRECTION_CODE))
         return kept
 
-    def _priced(self, calls: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    def _books_from(
+        self, batch: RecordBatch, switches: Mapping[int, RateSwitch]
+    ) -> list[tuple[BookInForce, PriceBook]]:
+        """Return the book in force and those that a batch switches to, in order of their first offset."""
+        books = [(self._book, self._prices)]
+        for row, switch in sorted(switches.items()):
+            former, _ = books[-1]
+            if switch.published <= former.published:
+                continue
+            at = switch.rate_book, switch.published
+            if at not in self._books:
+                raise UnknownRateBook(switch)
+            prices = self._books[at]
+            if prices is not None:
+                since = former.since if former.id == switch.rate_book else int(batch.offsets[row]) + 1
+                books.append((BookInForce(id=at[0], published=at[1], since=since), prices))
+        return books
+
+    def _priced_by(
+        self, books: Sequence[tuple[BookInForce, PriceBook]], calls: pl.DataFrame, now: datetime
+    ) -> pl.DataFrame:
+        """Price each call by the book in force at its offset."""
+        if len(books) == 1:
+            return self._priced(calls, books[0][1], now)
+        cuts = np.searchsorted(calls["offset"].to_numpy(), [book.since for book, _ in books[1:]])
+        parts = zip([0, *cuts], [*cuts, calls.height], books, strict=True)
+        return pl.concat([self._priced(calls[start:end], prices, now) for start, end, (_, prices) in parts])
+
+    def _priced(self, calls: pl.DataFrame, book: PriceBook, now: datetime) -> pl.DataFrame:
         """Add the model, the costs in pico-dollars, the rate card they come from, and the counterfactual costs."""
         asked = pl.coalesce("requested_at_us", "occurred_at_us").alias("priced_at_us")
-        costs = self._book.price(calls.with_columns(asked))
+        costs = book.price(calls.with_columns(asked))
         nothing = np.zeros(calls.height, dtype=np.int64)
         cards = [card.id for card in costs.cards] + [""]
         sources = [card.source for card in costs.cards] + [""]
@@ -310,6 +366,7 @@ class PartitionMeter:
                 "watermark_us": self._watermark_us,
                 "log_clock_ms": self._log_clock_ms,
                 "counters": self.counters,
+                "book": self._book,
                 "id_segments": [],
             }
         )
@@ -360,6 +417,16 @@ class PartitionMeter:
         self._ids_from = {born: at for born, at in self._ids_from.items() if born >= oldest}
 
 
+def _switch(value: bytes | None) -> RateSwitch | None:
+    """Return the switch that a record is which is no usage event; None if it is none either."""
+    if value is None or not value.startswith(b'{"rate_book":'):
+        return None
+    try:
+        return RateSwitch.model_validate_json(value)
+    except ValidationError:
+        return None
+
+
 def new_marker(partition: int, source_log: str, through_offset: int) -> Progress:
     """Return the marker of a partition that was never metered."""
     return Progress(
@@ -374,8 +441,12 @@ def new_marker(partition: int, source_log: str, through_offset: int) -> Progress
 
 
 def newest_marker(source_log: str, records: Sequence[ProgressRecord]) -> Progress:
-    """Return a log's greatest marker. Raises: ValueError, if the log has none."""
-    return max((r.marker for r in records if r.marker.source_log == source_log), key=lambda m: m.through_offset)
+    """Return a log's greatest marker. Of equal ones the first that states a book: whoever writes another reads it.
+
+    Raises: ValueError, if the log has none.
+    """
+    markers = (record.marker for record in records if record.marker.source_log == source_log)
+    return max(markers, key=lambda marker: (marker.through_offset, marker.book.id != ""))
 
 
 def restore(
@@ -384,14 +455,20 @@ def restore(
     rollups: Sequence[tuple[int, Rollup]],
     rules: MeterRules,
     book: PriceBook,
+    books: Books = _NO_BOOKS,
+    in_force: BookInForce | None = None,
 ) -> PartitionMeter:
     """Rebuild a meter from the markers, ids and rollups it published, each with its offset.
+
+    ``book``: the prices of the book that the marker states, or of ``in_force`` in its place.
 
     The greatest marker of the source log wins, not the last: a worker that lost the partition without knowing may
     write an older one. Ids of an older log are kept: a producer may repeat an event into a recreated topic.
     """
-    meter = PartitionMeter(newest_marker(source_log, [record for _, record in records]), rules, book)
-    marker = meter.marker
+    marker = newest_marker(source_log, [record for _, record in records])
+    if in_force is not None:
+        marker = marker.model_copy(update={"book": in_force})
+    meter = PartitionMeter(marker, rules, book, books)
     for offset, record in records:
         meter._note_ids(record, offset)
         for generation in np.unique(record.generations).tolist():

@@ -32,8 +32,8 @@ SINK_GROUPS: Final = {
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 _LARGE_RECORD: Final = str(8 * 1024 * 1024)
-# one order for all, as one detector is active at a time; and the few rate cards
-_SINGLE: Final = {topics.DETECT_STATE: 1, topics.SILENCE: 1, topics.RATE_CARD: 1}
+# one order for all: one detector is active at a time, and one rate book is the newest; and the few rate cards
+_SINGLE: Final = {topics.DETECT_STATE: 1, topics.SILENCE: 1, topics.RATE_CARD: 1, topics.RATE_BOOK: 1}
 
 _VISIBLE_TIMEOUT_S = 10.0
 _VISIBLE_INTERVAL_S = 0.05
@@ -77,7 +77,7 @@ class TopicReport:
 def topic_specs(settings: Settings) -> list[TopicSpec]:
     """Return every topic's spec. Rollup and progress partitions mirror the usage topic's, one to one.
 
-    The detector's state, the silences and the rate cards have one partition each, whatever the settings say.
+    The detector's state, silences, rate cards and rate books have one partition each, whatever the settings say.
     """
     horizon_ms = settings.meter_dedupe_horizon_s * 1000
     configs = {
@@ -106,6 +106,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         },
         # upserts that people write: few, small, and read from the start by every detector
         topics.SILENCE: {"cleanup.policy": "compact"},
+        # a marker names the book that prices what comes after it, however old: never deleted by age
+        topics.RATE_BOOK: {"cleanup.policy": "compact", "max.message.bytes": _LARGE_RECORD},
     }
     return [
         TopicSpec(settings.topic(name), _SINGLE.get(name, settings.kafka_partitions), config)

@@ -25,6 +25,29 @@ class Counters(BaseModel):
     partly_priced: int = Field(0, description="Metered without the price of a unit or fee.")
 
 
+class BookInForce(BaseModel):
+    """Which rate book prices the records of a partition."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field("", description="Hash of its contents. Empty: a marker of a release without rate books.")
+    published: int = Field(-1, description="Offset in the topic of rate books. Only a greater one replaces it.")
+    since: int = Field(0, description="First source offset that it prices.")
+
+
+class RateSwitch(BaseModel):
+    """A record among the usage events of a partition: from the next offset on, another rate book prices them.
+
+    In the log itself, so that every reader of the log switches at the same offset, however often it is read. Written
+    once the book is acknowledged. A switch to an older book than the one in force is a late repetition: it is ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_book: str = Field(min_length=1, description="Id of the book.")
+    published: int = Field(ge=0, description="The book's offset in the topic of rate books.")
+
+
 class Progress(BaseModel):
     """Written once everything up to ``through_offset`` is acknowledged. The record's value also carries
     the 16-byte event ids counted since the previous marker, so that duplicates are recognized after a crash.
@@ -46,6 +69,7 @@ class Progress(BaseModel):
         default=0, description="Offset in the progress topic from which the ids within the horizon can be read back."
     )
     counters: Counters = Counters()
+    book: BookInForce = Field(default=BookInForce(), description="Prices what comes after through_offset.")
     id_segments: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
         default_factory=list, description="[generation, count] runs over the ids that follow, in offset order."
     )

@@ -29,4 +29,8 @@ DETECT_STATE: Final = "llm.detect.state.v1"
 SILENCE: Final = "llm.silence.v1"
 """Silences, JSON upserts by id. One partition."""
 
-ALL: Final = (USAGE, PRICED, ROLLUP, DEAD_LETTER, PROGRESS, RATE_CARD, ALERT, DETECT_STATE, SILENCE)
+RATE_BOOK: Final = "llm.rate-book.v1"
+"""Internal to the meter: every rate book that has priced calls, by its id. See ``spendstream.core.pricing.rate_book``.
+Compacted, one partition: the last one published is in force."""
+
+ALL: Final = (USAGE, PRICED, ROLLUP, DEAD_LETTER, PROGRESS, RATE_CARD, ALERT, DETECT_STATE, SILENCE, RATE_BOOK)

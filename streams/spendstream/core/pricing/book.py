@@ -89,7 +89,12 @@ class PriceBook:
 
         Raises: RateCardError.
         """
-        return cls(read_cards(paths))
+        return cls.of(read_cards(paths))
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> Self:
+        """Return a price book with your own cards over everything that ``rate_book.package_prices`` names."""
+        return cls(entries)
 
     def price(self, calls: pl.DataFrame) -> PricedColumns:
         """Price each call at the rates in force when it was requested.
@@ -105,6 +110,17 @@ class PriceBook:
         """
         with self._turn:
             return price(calls, self._chooser, self._table)
+
+    def prepare_like(self, other: "PriceBook") -> None:
+        """Compile the rates that another book has chosen so far, so that the first calls don't wait for it."""
+        for key in other.chosen():
+            with self._turn:
+                self._chooser.choose(key)
+
+    def chosen(self) -> list[Key]:
+        """Return the keys of the calls that were priced so far."""
+        with self._turn:
+            return self._chooser.keys()
 
     def explain(
         self,

@@ -89,12 +89,17 @@ def read_cards(paths: Sequence[Path]) -> list[Entry]:
     return [card for card, _ in found]
 
 
-def _compose_all(paths: Sequence[Path]) -> list[tuple[Path, Node]]:
+def card_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files of ``paths``, in the order given; of a directory its ``.yaml`` and ``.yml`` files by name."""
     files: list[Path] = []
     for path in paths:
         files += sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml")) if path.is_dir() else [path]
+    return files
+
+
+def _compose_all(paths: Sequence[Path]) -> list[tuple[Path, Node]]:
     documents, issues = [], []
-    for file in files:
+    for file in card_files(paths):
         try:
             root = compose(file)
         except Unreadable as error:

@@ -233,6 +233,10 @@ class Chooser:
             choice = self._choices[key] = Choice(billed, standard, requested)
         return choice
 
+    def keys(self) -> list[Key]:
+        """Return the keys that are remembered."""
+        return list(self._choices)
+
     def _timeline(self, key: Key, model: str, service_tier: str) -> Timeline:
         """Return the rates of calls over time: the strongest card that has any at that time, adjusted to the place."""
         tier: ServiceTier = next((known for known in SERVICE_TIERS if known == service_tier), "standard")
