@@ -209,7 +209,7 @@ class WatchedMeasure(NamedTuple):
 
 _INPUT: Final = tuple(map(tokens_field, INPUT_BUCKETS))
 _OUTPUT: Final = tuple(map(tokens_field, OUTPUT_BUCKETS))
-_CACHE_READ: Final = ("cache_read_tokens", "cache_read_audio_tokens")
+_CACHE_READ: Final = ("cache_read_tokens", "cache_read_audio_tokens", "cache_read_image_tokens")
 
 WATCHED: Final[dict[str, WatchedMeasure]] = {
     "cost": WatchedMeasure((COST,), (), "USD/min", "spend"),

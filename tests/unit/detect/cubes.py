@@ -19,6 +19,9 @@ RATES = {
     "output": 15.0,
     "reasoning": 15.0,
     "input_audio": 40.0,
+    "input_image": 10.0,
+    "cache_read_image": 1.0,
+    "input_video": 30.0,
 }
 """USD per million tokens."""
 

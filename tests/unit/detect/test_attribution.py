@@ -180,6 +180,15 @@ def test_audio_in_place_of_text_is_the_bucket_mix() -> None:
     assert share(found, "bucket_mix") == pytest.approx(1)
 
 
+def test_more_video_and_fewer_cached_images_are_named() -> None:
+    tokens = {"input": 1_000, "input_image": 10, "cache_read_image": 1_000, "input_video": 10, "output": 10}
+    before = one(100, tokens)
+    found = why(before, one(100, {**tokens, "input": 500, "input_video": 510}))
+    assert main(found)[1].startswith("more video input: 2")
+    found = why(before, one(100, {**tokens, "input_image": 1_000, "cache_read_image": 10}))
+    assert main(found)[0] == "cache"
+
+
 def test_a_fee_per_call_follows_the_calls() -> None:
     tokens = {"input": 10}
     before = cube((member(), calls(10, tokens, fee=0.01)))

@@ -44,10 +44,12 @@ INPUT, OUTPUT, SEARCHES, GPU, REQUESTS = range(5)
 KINDS: Final = (
     Kind("text", INPUT, ("input", "cache_read", "cache_write_5m", "cache_write_1h", "cache_write"), cached=True),
     Kind("audio", INPUT, ("input_audio", "cache_read_audio"), cached=True),
-    Kind("image", INPUT, ("input_image",)),
+    Kind("image", INPUT, ("input_image", "cache_read_image"), cached=True),
+    Kind("video", INPUT, ("input_video",)),
     Kind("text", OUTPUT, ("output", "reasoning")),
     Kind("audio", OUTPUT, ("output_audio",)),
     Kind("image", OUTPUT, ("output_image",)),
+    Kind("video", OUTPUT, ("output_video",)),
 )
 
 _SIDES: Final = 5

@@ -27,7 +27,7 @@ _CALLS: Final = ("calls",)
 _INPUT: Final = tuple(map(tokens_field, INPUT_BUCKETS))
 _OUTPUT: Final = tuple(map(tokens_field, OUTPUT_BUCKETS))
 _VISIBLE: Final = tuple(name for name in _OUTPUT if name != "reasoning_tokens")
-_READ: Final = ("cache_read_tokens", "cache_read_audio_tokens")
+_READ: Final = ("cache_read_tokens", "cache_read_audio_tokens", "cache_read_image_tokens")
 _WRITTEN: Final = ("cache_write_5m_tokens", "cache_write_1h_tokens", "cache_write_tokens")
 
 _FEES: Final = (("web_search", "web_searches"), ("gpu", "gpu_us"), ("request", "calls"))
