@@ -52,7 +52,7 @@ class Explained:
     recomputed_usd: Decimal | None
     """The amount by the card, computed again; None without a card, and for a call that the card doesn't price."""
     missing_buckets: tuple[str, ...]
-    """What the call used and its card has no rate for, so that it is unpriced."""
+    """What the call used and its card has no rate for: an unpriced call, or one whose price is partial."""
     problems: tuple[str, ...]
     """Where ledger and card don't agree, a sentence each. Empty if the explanation is complete and exact."""
 
@@ -158,6 +158,10 @@ def _differences(row: Mapping[str, Any], priced: PricedColumns) -> Iterator[str]
     amounts = {"cost_usd": int(priced.total_pusd[0])}
     for bucket in COST_BUCKETS:
         amounts[cost_column(bucket)] = int(priced.by_bucket[bucket][0]) if bucket in priced.by_bucket else 0
+    for unit in row["units"]:
+        stated, known = row["cost_by_unit"].get(unit), priced.unit_costs.get(0, {}).get(unit)
+        if stated != (None if known is None else Decimal(usd_text(known))):
+            yield f"cost_by_unit of {unit} is {stated} in the ledger, and {known and usd_text(known)} by the card"
     for column, pusd in amounts.items():
         if row[column] != Decimal(usd_text(pusd)):
             yield f"{column} is {row[column].normalize():f} in the ledger, and {usd_text(pusd)} by the card"

@@ -43,6 +43,22 @@ cards:
           - {above_input_tokens: 1000, usd_per_mtok: {input: 6, output: 22.5}}
         service_tiers:
           batch: {multiplier: 0.5}
+  - provider: acme
+    model: acme-scan
+    rates:
+      - from: 2020-01-01
+        source: price list
+        usd_per_mtok: {input: 0.0833333333333333, output: 0.1}
+        usd_per_unit: {pages: 0.002, audio_seconds: 0.0001}
+  - provider: acme
+    model: acme-voice
+    rates: [{from: 2020-01-01, source: price list, usd_per_unit: {characters: 0.000015}}]
+  - provider: openai
+    model: gpt-4o-mini
+    kind: contract
+    rates: [{from: 2020-01-01, source: contract 8, discount_percent: 12.5}]
+adjustments:
+  - {provider: acme, model: acme-*, region: us-gov, from: 2020-01-01, multiplier: 1.1, source: "price list, page 2"}
 deployments:
   - deployment: llama-h100
     model: llama-3
@@ -82,6 +98,13 @@ EVENTS = [
     event("unknown", provider="openai", model_served="gpt-4oo", input_tokens=9),
     event("own amount", input_tokens=1_000, provider_cost="0.0031"),
     event("flex", input_tokens=1_000, service_tier="flex"),
+    event("units", model_served="acme-scan", input_tokens=7, units={"pages": 3, "input_audio_seconds": "7.25"}),
+    event("partial", model_served="acme-scan", units={"pages": 2, "widgets": 5}),
+    event("region", model_served="acme-scan", input_tokens=7, output_tokens=50, region="us-gov"),
+    event("share", provider="openai", model_served="gpt-4o-mini", input_tokens=1_000, output_tokens=50),
+    event("prepaid", provider="openai", model_served="gpt-4o", input_tokens=1_000, capacity="provisioned"),
+    event("step", input_tokens=10, context_step=1_000),
+    event("no units", model_served="acme-voice", input_tokens=10),
     kept_usage(),
 ]
 PRICED = {
@@ -95,6 +118,15 @@ PRICED = {
     "gpu": Decimal("0.003415635367"),
     "own amount": Decimal("0.0035"),
     "flex": Decimal("0.0035"),
+    # 7 at 0.0833333333333333 a million is 0.000000583333..., three pages, 7.25 s
+    "units": Decimal("0.000000583333") + Decimal("0.006") + Decimal("0.000725"),
+    "partial": Decimal("0.004"),
+    # 7 at 0.09166666666666663, 50 at 0.11 a million
+    "region": Decimal("0.000000641667") + Decimal("0.0000055"),
+    # 1,000 at 0.15, 50 at 0.6 a million, less an eighth
+    "share": Decimal("0.00013125") + Decimal("0.00002625"),
+    "prepaid": Decimal(0),
+    "step": Decimal("0.00006") + Decimal("0.0005"),
     # 600 at 2.5, 400 at 1.25, 250 at 10 a million
     "kept": Decimal("0.0045"),
 }
@@ -162,13 +194,14 @@ def test_the_charges_of_a_call_are_quantity_times_rate_and_sum_to_its_cost(
     assert Decimal(call["cost_usd"]) == Decimal(call["recomputed_usd"]) == PRICED[name]
     assert call["agrees"]
     assert call["problems"] == []
-    assert sum(Decimal(charge["cost_usd"]) for charge in call["charges"]) == PRICED[name]
+    assert sum(Decimal(charge["cost_usd"] or 0) for charge in call["charges"]) == PRICED[name]
     for charge in call["charges"]:
-        if name == "tiered":
+        if charge["item"] == "widgets":
+            assert (charge["rate_usd"], charge["cost_usd"]) == (None, None)
             continue
         amount = Decimal(charge["quantity"]) * Decimal(charge["rate_usd"]) / charge["per"]
         assert amount.quantize(Decimal("1e-12")) == Decimal(charge["cost_usd"])
-    assert call["rate_card"]["reference"]
+    assert call["rate_card"]["reference"] or name == "prepaid"
 
 
 @pytest.mark.usefixtures("stack")
@@ -178,12 +211,12 @@ def test_a_join_explains_a_call_as_the_command_does(
 ) -> None:
     sql = f"SELECT * FROM {DATABASE}.charges_v WHERE event_id = '{event_id(name)}'"
     rows = {row["item"]: row for row in client.query(sql).named_results()}
-    assert sum(row["cost_usd"] for row in rows.values()) == PRICED[name]
+    assert sum(row["cost_usd"] or 0 for row in rows.values()) == PRICED[name]
     for charge in why(capfd, name)["charges"]:
         row = rows.pop(charge["item"])
-        for column in ("quantity", "rate_usd", "cost_usd"):
-            assert row[column] == Decimal(charge[column]), column
-        for column in ("per", "unit", "priced_as", "above_input_tokens"):
+        for column in ("quantity", "rate_usd", "cost_usd", "multiplier"):
+            assert row[column] == (None if charge[column] is None else Decimal(charge[column])), column
+        for column in ("per", "unit", "minimum", "priced_as"):
             assert row[column] == charge[column], column
     assert rows == {}
 
@@ -191,6 +224,8 @@ def test_a_join_explains_a_call_as_the_command_does(
 @pytest.mark.usefixtures("stack")
 def test_the_step_and_the_tier_that_applied_are_stated(capfd: pytest.CaptureFixture[str]) -> None:
     tiered = {charge["item"]: charge for charge in why(capfd, "tiered")["charges"]}
+    assert tiered["input"]["above_input_tokens"] == 1_000
+    assert why(capfd, "step")["context_step"] == 1_000
     assert (tiered["web_search"]["quantity"], tiered["web_search"]["rate_usd"]) == ("2", "0.01")
     assert why(capfd, "batch")["rate_card"]["service_tier"] == "batch"
     flex = why(capfd, "flex")
@@ -200,6 +235,20 @@ def test_the_step_and_the_tier_that_applied_are_stated(capfd: pytest.CaptureFixt
         "substituted",
     )
     assert flex["price_notes"]
+
+
+@pytest.mark.usefixtures("stack")
+def test_units_factors_and_what_has_no_rate_are_stated(capfd: pytest.CaptureFixture[str]) -> None:
+    units = {charge["item"]: charge for charge in why(capfd, "units")["charges"]}
+    assert (units["pages"]["quantity"], units["pages"]["unit"], units["pages"]["rate_usd"]) == ("3", "pages", "0.002")
+    assert units["input_audio_seconds"]["priced_as"] == "audio_seconds"
+    partial = why(capfd, "partial")
+    assert (partial["price_quality"], partial["price_notes"]) == ("partial", ["no rate for widgets"])
+    region, share = why(capfd, "region"), why(capfd, "share")
+    assert region["rate_card"]["multipliers"][0]["reference"] == "price list, page 2"
+    assert [charge["multiplier"] for charge in region["charges"]] == ["1.1", "1.1"]
+    assert [charge["multiplier"] for charge in share["charges"]] == ["0.875", "0.875"]
+    assert why(capfd, "prepaid")["rate_source"] == "prepaid"
 
 
 @pytest.mark.usefixtures("stack")
@@ -217,6 +266,7 @@ def test_what_the_provider_said_stands_beside_what_we_say(capfd: pytest.CaptureF
     [
         ("unknown", "unknown_model", "openai gpt-4o"),
         ("untimed", "no_rate_for_bucket", "gpu_seconds"),
+        ("no units", "no_rate_for_bucket", "characters"),
     ],
 )
 def test_a_call_without_a_price_says_why_and_what_would_fix_it(
@@ -225,7 +275,7 @@ def test_a_call_without_a_price_says_why_and_what_would_fix_it(
     call = why(capfd, name)
     assert (call["cost_usd"], call["unpriced_reason"], call["agrees"]) == (None, reason, True)
     assert says in " ".join(call["why_unpriced"])
-    assert call["charges"][0]["quantity"] == "9"
+    assert call["charges"][0]["quantity"] in ("9", "10")
 
 
 @pytest.mark.usefixtures("stack")
@@ -246,7 +296,7 @@ def test_an_id_that_nobody_published_says_where_it_looked(capfd: pytest.CaptureF
 
 
 @pytest.mark.usefixtures("stack")
-@pytest.mark.parametrize("name", [*PRICED, "unknown", "untimed"])
+@pytest.mark.parametrize("name", [*PRICED, "unknown", "untimed", "no units"])
 def test_people_read_the_same(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["why", event_id(name)]) == 0
     printed = capfd.readouterr().out

@@ -108,6 +108,9 @@ def _reasons(call: Explained, book: PriceBook | None) -> list[str]:
         return ["The cost exceeds 9.2 million USD: a count must be wrong. Check what the producer counts."]
     if not _is_unknown(call) or book is None:
         missing = ", ".join(call.missing_buckets) or "a bucket that it used"
+        if call.card is not None and not row["units"] and not any(step.usd_per_mtok for step in call.card.steps):
+            names = ", ".join(call.card.usd_per_unit)
+            return [f"The model is billed by units alone ({names}), and the event states none. Report its units."]
         if "gpu" in call.missing_buckets:
             return ["The deployment is billed by the GPU-hour, and the event has no gpu_seconds. Report them."]
         return [f"Its card has no rate for {missing}. {_ADVICE}"]
@@ -118,6 +121,8 @@ def _reasons(call: Explained, book: PriceBook | None) -> list[str]:
         at=at,
         service_tier=row["service_tier"],
         region=row["region"],
+        inference_geo=row["inference_geo"],
+        capacity=row["capacity"],
         deployment=row["deployment"],
     )
     if now.card is not None:
@@ -175,7 +180,9 @@ def _charge(charge: Charge) -> dict[str, Any]:
         "per": None if rate is None else rate.per,
         "unit": None if rate is None else rate.unit,
         "above_input_tokens": None if rate is None else rate.above_input_tokens,
+        "minimum": None if rate is None else rate.minimum,
         "priced_as": None if rate is None else rate.priced_as,
+        "multiplier": None if rate is None else rate.multiplier,
         "cost_usd": charge.cost_usd,
     }
 
@@ -198,8 +205,8 @@ def _show(call: Explained, reasons: list[str], settings: Settings) -> None:
         out.print(line, markup=False)
     if call.charges:
         out.print()
-        columns = ("charged for", "quantity", "rate, USD", "per", "with input", "at the rate of", "USD")
-        total = ("total", "", "", "", "", "", None if row["cost_usd"] is None else _plain(row["cost_usd"]))
+        columns = ("charged for", "quantity", "rate, USD", "per", "contains", "with input", "at the rate of", "USD")
+        total = ("total", "", "", "", "", "", "", None if row["cost_usd"] is None else _plain(row["cost_usd"]))
         out.print(table(columns, [*(_cells(charge) for charge in call.charges), total]))
         out.print()
     for line in (*reasons, *_sources(call), *_accuracy(call), *_counterfactuals(row)):
@@ -217,9 +224,13 @@ def _cells(charge: Charge) -> tuple[Any, ...]:
     cost = None if charge.cost_usd is None else _plain(charge.cost_usd)
     quantity = f"{_plain(charge.quantity):,f}"
     if rate is None:
-        return charge.item, quantity, None, "", "", "", cost
+        return charge.item, quantity, None, "", "", "", "", cost
+    if charge.quantity < rate.minimum:
+        quantity += f" (billed as {rate.minimum:,})"
+    factor = "" if rate.multiplier == 1 else f"× {_plain(rate.multiplier):f}"
     priced_as = "" if rate.priced_as == charge.item else rate.priced_as
-    return charge.item, quantity, _plain(rate.usd), f"{rate.per:,} {rate.unit}", _step(rate), priced_as, cost
+    per = f"{rate.per:,} {rate.unit}"
+    return charge.item, quantity, _plain(rate.usd), per, factor, _step(rate), priced_as, cost
 
 
 def _step(rate: Rate) -> str:
@@ -253,6 +264,9 @@ def _sources(call: Explained) -> Iterator[str]:
     yield f"rates from {card.source}, card {card.rate_card_id}: {whose}, {card.service_tier} tier, {since}"
     if card.reference:
         yield f"published at {card.reference}"
+    for multiplier in card.multipliers:
+        source = f" ({multiplier.reference})" if multiplier.reference else ""
+        yield f"the rates contain × {multiplier.factor:f}: {multiplier.reason}{source}"
     if call.recomputed_usd is not None and not call.problems:
         yield "computed again from the card: the same, to the last digit"
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
+from math import prod
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,7 +44,10 @@ class AppliedMultiplier(BaseModel):
 
 
 class Rate(NamedTuple):
-    """One rate of a card, at one step: ``quantity * usd / per`` is the amount, rounded half to even to 12 decimals."""
+    """One rate of a card, at one step: ``quantity * usd / per`` is the amount, rounded half to even to 12 decimals.
+
+    A quantity below ``minimum`` is billed as that.
+    """
 
     item: str
     """What is charged for: a token bucket, ``web_search``, ``request``, ``gpu``, or a unit."""
@@ -55,9 +59,12 @@ class Rate(NamedTuple):
     """How many of the unit the rate is for."""
     unit: str
     """What the quantity counts: ``tokens``, ``searches``, ``requests``, ``seconds``, or the unit itself."""
+    minimum: int
     priced_as: str
     """The item whose rate this is: ``output``, where reasoning tokens have no rate of their own; ``gpu``, where the
     GPU's time pays for the tokens."""
+    multiplier: Decimal
+    """The product of the factors that ``usd`` contains, 1 if none: ``usd / multiplier`` is the rate before."""
 
 
 class RateCardRecord(BaseModel):
@@ -88,16 +95,22 @@ class RateCardRecord(BaseModel):
         for step, end in zip(self.steps, [*ends, None], strict=True):
             between = step.above_input_tokens, end
             for bucket, usd in step.usd_per_mtok.items():
-                yield Rate(bucket, *between, usd, 1_000_000, "tokens", self.priced_as.get(bucket, bucket))
+                as_bucket = self.priced_as.get(bucket, bucket)
+                yield Rate(bucket, *between, usd, 1_000_000, "tokens", 0, as_bucket, self._multiplier(bucket))
             for item, fee, per, unit in (
                 ("web_search", step.usd_per_web_search, 1, "searches"),
                 ("request", step.usd_per_request, 1, "requests"),
                 ("gpu", self.usd_per_gpu_hour, 3_600, "seconds"),
             ):
                 if fee is not None:
-                    yield Rate(item, *between, *_in_18_decimals(fee, per), unit, item)
+                    yield Rate(item, *between, *_in_18_decimals(fee, per), unit, 0, item, self._multiplier(item))
             for unit, price in self.usd_per_unit.items():
-                yield Rate(unit, *between, *_in_18_decimals(price.usd, price.per), unit, self.priced_as.get(unit, unit))
+                usd, per = _in_18_decimals(price.usd, price.per)
+                as_unit = self.priced_as.get(unit, unit)
+                yield Rate(unit, *between, usd, per, unit, price.minimum, as_unit, self._multiplier("units"))
+
+    def _multiplier(self, bucket: str) -> Decimal:
+        return prod((m.factor for m in self.multipliers if bucket in m.buckets), start=Decimal(1))
 
 
 def _in_18_decimals(usd: Decimal, per: int) -> tuple[Decimal, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
@@ -432,6 +433,8 @@ def _invalid(record: ConsumedRecord, what: str, error: ValidationError) -> Undec
 
 
 _RATE: Final = pa.decimal128(38, 18)
+_RATE_PLACES: Final = Decimal("1e-18")
+_DIGITS: Final = Context(prec=38, rounding=ROUND_HALF_EVEN)
 _CARD_SCHEMA: Final = pa.schema(
     [
         *((name, _TEXT) for name in ("rate_card_id", "source", "provider", "model", "deployment", "service_tier")),
@@ -448,7 +451,9 @@ _CARD_SCHEMA: Final = pa.schema(
                         ("usd", _RATE),
                         ("per", pa.int64()),
                         ("unit", _TEXT),
+                        ("minimum", pa.int64()),
                         ("priced_as", _TEXT),
+                        ("multiplier", _RATE),
                     ]
                 )
             ),
@@ -476,17 +481,25 @@ class RateCardEncoder:
                 tables[card.rate_card_id] = _card_table(card, record.value)
             except ValidationError as error:
                 undecodable.append(_invalid(record, "not a rate card", error))
-            except (pa.ArrowException, ValueError, OverflowError) as error:
+            except (pa.ArrowException, ValueError, ArithmeticError) as error:
                 undecodable.append(Undecodable(record, Reason.INVALID_VALUE, f"not a rate card: {error}"))
         inserts = (table_insert(RATE_CARDS, pa.concat_tables(tables.values())),) if tables else ()
         return Encoded(inserts, tuple(undecodable))
 
 
 def _card_table(card: RateCardRecord, value: bytes) -> pa.Table:
-    """Return a card as a row. Raises: pyarrow's errors, on a rate finer than 1e-18 USD."""
+    """Return a card as a row; a rate finer than its column, 1e-18 USD, is rounded there, and exact in the record.
+
+    Raises: pyarrow's errors and decimal's, which are ArithmeticError, on a number that is too large.
+    """
     row = card.model_dump(include=set(_CARD_SCHEMA.names)) | {
         "valid_from": card.valid_from,
-        "rates": [rate._asdict() for rate in card.rates()],
+        "rates": [
+            rate._asdict()
+            | {"usd": _DIGITS.quantize(rate.usd, _RATE_PLACES)}
+            | {"multiplier": _DIGITS.quantize(rate.multiplier, _RATE_PLACES)}
+            for rate in card.rates()
+        ],
         "record": value.decode(),
     }
     return pa.Table.from_pylist([row], schema=_CARD_SCHEMA)

@@ -329,6 +329,9 @@ def card_value(card_id: str = "c-1", **fields: Any) -> bytes:
         RateStep(above_input_tokens=0, usd_per_mtok={"input": Decimal(3)}, usd_per_request=Decimal("0.01")),
         RateStep(above_input_tokens=200_000, usd_per_mtok={"input": Decimal("6.000000000000000001")}),
     )
+    if "usd_per_request" in fields:
+        fee = {"usd_per_request": fields.pop("usd_per_request")}
+        steps = (steps[0].model_copy(update=fee), steps[1].model_copy(update=fee))
     given = {"source": "custom", "provider": "acme", "model": "m-1", "service_tier": "standard", "steps": steps}
     return RateCardRecord(rate_card_id=card_id, **{**given, **fields}).model_dump_json().encode()
 
@@ -348,6 +351,14 @@ def test_a_rate_card_is_one_row_with_every_rate_to_the_last_digit_and_the_record
     assert rates["input", 0]["per"] == 1_000_000
 
 
+def test_a_rate_finer_than_its_column_is_rounded_there_and_kept_in_the_record() -> None:
+    value = card_value(usd_per_request=Decimal("0.0000000000000000025"))
+    (row,) = read_body(RateCardEncoder().encode(records([value])).inserts[0].body).to_pylist()
+    fees = {rate["usd"] for rate in row["rates"] if rate["item"] == "request"}
+    assert fees == {Decimal("0.000000000000000002")}
+    assert '"0.0000000000000000025"' in row["record"]
+
+
 def test_a_rate_card_that_comes_twice_is_one_row() -> None:
     values = [card_value("c-1"), None, card_value("c-2"), card_value("c-1")]
     (insert,) = RateCardEncoder().encode(records(values)).inserts
@@ -361,9 +372,9 @@ def test_a_rate_card_that_comes_twice_is_one_row() -> None:
         (b"\xff", Reason.NOT_JSON),
         (b"{}", Reason.INVALID_VALUE),
         (card_value().replace(b'"steps":[', b'"steps":[{},'), Reason.INVALID_VALUE),
-        (card_value().replace(b'"6.0', b'"6.00'), Reason.INVALID_VALUE),
+        (card_value().replace(b'"6.0', b'"6' + b"0" * 30 + b".0"), Reason.INVALID_VALUE),
     ],
-    ids=["noise", "not text", "empty", "a step without rates", "finer than the column"],
+    ids=["noise", "not text", "empty", "a step without rates", "larger than the column"],
 )
 def test_an_invalid_rate_card_is_undecodable_and_does_not_stop_the_others(value: bytes, reason: Reason) -> None:
     encoded = RateCardEncoder().encode(records([card_value("c-1"), value, card_value("c-2")]))

@@ -5,7 +5,7 @@
 CREATE TABLE IF NOT EXISTS {database}.rate_cards {on_cluster}
 (
     rate_card_id String COMMENT 'Hash of the rates, their origin and their first day; calls.rate_card_id.',
-    source LowCardinality(String) COMMENT 'contract, custom or genai-prices.',
+    source LowCardinality(String) COMMENT 'contract, custom, correction, genai-prices or prepaid.',
     provider LowCardinality(String) COMMENT 'Whose prices these are; the hardware, for GPU time.',
     model LowCardinality(String) COMMENT 'The model, or the pattern of names, that the card prices.',
     deployment String COMMENT 'The deployment that the card is for; empty for all.',
@@ -19,7 +19,9 @@ CREATE TABLE IF NOT EXISTS {database}.rate_cards {on_cluster}
         usd Decimal(38, 18),
         per Int64,
         unit LowCardinality(String),
-        priced_as String)) COMMENT 'Every rate, by size of input: an amount is quantity * usd / per. See rates_v.',
+        minimum Int64,
+        priced_as String,
+        multiplier Decimal(38, 18))) COMMENT 'Every rate, by size of input: an amount is quantity * usd / per. See rates_v.',
     record String CODEC(ZSTD(1)) COMMENT 'The record of llm.rate-card.v1, JSON.',
     inserted_at DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'When the card came here; the latest write stays.'
 )
@@ -40,7 +42,9 @@ SELECT
     rate.usd AS usd,
     rate.per AS per,
     rate.unit AS unit,
-    rate.priced_as AS priced_as
+    rate.minimum AS minimum,
+    rate.priced_as AS priced_as,
+    rate.multiplier AS multiplier
 FROM {database}.rate_cards FINAL
 ARRAY JOIN rates AS rate
 COMMENT 'One row per rate card, size of input and item: its rate.';
@@ -56,6 +60,8 @@ SELECT
     r.usd AS rate_usd,
     r.per AS per,
     r.unit AS unit,
+    r.minimum AS minimum,
+    r.multiplier AS multiplier,
     r.priced_as AS priced_as,
     c.context_step AS above_input_tokens,
     c.charge.3 AS cost_usd,
