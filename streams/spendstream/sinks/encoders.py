@@ -488,9 +488,9 @@ class RateCardEncoder:
 
 
 def _card_table(card: RateCardRecord, value: bytes) -> pa.Table:
-    """Return a card as a row; a rate finer than its column, 1e-18 USD, is rounded there, and exact in the record.
+    """Return a card as a row. What is finer than its column (1e-18) is rounded there, and exact in the record.
 
-    Raises: pyarrow's errors and decimal's, which are ArithmeticError, on a number that is too large.
+    Raises: pyarrow's errors, and decimal's ArithmeticError, on a number that is too large.
     """
     row = card.model_dump(include=set(_CARD_SCHEMA.names)) | {
         "valid_from": card.valid_from,

@@ -351,11 +351,11 @@ def test_a_rate_card_is_one_row_with_every_rate_to_the_last_digit_and_the_record
     assert rates["input", 0]["per"] == 1_000_000
 
 
-def test_a_rate_finer_than_its_column_is_rounded_there_and_kept_in_the_record() -> None:
+def test_a_rate_finer_than_its_column_is_stated_for_a_million_and_kept_in_the_record() -> None:
     value = card_value(usd_per_request=Decimal("0.0000000000000000025"))
     (row,) = read_body(RateCardEncoder().encode(records([value])).inserts[0].body).to_pylist()
-    fees = {rate["usd"] for rate in row["rates"] if rate["item"] == "request"}
-    assert fees == {Decimal("0.000000000000000002")}
+    fees = {(rate["usd"], rate["per"]) for rate in row["rates"] if rate["item"] == "request"}
+    assert fees == {(Decimal("0.0000000000025"), 1_000_000)}
     assert '"0.0000000000000000025"' in row["record"]
 
 
