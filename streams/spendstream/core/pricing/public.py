@@ -306,7 +306,7 @@ class Compiler:
                     rates = differing(rate_set, self._rate_set(provider, model, prices, applied, None))
                 if other_at is None or any(mask for _, mask in rates):
                     caveats.append(Caveat(ESTIMATED, note, rates))
-            sets.append(self._table.intern(rate_set, tuple(caveats)))
+            sets.append(self._table.intern(rate_set, tuple(dict.fromkeys(caveats))))
         return Timeline(tuple(starts), tuple(slots), tuple(sets)).compact() if any(sets) else None
 
     def _rate_set(
