@@ -565,6 +565,10 @@ def test_a_share_of_no_price_is_no_price(book_of: BookOf) -> None:
         ("anthropic", "claude-opus-4-8-20260101", ""),
         ("anthropic", "claude-opus-4-8@20260101", ""),
         ("anthropic", "claude-3-5-haiku-latest", ""),  # listed under that very name
+        ("anthropic", "claude-sonnet-4-20250514", ""),  # listed as claude-sonnet-4-2025…
+        ("google", "claude-opus-4@20250514", ""),  # listed as …claude-opus-4@…
+        ("google", "gemini-1.5-flash-8b-001", "the name only begins like gemini-1.5-flash, whose price applies"),
+        ("openai", "gpt-5-nano-2025-08-07", ""),
         ("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", ""),
         ("google", "gemini-2.5-flash-preview-09-2025", ""),
         ("openai", "ft:gpt-4o-mini-2024-07-18:acme::abc", ""),

@@ -100,6 +100,9 @@ _SAME_MODEL: Final = re.compile(
 )
 """What may follow a model's name: a date, a version, Bedrock's ``-v1:0``."""
 
+_BEGUN_VERSION: Final = re.compile(r"[-@](?:20\d*)?$")
+"""How a name's beginning may leave off: ``claude-sonnet-4-2025``, ``claude-opus-4@``."""
+
 _MINIMUM_SECONDS: Final = 10
 _HAS_MINIMUM: Final = frozenset({("groq", "whisper-large-v3"), ("groq", "whisper-large-v3-turbo")})
 """Billed for at least 10 s a request, which only genai-prices' code says: https://console.groq.com/docs/speech-to-text."""
@@ -407,9 +410,9 @@ def _is_named(clause: Any, name: str) -> bool:
     if kind == "ClauseAnd":
         return any(_is_named(part, name) for part in clause.and_ if type(part).__name__ != "ClauseRegex")
     if kind == "ClauseStartsWith":
-        return bool(_SAME_MODEL.match(name[len(clause.starts_with) :]))
+        return bool(_SAME_MODEL.match(name[len(_BEGUN_VERSION.sub("", clause.starts_with)) :]))
     if kind == "ClauseContains":
-        before, _, after = name.rpartition(clause.contains.lower())
+        before, _, after = name.rpartition(_BEGUN_VERSION.sub("", clause.contains.lower()))
         return bool(_SAME_MODEL.match(after)) and (not before or before[-1] in "./")
     if kind == "ClauseEndsWith":
         return bool(re.search(r"(?:^|[./])$", name.removesuffix(clause.ends_with.lower())))
