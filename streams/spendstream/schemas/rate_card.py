@@ -32,7 +32,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from spendstream.schemas.buckets import TOKEN_BUCKETS
@@ -109,7 +109,7 @@ def _bucket(value: Any) -> Any:
 
 
 def _time(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int and 0 <= value <= DAY_MINUTES:
         return value
     if not isinstance(value, str) or not _TIME.fullmatch(value):
         raise PydanticCustomError("time", "not a time of day: write hours and minutes in UTC, e.g. 06:30")
@@ -150,14 +150,23 @@ def _adjustable(value: Any) -> Any:
     raise PydanticCustomError("unknown_bucket", "unknown bucket {bucket}: {hint}", {"bucket": str(value), "hint": hint})
 
 
-UsdPerMtok = Annotated[Decimal, BeforeValidator(_amount(MAX_RATE_USD_PER_MTOK, MTOK_PLACES, "USD per million tokens"))]
-UsdFee = Annotated[Decimal, BeforeValidator(_amount(MAX_FEE_USD, 12, "USD"))]
-UsdPerGpuHour = Annotated[Decimal, BeforeValidator(_amount(MAX_GPU_HOUR_USD, 12, "USD per GPU-hour"))]
-UsdPerUnit = Annotated[Decimal, BeforeValidator(_amount(MAX_FEE_USD, 18, "USD per unit"))]
-Multiplier = Annotated[Decimal, BeforeValidator(_amount(100, 6, "multiples of the standard rate"))]
-Percent = Annotated[Decimal, BeforeValidator(_amount(100, 4, "percent"))]
+_PLAIN: Final = PlainSerializer(lambda amount: f"{amount:f}", return_type=str, when_used="json")
+"""Amounts are written as they are read, in plain digits: never as 1E-7."""
+
+UsdPerMtok = Annotated[
+    Decimal, BeforeValidator(_amount(MAX_RATE_USD_PER_MTOK, MTOK_PLACES, "USD per million tokens")), _PLAIN
+]
+UsdFee = Annotated[Decimal, BeforeValidator(_amount(MAX_FEE_USD, 12, "USD")), _PLAIN]
+UsdPerGpuHour = Annotated[Decimal, BeforeValidator(_amount(MAX_GPU_HOUR_USD, 12, "USD per GPU-hour")), _PLAIN]
+UsdPerUnit = Annotated[Decimal, BeforeValidator(_amount(MAX_FEE_USD, 18, "USD per unit")), _PLAIN]
+Multiplier = Annotated[Decimal, BeforeValidator(_amount(100, 6, "multiples of the standard rate")), _PLAIN]
+Percent = Annotated[Decimal, BeforeValidator(_amount(100, 4, "percent")), _PLAIN]
 UtcDay = Annotated[date, BeforeValidator(_date)]
-UtcTime = Annotated[int, BeforeValidator(_time)]
+UtcTime = Annotated[
+    int,
+    BeforeValidator(_time),
+    PlainSerializer(lambda minutes: f"{minutes // 60:02}:{minutes % 60:02}", return_type=str, when_used="json"),
+]
 """Minutes since midnight; written as ``06:30``."""
 Bucket = Annotated[str, BeforeValidator(_bucket)]
 AdjustableBucket = Annotated[str, BeforeValidator(_adjustable)]

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 
 from spendstream.core.pricing import PriceBook
 from spendstream.core.pricing.cards import Entry
+from spendstream.core.pricing.rate_book import RateBook, package_prices
 from spendstream.schemas.rate_card import RateCards
 from tests.unit.pricing.conftest import call, frame
 
 Card = dict[str, Any]
 
-RATES = st.decimals(0, 50, places=9).map(lambda rate: f"{rate.normalize():f}")
+RATES = st.one_of(st.decimals(0, 50, places=9), st.decimals(0, Decimal("1e-12"), places=18)).map(
+    lambda rate: f"{rate.normalize():f}"
+)
 MULTIPLIERS = st.sampled_from(["0.5", "0.85", "1", "1.1", "1.333333", "2"])
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 HOURS = st.sampled_from(
@@ -174,6 +177,18 @@ def test_a_call_costs_what_the_card_says(document: Card, usages: list[dict[str, 
         found = {bucket: int(amounts[index]) for bucket, amounts in priced.by_bucket.items() if amounts[index]}
         assert found == (wanted or {}), (document, usage)
         assert priced.total_pusd[index] == sum(found.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(document=documents(), usages=st.lists(CALLS, min_size=1, max_size=8))
+def test_a_book_of_cards_prices_alike_after_it_was_published(document: Card, usages: list[dict[str, Any]]) -> None:
+    """Amounts are text on the wire, down to 0.000000000000000001."""
+    cards = RateCards.model_validate(document)
+    book = RateBook([cards.model_dump(mode="json", by_alias=True, exclude_unset=True)], package_prices())
+    calls = frame(*(call(**usage) for usage in usages))
+    before, after = PriceBook(entries_of(document)).price(calls), RateBook.decode(book.encode()).prices().price(calls)
+    assert before.cards == after.cards
+    assert before.total_pusd.tolist() == after.total_pusd.tolist()
 
 
 @settings(max_examples=40, deadline=None)
