@@ -29,6 +29,8 @@ from spendstream.adapters.shape import (
     UnknownProvider,
     geo_fields,
     leaves,
+    nested,
+    objects,
     plain,
     tier_fields,
 )
@@ -226,7 +228,7 @@ def usage_events(
     AI SDK holds a call for each step. A line of a batch's results for a request that failed holds none.
 
     If you pass an ``event_id``, it is the first event's; ids of the others follow from it, so that a repeated call of
-    this function repeats them all.
+    this function repeats them all. Of a conversation, pass the answers that are new: each call mints new ids.
     """
     check_fields(fields)
     is_counted = any(fields.get(field) is not None for field in _COUNTED)
@@ -235,7 +237,7 @@ def usage_events(
     except MissingUsage:  # such as a file of speech
         if not is_counted:
             raise
-        parts = [{}]
+        parts = ({},)
     events: list[dict[str, Any]] = []
     for position, part in enumerate(parts):
         if _failed(part):
@@ -270,7 +272,7 @@ def as_mapping(provider: str, response: object) -> dict[str, Any]:
     return mapping
 
 
-def _parts(response: dict[str, Any]) -> list[dict[str, Any]]:
+def _parts(response: Body) -> Sequence[Body]:
     """Return the answers that a library's result holds; else the response.
 
     They are the AI SDK's steps, LangChain's messages, and what Claude's agent sums by model.
@@ -278,29 +280,23 @@ def _parts(response: dict[str, Any]) -> list[dict[str, Any]]:
     by_model = response.get("modelUsage") or response.get("model_usage")
     if isinstance(by_model, dict) and by_model and all(isinstance(usage, dict) for usage in by_model.values()):
         return [{"model": model, "usage": usage, "type": "result"} for model, usage in by_model.items()]
-    steps = [step for step in response.get("steps") or () if isinstance(step, dict) and step.get("usage")]
-    if steps:
+    if steps := [step for step in objects(response.get("steps")) if step.get("usage")]:
         return steps
-    messages = [message for message in response.get("messages") or () if isinstance(message, dict)]
-    messages = [message for message in messages if message.get("usage_metadata")]
-    for candidates in response.get("generations") or ():
-        for generation in candidates if isinstance(candidates, list) else ():
-            message = generation.get("message") if isinstance(generation, dict) else None
-            if isinstance(message, dict) and message.get("usage_metadata"):
-                messages.append(message)
-                break  # further candidates repeat the usage of the call
-    return messages or [response]
+    prompts = response.get("generations")  # a list of candidates for each, which all repeat the usage of the call
+    messages = [*objects(response.get("messages"))]
+    messages += [nested(of[0], "message") for of in map(objects, prompts if isinstance(prompts, list) else ()) if of]
+    return [message for message in messages if message.get("usage_metadata")] or [response]
 
 
 def _failed(line: Body) -> bool:
     """Whether a line of a batch's results is of a request that failed, which is not billed."""
-    result, answer = line.get("result"), line.get("response")
-    if isinstance(result, Mapping) and result.get("type") in ("errored", "canceled", "expired"):
+    if nested(line, "result").get("type") in ("errored", "canceled", "expired"):
         return True
-    status = answer.get("status_code") if isinstance(answer, Mapping) else None
+    answer = nested(line, "response")
+    status = answer.get("status_code")
     is_line = "custom_id" in line or "key" in line or "recordId" in line
     has_failed = bool(line.get("error")) or (isinstance(status, int) and status >= 400)
-    return is_line and has_failed and not (isinstance(answer, Mapping) and "usageMetadata" in answer)
+    return is_line and has_failed and "usageMetadata" not in answer
 
 
 def check_fields(fields: Mapping[str, Any]) -> None:
@@ -415,7 +411,7 @@ def read(provider: str, response: Mapping[str, Any], notes: Sequence[str] = (), 
     counts = Counts(reading, shape.spell(usage))
     buckets = shape.buckets(counts, body)
     if shape is UNSTATED:
-        reading.units.update(made_units(response))
+        reading.units.update(made_units(Counts(reading, response)))
     outer = response.get("serviceTier")  # InvokeModel's, beside the model's own body
     tier = "batch" if is_of_batch else shape.tier(counts, body) or (outer if isinstance(outer, str) else None)
     common = tier_fields(tier, reading) | geo_fields(usage.get("inference_geo"))
@@ -491,7 +487,7 @@ def _find(provider: str, response: Body, is_counted: bool) -> tuple[Shape, Body,
         return UNITS, about, response, False
     if unknown is not None:
         return unknown
-    if is_counted or made_units(response):
+    if is_counted or made_units(Counts(Reading(provider), response)):
         return UNSTATED, {}, response, response.get("object") == "batch"
     raise MissingUsage(
         f"{provider}: no usage in the response; its fields are {', '.join(map(str, response)) or 'none'}. "
@@ -506,9 +502,8 @@ _NAMES_OF_USAGE: Final = ("usage", "usageMetadata", "usage_metadata", "usage_inf
 
 def _header_counts(response: Body) -> dict[str, int]:
     """Return the counts of Bedrock's response headers, which boto3 keeps in ``ResponseMetadata``."""
-    metadata = response.get("ResponseMetadata")
-    headers = metadata.get("HTTPHeaders") if isinstance(metadata, Mapping) else response.get("headers")
-    found = {str(name).lower(): value for name, value in headers.items()} if isinstance(headers, Mapping) else {}
+    headers = nested(response, "ResponseMetadata", "HTTPHeaders") or nested(response, "headers")
+    found = {str(name).lower(): value for name, value in headers.items()}
     return {field: int(found[name]) for name, field in _HEADERS.items() if str(found.get(name, "")).isdecimal()}
 
 
@@ -567,8 +562,7 @@ def _first(body: Mapping[str, Any], paths: tuple[str, ...]) -> str | None:
 
 def _latency_ms(body: Mapping[str, Any]) -> int | None:
     """Return the latency that Bedrock measured; with other providers the caller measures it."""
-    metrics = body.get("metrics")
-    measured = metrics.get("latencyMs") if isinstance(metrics, Mapping) else None
+    measured = nested(body, "metrics").get("latencyMs")
     return measured if isinstance(measured, int) else None
 
 

@@ -3,10 +3,12 @@ candidates' count and sometimes beside it: ``totalTokenCount`` decides. Tool-use
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
-from spendstream.adapters.shape import Body, Counts, Part, Shape, split_input, states_any
+from spendstream.adapters.shape import Body, Counts, Part, Shape, nested, objects, split_input, states_any
 
 _BUCKET_OF_KIND: Final = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image", "VIDEO": "video", "DOCUMENT": "image"}
 """Documents are read and billed as images."""
@@ -19,6 +21,8 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     a total of 150 means inside: 20 output and 30 reasoning. Without a total they are beside, as documented.
     Tokens that are in the total alone are thoughts where those are not stated, else a tool's prompt: a guess, noted.
     """
+    if "cachedContents/" in str(body.get("name")):
+        return _stored(usage, body)
     field = "responseTokenCount" if usage.states("responseTokenCount") else "candidatesTokenCount"
     prompt = _else_details(usage, usage.whole("promptTokenCount"))
     candidates = _else_details(usage, usage.part(field))
@@ -64,6 +68,28 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
         "output_video_tokens": in_answer["video"],
         "web_searches": searches,
     }
+
+
+def _stored(usage: Counts, body: Body) -> dict[str, int]:
+    """Return what it takes to make an explicit cache: its tokens once as input, and their storage until it expires.
+
+    32,000 tokens kept for 90 minutes are 48,000 ``storage_token_hours``.
+    """
+    total = usage.whole("totalTokenCount").tokens
+    usage.ignore("audioDurationSeconds", "imageCount", "textCount", "videoDurationSeconds")  # what the tokens are of
+    made, expires = (body.get(name) or body.get(other) for name, other in _CACHE_TIMES)
+    try:
+        kept = datetime.fromisoformat(str(expires)) - datetime.fromisoformat(str(made))
+        usage.unit("storage_token_hours", round(Decimal(total) * (kept // _MICROSECOND) / _MICROSECONDS_PER_HOUR, 6))
+        usage.reading.note("storage until the cache expires; deleting or keeping it longer changes what is billed")
+    except (ValueError, TypeError):
+        usage.reading.note(f"storage of {total} tokens: no createTime and expireTime")
+    return {"input_tokens": total, "output_tokens": 0}
+
+
+_CACHE_TIMES: Final = (("createTime", "create_time"), ("expireTime", "expire_time"))
+_MICROSECOND: Final = timedelta(microseconds=1)
+_MICROSECONDS_PER_HOUR: Final = 3_600_000_000
 
 
 def _else_details(usage: Counts, whole: Part) -> Part:
@@ -122,16 +148,15 @@ def groundings(body: Body) -> tuple[int, int]:
     """
     queries: dict[str, set[str]] = {"web": set(), "maps": set()}
     has_maps = False
-    candidates = body.get("candidates")
-    for candidate in candidates if isinstance(candidates, Sequence) else ():
-        grounding = spell(candidate).get("groundingMetadata") if isinstance(candidate, Mapping) else None
-        if not isinstance(grounding, Mapping):
-            continue
-        chunks = [chunk for chunk in grounding.get("groundingChunks") or () if isinstance(chunk, Mapping)]
+    for candidate in objects(body.get("candidates")):
+        grounding = nested(spell(candidate), "groundingMetadata")
+        chunks = objects(grounding.get("groundingChunks"))
         is_maps = bool(grounding.get("googleMapsWidgetContextToken")) or any(chunk.get("maps") for chunk in chunks)
         asked = queries["maps" if is_maps and not any(chunk.get("web") for chunk in chunks) else "web"]
-        stated = (*(grounding.get("webSearchQueries") or ()), *(grounding.get("imageSearchQueries") or ()))
-        asked.update(query for each in stated if (query := str(each).strip()))
+        for name in ("webSearchQueries", "imageSearchQueries"):
+            stated = grounding.get(name)
+            asked.update(str(query).strip() for query in (stated if isinstance(stated, list) else ()))
+        asked.discard("")
         has_maps |= is_maps
     web, maps = len(queries["web"]), max(len(queries["maps"]), has_maps)
     model = str(body.get("modelVersion") or body.get("model_version") or "")
@@ -162,6 +187,6 @@ GEMINI: Final = Shape(
     buckets=buckets,
     tier=_tier,
     spell=spell,
-    model_at=("modelVersion", "model_version"),
+    model_at=("modelVersion", "model_version", "model"),
     id_at=("responseId", "response_id"),
 )

@@ -7,7 +7,7 @@ answer for Claude in this shape, with Anthropic's names for the cache, inside th
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from spendstream.adapters.shape import (
     FAST_MODE,
@@ -19,6 +19,8 @@ from spendstream.adapters.shape import (
     Reading,
     Shape,
     leaves,
+    nested,
+    objects,
     split_cache_writes,
     split_input,
     states_any,
@@ -236,29 +238,18 @@ def _only_output(body: Body) -> str:
     """Return the bucket of all output where the API makes one kind and states no details: images, speech."""
     if str(body.get("type")).startswith("speech.audio"):
         return "output_audio_tokens"
-    data = body.get("data")
     is_image = "b64_json" in body or str(body.get("type")).startswith(("image_generation.", "image_edit."))
-    is_image |= isinstance(data, list) and any(
-        isinstance(item, Mapping) and ("b64_json" in item or "url" in item) for item in data
-    )
+    is_image |= any("b64_json" in item or "url" in item for item in objects(body.get("data")))
     return "output_image_tokens" if is_image else ""
 
 
-def _items(body: Body, kind: str) -> Iterator[Mapping[str, Any]]:
-    output = body.get("output")
-    for item in output if isinstance(output, list | tuple) else ():
-        if isinstance(item, Mapping) and item.get("type") == kind:
-            yield item
+def _items(body: Body, kind: str) -> list[Body]:
+    return [item for item in objects(body.get("output")) if item.get("type") == kind]
 
 
 def web_searches(body: Body) -> int:
     """Count the web searches among a response's output items; opening a page that was found is not a search."""
-    count = 0
-    for item in _items(body, "web_search_call"):
-        action = item.get("action")
-        kind = action.get("type") if isinstance(action, Mapping) else None
-        count += kind in (None, "search")
-    return count
+    return sum(nested(item, "action").get("type") in (None, "search") for item in _items(body, "web_search_call"))
 
 
 def _tool_counts(usage: Counts, body: Body) -> int:
@@ -298,12 +289,9 @@ _TOOLS_OF_GROQ: Final = {
 
 def _executed_tools(body: Body) -> Iterator[str]:
     """Yield the unit of each tool that Groq executed for an answer."""
-    choices = body.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        message = choice.get("message") if isinstance(choice, Mapping) else None
-        tools = message.get("executed_tools") if isinstance(message, Mapping) else None
-        for tool in tools if isinstance(tools, list) else ():
-            if isinstance(tool, Mapping) and (name := str(tool.get("name") or tool.get("type") or "")):
+    for choice in objects(body.get("choices")):
+        for tool in objects(nested(choice, "message").get("executed_tools")):
+            if name := str(tool.get("name") or tool.get("type") or ""):
                 yield _TOOLS_OF_GROQ.get(name, name)
 
 
@@ -311,10 +299,10 @@ def _count_units(usage: Counts, body: Body) -> None:
     """Count the billable units beside the tokens: tools' calls, audio, and what multimodal embeddings are billed by."""
     for unit in _executed_tools(body) if not usage.inner("server_tool_use").raw else ():
         usage.unit(unit, 1)
-    usage.unit("file_searches", sum(1 for _ in _items(body, "file_search_call")))
+    usage.unit("file_searches", len(_items(body, "file_search_call")))
     containers = {str(item.get("container_id") or "") for item in _items(body, "code_interpreter_call")}
     usage.unit("code_execution_sessions", len(containers))
-    if not _image_usage(body) and (images := sum(1 for _ in _items(body, "image_generation_call"))):
+    if not _image_usage(body) and (images := len(_items(body, "image_generation_call"))):
         usage.reading.note(f"image_generation_call {images}: tool_usage does not state its tokens")
     tools = usage.inner("server_side_tool_usage_details")
     usage.unit("code_executions", tools.count("code_interpreter_calls"))
@@ -336,9 +324,8 @@ def _count_units(usage: Counts, body: Body) -> None:
 
 
 def _image_usage(body: Body) -> Body:
-    tools = body.get("tool_usage")
-    made = tools.get("image_gen") if isinstance(tools, Mapping) else None
-    return made if isinstance(made, Mapping) and any(number for _, number in leaves(made, ())) else {}
+    made = nested(body, "tool_usage", "image_gen")
+    return made if any(number for _, number in leaves(made, ())) else {}
 
 
 def beside(usage: Counts, body: Body) -> list[BesideCall]:
@@ -358,11 +345,10 @@ def _image_tool(usage: Counts, body: Body) -> list[BesideCall]:
     apart = made.apart(input_tokens=0)
     tokens = _tokens(apart, "input", "output", {"b64_json": ""})
     apart.note_unread()
-    listed = body.get("tools")
     models = [
         str(tool["model"])
-        for tool in (listed if isinstance(listed, list | tuple) else ())
-        if isinstance(tool, Mapping) and tool.get("type") == "image_generation" and tool.get("model")
+        for tool in objects(body.get("tools"))
+        if tool.get("type") == "image_generation" and tool.get("model")
     ]
     if not models:
         apart.reading.note(f"image tool's model not stated, {IMAGE_TOOL_MODEL} assumed")
@@ -382,9 +368,7 @@ def _svg_author(usage: Counts, body: Body) -> list[BesideCall]:
 
 def _compound(usage: Counts, body: Body) -> list[BesideCall]:
     """Return the calls of the models that one of Groq's compound systems asked."""
-    holders = (body, body.get("x_groq"))
-    found = (holder.get("usage_breakdown") for holder in holders if isinstance(holder, Mapping))
-    breakdown = next((each for each in found if isinstance(each, Mapping)), {})
+    breakdown = nested(body, "usage_breakdown") or nested(body, "x_groq", "usage_breakdown")
     calls = []
     for each in Counts(Reading(usage.provider), breakdown, ("usage_breakdown",)).each("models"):
         apart = each.inner("usage").apart()

@@ -2,11 +2,11 @@
 billed by tokens: seconds, pages, characters, images.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
 from decimal import Decimal
 from typing import Final
 
-from spendstream.adapters.shape import Body, Counts, Part, Shape, states_any
+from spendstream.adapters.shape import Body, Counts, Part, Shape, nested, objects, states_any
 
 
 def cohere_buckets(usage: Counts, body: Body) -> dict[str, int]:
@@ -122,30 +122,26 @@ UNITS: Final = Shape(
 
 def embedded_tokens(response: Body) -> int:
     """Return the tokens of Vertex AI's embeddings, which each state their own."""
-    found = [*_list(response, "embeddings"), *(p.get("embeddings") for p in _list(response, "predictions"))]
-    statistics = [each.get("statistics") for each in found if isinstance(each, Mapping)]
-    counts = [s.get("token_count", s.get("tokenCount")) for s in statistics if isinstance(s, Mapping)]
-    return sum(int(n) for n in counts if isinstance(n, int | float))
+    found = [
+        *objects(response.get("embeddings")),
+        *(nested(p, "embeddings") for p in objects(response.get("predictions"))),
+    ]
+    counts = [nested(each, "statistics").get(name) for each in found for name in ("token_count", "tokenCount")]
+    return sum(int(n) for n in counts if isinstance(n, int | float) and math.isfinite(n) and n > 0)
 
 
-def made_units(response: Body) -> dict[str, Decimal]:
+def made_units(stated: Counts) -> dict[str, Decimal]:
     """Return the units of a response that states no usage and is billed by what it holds: images, video, speech heard.
 
     A video of OpenAI that failed is not billed. Google's videos don't state their length.
     """
-    images = [item for item in _list(response, "data") if "b64_json" in item or "url" in item]
-    images += [item for item in _list(response, "generated_images", "generatedImages") if item.get("image")]
+    response = stated.raw
+    images = [item for item in objects(response.get("data")) if "b64_json" in item or "url" in item]
+    for name in ("generated_images", "generatedImages"):
+        images += [item for item in objects(response.get(name)) if item.get("image")]
     found = {"images": Decimal(len(images))}
     if response.get("object") == "video" and response.get("status") == "completed":
-        found["video_seconds"] = Decimal(str(response.get("seconds") or 0))
-    elif "text" in response and isinstance(heard := response.get("duration"), int | float | Decimal):
-        found["audio_seconds"] = Decimal(str(heard))
+        found["video_seconds"] = stated.quantity("seconds")
+    elif "text" in response:
+        found["audio_seconds"] = stated.quantity("duration")
     return {unit: quantity for unit, quantity in found.items() if quantity}
-
-
-def _list(response: Body, *names: str) -> Iterator[Body]:
-    for name in names:
-        items = response.get(name)
-        for item in items if isinstance(items, Sequence) and not isinstance(items, str | bytes) else ():
-            if isinstance(item, Mapping):
-                yield item

@@ -105,7 +105,7 @@ class Counts:
     def each(self, field: str) -> Iterator["Counts"]:
         """Yield the objects of the list ``field``; nothing where absent."""
         items = self.raw.get(field)
-        for position, item in enumerate(items if isinstance(items, Sequence) else ()):
+        for position, item in enumerate(items if isinstance(items, list | tuple) else ()):
             if isinstance(item, Mapping):
                 yield Counts(self.reading, item, (*self.path, field, str(position)))
 
@@ -363,6 +363,19 @@ def tier_fields(stated: object, reading: Reading) -> dict[str, str]:
         return {"capacity": "provisioned"}
     reading.note(f"tier {str(stated)[:40]} unknown, priced as standard")
     return {}
+
+
+def objects(value: object) -> list[Body]:
+    """Return the objects in a list; none where the value is no list."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def nested(holder: Body, *path: str) -> Body:
+    """Return the object at a path; empty where there is none."""
+    for step in path:
+        inner = holder.get(step)
+        holder = inner if isinstance(inner, Mapping) else {}
+    return holder
 
 
 def states_any(usage: Body, *fields: str) -> bool:

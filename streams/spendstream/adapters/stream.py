@@ -1,6 +1,6 @@
 """A streamed call: takes its chunks as they come, and returns its usage events at the end, or where it broke off."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -13,7 +13,7 @@ from spendstream.adapters.event import (
     mint_event_id,
     read,
 )
-from spendstream.adapters.shape import Body, MissingUsage
+from spendstream.adapters.shape import Body, MissingUsage, nested, objects
 
 BROKE_OFF: Final = "stream broke off"
 NO_USAGE: Final = 'stream stated no usage; OpenAI needs stream_options={"include_usage": true}'
@@ -78,7 +78,7 @@ class UsageStream:
         if kind.startswith("message_"):
             self._add_anthropic(kind, chunk)
         elif kind == "response.event":  # OpenAI's live API: an event of a response that the session delegated
-            self._add(_mapping(chunk, "event"))
+            self._add(nested(chunk, "event"))
         elif kind.startswith("response."):
             self._add_response(kind, chunk)
         elif kind.startswith("session."):
@@ -90,23 +90,23 @@ class UsageStream:
         elif kind == "AIMessageChunk":  # LangChain's, whose counts are summed
             self._open["usage_metadata"] = _summed(self._open.get("usage_metadata"), chunk.get("usage_metadata"))
             self._merge(chunk, "id", "response_metadata")
-            about = _mapping(chunk, "response_metadata")
+            about = nested(chunk, "response_metadata")
             is_last = chunk.get("chunk_position") == "last" or about.get("finish_reason") or about.get("stop_reason")
             self._has_ended = self._has_ended or bool(is_last)
         elif kind == "finish-step":  # of the AI SDK
             self._open = dict(chunk)
             self._finish()
         elif kind == "message-end":  # Cohere
-            self._merge(_mapping(chunk, "delta"), "usage")
+            self._merge(nested(chunk, "delta"), "usage")
             self._has_ended = True
         elif {"messageStart", "messageStop", "metadata"} & chunk.keys() and "choices" not in chunk:
             if "messageStart" in chunk and self._has_ended:
                 self._finish()
-            self._merge(_mapping(chunk, "metadata"), "usage", "metrics", "serviceTier", "trace", "performanceConfig")
-            self._has_ended = self._has_ended or "usage" in _mapping(chunk, "metadata")
+            self._merge(nested(chunk, "metadata"), "usage", "metrics", "serviceTier", "trace", "performanceConfig")
+            self._has_ended = self._has_ended or "usage" in nested(chunk, "metadata")
         elif {"usageMetadata", "usage_metadata", "candidates"} & chunk.keys():
             self._add_gemini(chunk)
-        elif isinstance(part := _mapping(chunk, "chunk").get("bytes"), str | bytes):  # Bedrock's InvokeModel
+        elif isinstance(part := nested(chunk, "chunk").get("bytes"), str | bytes):  # Bedrock's InvokeModel
             self._add(as_mapping(self._provider, {"body": part})["body"])
         else:
             self._add_chat(kind, chunk)
@@ -156,12 +156,12 @@ class UsageStream:
         if kind == "message_start":
             if self._has_ended:
                 self._finish()
-            self._merge(_mapping(chunk, "message"), "id", "model", "type", "usage")
+            self._merge(nested(chunk, "message"), "id", "model", "type", "usage")
         self._merge(chunk, "usage")
-        self._has_ended = self._has_ended or kind == "message_stop" or bool(_mapping(chunk, "delta").get("stop_reason"))
+        self._has_ended = self._has_ended or kind == "message_stop" or bool(nested(chunk, "delta").get("stop_reason"))
 
     def _add_response(self, kind: str, chunk: Body) -> None:
-        response = _mapping(chunk, "response")
+        response = nested(chunk, "response")
         if kind in _LAST_OF_RESPONSE and response:
             listed = self._open.get("output")
             self._open = {**self._open, **response}
@@ -176,9 +176,9 @@ class UsageStream:
 
     def _add_session(self, kind: str, chunk: Body) -> None:
         """Take an event of a realtime or live session: its models, and, of a live one, the seconds it lasted."""
-        session = _mapping(chunk, "session")
-        heard = _mapping(_mapping(_mapping(session, "audio"), "input"), "transcription")
-        heard = heard or _mapping(session, "input_audio_transcription")
+        session = nested(chunk, "session")
+        heard = nested(session, "audio", "input", "transcription")
+        heard = heard or nested(session, "input_audio_transcription")
         self._transcription_model = str(heard.get("model") or "") or self._transcription_model
         self._session_model = str(session.get("model") or "") or self._session_model
         if chunk.get("usage"):
@@ -187,7 +187,7 @@ class UsageStream:
     def _add_gemini(self, chunk: Body) -> None:
         self._merge(chunk, "modelVersion", "model_version", "responseId", "response_id")
         self._merge(chunk, "usageMetadata", "usage_metadata")
-        for candidate in _items(chunk, "candidates"):
+        for candidate in objects(chunk.get("candidates")):
             if candidate.get("finishReason") or candidate.get("finish_reason"):
                 self._has_ended = True
             grounding = {n: candidate[n] for n in ("groundingMetadata", "grounding_metadata") if candidate.get(n)}
@@ -196,34 +196,24 @@ class UsageStream:
 
     def _add_chat(self, kind: str, chunk: Body) -> None:
         self._merge(chunk, "id", "model", "service_tier", "usage", "usage_breakdown", *_NATIVE, _METRICS)
-        self._merge(_mapping(chunk, "x_groq"), "usage", "usage_breakdown")
-        self._merge(_mapping(chunk, "response"), "meta")  # Cohere's first version
+        self._merge(nested(chunk, "x_groq"), "usage", "usage_breakdown")
+        self._merge(nested(chunk, "response"), "meta")  # Cohere's first version
         if _METRICS in self._open:  # they state what the chunks' own counts do
             for name in _NATIVE:
                 self._open.pop(name, None)
             self._has_ended = True
         if chunk.get("event_type") == "stream-end":
             self._has_ended = True
-        for choice in _items(chunk, "choices"):
-            for tool in _items(_mapping(choice, "delta"), "executed_tools"):  # Groq's, by index
+        for choice in objects(chunk.get("choices")):
+            for tool in objects(nested(choice, "delta").get("executed_tools")):  # Groq's, by index
                 answer = self._open.setdefault("choices", [{"message": {"executed_tools": []}}])[0]["message"]
                 if tool not in answer["executed_tools"]:
                     answer["executed_tools"].append(tool)
         if kind.endswith((".completed", ".done")):  # of an image, of speech, of a transcript
             self._open["type"] = kind
             self._has_ended = True
-        if any(choice.get("finish_reason") for choice in _items(chunk, "choices")) or chunk.get("done") is True:
+        if any(choice.get("finish_reason") for choice in objects(chunk.get("choices"))) or chunk.get("done") is True:
             self._has_ended = True
-
-
-def _mapping(chunk: Body, field: str) -> Body:
-    value = chunk.get(field)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _items(chunk: Body, field: str) -> Iterator[Body]:
-    items = chunk.get(field)
-    return (item for item in (items if isinstance(items, list | tuple) else ()) if isinstance(item, Mapping))
 
 
 def _cumulated(before: Any, now: Any) -> Any:

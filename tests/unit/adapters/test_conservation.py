@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from spendstream.adapters import AdapterError, UsageStream, usage_events
 from spendstream.adapters.event import read
 from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
 
@@ -261,3 +264,42 @@ def test_any_json_beside_the_counts_gives_an_event(shape: str, data: st.DataObje
     )
     counts, _ = reading(of.provider, {**usage, **more})
     assert min(counts.values()) >= 0
+
+
+FIELDS = (
+    *("steps", "messages", "generations", "modelUsage", "choices", "output", "candidates", "data", "tools", "name"),
+    *("usage", "usageMetadata", "message", "response", "result", "body", "metadata", "meta", "trace", "tool_usage"),
+    *("svg_usage", "usage_breakdown", "x_groq", "embeddings", "predictions", "generated_images", "ResponseMetadata"),
+    *("groundingMetadata", "groundingChunks", "webSearchQueries", "executed_tools", "iterations", "server_tool_use"),
+    *("prompt_tokens", "input_tokens", "inputTokens", "promptTokenCount", "billed_units", "seconds", "type", "model"),
+    *("prompt_tokens_details", "input_token_details", "cacheDetails", "promptTokensDetails", "statistics", "duration"),
+    *(
+        "connectors",
+        "extra_properties",
+        "google",
+        "image_gen",
+        "models",
+        "results",
+        "delta",
+        "session",
+        "event",
+        "text",
+    ),
+)
+TANGLE = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.sampled_from(["", "message", "x", "batch"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(["openai", "anthropic", "google", "aws", "cohere", "mistral", "groq", "perplexity"]), TANGLE)
+@settings(max_examples=400)
+def test_whatever_an_answer_holds_it_is_events_or_a_refusal_that_says_why(provider: str, answer: Any) -> None:
+    with contextlib.suppress(AdapterError, ValidationError):  # the event refuses more than 100 million tokens
+        assert all(event["service"] == "s" for event in usage_events(provider, answer, service="s", model="m"))
+    stream = UsageStream(provider, service="s", model="m")
+    if isinstance(answer, dict):
+        stream.add(answer)
+        with contextlib.suppress(AdapterError, ValidationError):
+            assert stream.events()

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from spendstream.adapters import usage_fields
+from tests.sdks.install import load
 from tests.unit.adapters.doubts import fields_of, notes
 
 
@@ -201,6 +202,22 @@ def test_a_tools_prompt_beside_a_search_is_in_doubt_as_its_results_may_be_free()
     searched = [{"groundingMetadata": {"webSearchQueries": ["a"]}}]
     assert notes("google", {"usageMetadata": usage}) == ""
     assert notes("google", {"candidates": searched, "usageMetadata": usage}).startswith("toolUsePromptTokenCount 20")
+
+
+@pytest.mark.parametrize("is_sdks", [True, False])
+def test_a_cache_is_input_once_and_stored_until_it_expires(is_sdks: bool) -> None:
+    wire = {
+        "name": "cachedContents/c-1",
+        "model": "models/gemini-2.5-flash",
+        "createTime": "2026-11-20T12:00:00Z",
+        "expireTime": "2026-11-20T13:30:00Z",
+        "usageMetadata": {"totalTokenCount": 32_000},
+    }
+    response = load("google.genai.types").CachedContent.model_validate(wire) if is_sdks else wire
+    fields = usage_fields("google", response)
+    assert fields["units"] == {"storage_token_hours": 48_000}
+    assert (fields["input_tokens"], fields["output_tokens"], fields["usage_quality"]) == (32_000, 0, "partial")
+    assert "no createTime" in notes("google", {**wire, "createTime": None})
 
 
 def test_counts_that_only_their_details_state_are_not_lost() -> None:
