@@ -198,6 +198,20 @@ class World:
         total = self.query("SELECT sum(cost_usd) FROM spendstream.calls_v")[0][0]
         assert total == self.query("SELECT sum(cost_usd) FROM spendstream.spend_1m")[0][0]
         assert _pusd(total) == sum(truth.cost.values())
+        self._assert_explained()
+
+    def _assert_explained(self) -> None:
+        """Every priced call is the sum of its charges, and each is its quantity times the rate of a known card."""
+        unknown = "rate_card_id != '' AND rate_card_id NOT IN (SELECT rate_card_id FROM spendstream.rate_cards_v)"
+        assert self.query(f"SELECT count() FROM spendstream.calls_v WHERE {unknown}") == [(0,)]
+        rest = "abs(toDecimal256(quantity, 12) * rate_usd / per - cost_usd)"
+        ((charges, wrong, total),) = self.query(
+            f"SELECT count(), countIf(rate_usd IS NULL OR {rest} >= toDecimal256('0.000000000001', 12)), sum(cost_usd) "
+            "FROM spendstream.charges_v WHERE cost_usd IS NOT NULL"
+        )
+        assert charges > 0
+        assert wrong == 0
+        assert self.query("SELECT sum(cost_usd) FROM spendstream.calls_v") == [(total,)]
 
 
 def _pusd(usd: Decimal | None) -> int | None:

@@ -44,6 +44,7 @@ def test_settings_import_no_engine_and_no_client() -> None:
         ("topics", ENGINES | CLICKHOUSE),
         ("drain", ENGINES | CLICKHOUSE),
         ("doctor", {"faust", "mode"}),
+        ("why", {"faust", "mode", "genai_prices"} | KAFKA),
         ("silence", {"faust", "mode", "polars", "genai_prices"} | CLICKHOUSE),
         ("watches", {"faust", "mode", "polars", "genai_prices"} | KAFKA | CLICKHOUSE),
         ("reconcile", {"faust", "mode", "genai_prices"}),
