@@ -291,7 +291,8 @@ class TokenRates(Dated):
     """One dated entry of a card: rates per bucket in USD per million tokens and fees, or a share of the public price.
 
     A share applies to everything that the public price has at that time, in that region and at that service tier:
-    every bucket, step, fee and unit, unless ``buckets`` names some. Without a public price the entry prices nothing.
+    every bucket, step, fee and unit, unless ``buckets`` names some. Rates and fees beside it replace the public ones,
+    or add what these lack. Without a public price the entry prices nothing.
     """
 
     usd_per_mtok: BucketRates | None = Field(None, min_length=1)
@@ -320,8 +321,7 @@ class TokenRates(Dated):
 
     @model_validator(mode="after")
     def _has_rates_or_a_share(self) -> Self:
-        fees = "usd_per_request", "usd_per_web_search", "usd_per_unit"
-        own = [name for name in ("usd_per_mtok", "tiers", "service_tiers", *fees) if getattr(self, name)]
+        own = [name for name in ("tiers", "service_tiers") if getattr(self, name)]
         if self.share is None:
             if self.usd_per_mtok is None and self.usd_per_unit is None:
                 message = "missing field: add it, or usd_per_unit; discount_percent for a share of the public price"
@@ -450,6 +450,9 @@ class TokenCard(_Block):
     @model_validator(mode="after")
     def _has_one_service_tier(self) -> Self:
         for index, entry in enumerate(self.rates):
+            if self.service_tier is None and entry.share is not None and entry.usd_per_mtok is not None:
+                message = "a share is of every tier's price, a rate of one tier's: state the card's service_tier"
+                raise _refuse("service_tier", message, "rates", index, "usd_per_mtok")
             if self.service_tier is not None and entry.service_tiers:
                 message = (
                     "the card is only for the service tier {tier}: remove service_tiers, or the card's service_tier"

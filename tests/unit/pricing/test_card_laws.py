@@ -13,10 +13,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spendstream.core.pricing import PriceBook
+from spendstream.core.pricing import PriceBook, card_record, rates_of_record
 from spendstream.core.pricing.cards import Entry
 from spendstream.core.pricing.rate_book import RateBook, package_prices
 from spendstream.schemas.rate_card import RateCards
+from spendstream.schemas.rate_card_record import RateCardRecord
 from tests.unit.pricing.conftest import call, frame
 
 Card = dict[str, Any]
@@ -188,6 +189,8 @@ def test_a_book_of_cards_prices_alike_after_it_was_published(document: Card, usa
     calls = frame(*(call(**usage) for usage in usages))
     before, after = PriceBook(entries_of(document)).price(calls), RateBook.decode(book.encode()).prices().price(calls)
     assert before.cards == after.cards
+    for rates in before.sets:  # so does each rate card that the meter publishes
+        assert rates_of_record(RateCardRecord.model_validate_json(card_record(rates).model_dump_json())) == rates
     assert before.total_pusd.tolist() == after.total_pusd.tolist()
 
 

@@ -521,6 +521,26 @@ def test_shares_do_not_stack(book_of: BookOf) -> None:
     assert priced_one(book_of(f"cards: [{custom}, {contract}]"), row) == exact("2.25")
 
 
+@pytest.mark.parametrize(
+    ("more", "row", "usd"),
+    [
+        (
+            "usd_per_mtok: {input_image: 5}",
+            {"input": 1000, "input_image": 1000},
+            "0.0077",
+        ),  # else it would take input's
+        ("usd_per_mtok: {input_image: 5}", {"input_image": 300_000}, "1.5"),  # at every step
+        ("usd_per_web_search: 0.008", {"input": 1000, "web_searches": 1}, "0.0107"),  # instead of $0.01 less 10 %
+        ("usd_per_request: 0.1", {"input": 1000}, "0.1027"),
+        ("usd_per_unit: {code_execution_sessions: 0.03}", {"units": {"code_execution_sessions": 2}}, "0.06"),
+    ],
+)
+def test_a_share_can_have_rates_of_its_own_beside_it(book_of: BookOf, more: str, row: dict[str, Any], usd: str) -> None:
+    text = share(f"discount_percent: 10, {more}", top="service_tier: standard,")
+    assert priced_one(book_of(text), call("claude-sonnet-4-5", provider="anthropic", **row)) == exact(usd)
+    assert priced_one(corrected(text), call("claude-sonnet-4-5", provider="anthropic", **row)) == exact(usd)
+
+
 FLEX = """
 cards:
   - provider: google

@@ -317,7 +317,22 @@ def _multiple(
     buckets = tuple(entry.buckets or ALL_RATES)
     multiplier = Multiplier(factor, buckets, "", "")  # of what is known once there is a call
     since_us = midnight_us(entry.from_)
-    return Multiple(kind, card.provider, card.model, entry.source, since_us, multiplier, entry.of_service_tier)
+    rates = {bucket: rate_per_token(usd) for bucket, usd in (entry.usd_per_mtok or {}).items()}
+    if entry.usd_per_web_search is not None:
+        rates["web_search"] = rate_of(entry.usd_per_web_search)
+    if entry.usd_per_request is not None:
+        rates["request"] = rate_of(entry.usd_per_request)
+    return Multiple(
+        kind,
+        card.provider,
+        card.model,
+        entry.source,
+        since_us,
+        multiplier,
+        entry.of_service_tier,
+        tuple(rates.items()),
+        tuple((unit, UnitRate(rate_of(usd))) for unit, usd in (entry.usd_per_unit or {}).items()),
+    )
 
 
 def _adjustment(entry: RegionAdjustment, kind: CardKind) -> Adjustment:

@@ -22,6 +22,7 @@ from spendstream.core.pricing.rates import (
     RateSet,
     RateTable,
     Timeline,
+    UnitRate,
     merge,
     overlay,
 )
@@ -120,6 +121,9 @@ class Multiple:
     multiplier: Multiplier
     of_tier: ServiceTier | None
     """The service tier of the price that it is a multiple of; None for the call's own."""
+    rates: tuple[tuple[str, int], ...] = ()
+    """Rates by bucket that replace those of the price, or add to them."""
+    units: tuple[tuple[str, UnitRate], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,11 +318,16 @@ class Chooser:
             base = self._table.sets[price]
             if price == UNKNOWN or base.gpu_hour is not None:
                 return UNKNOWN
-            reason = f"share of the price of {base.provider} {base.model} in {base.source}"
+            multiplier = multiple.multiplier._replace(
+                buckets=tuple(b for b in multiple.multiplier.buckets if b not in dict(multiple.rates)),
+                reason=f"share of the price of {base.provider} {base.model} in {base.source}",
+                reference=base.reference,
+            )
+            multiplied = base.multiplied(multiplier, multiple.since_us).with_rates(
+                dict(multiple.rates), dict(multiple.units)
+            )
             rates = replace(
-                base.multiplied(
-                    multiple.multiplier._replace(reason=reason, reference=base.reference), multiple.since_us
-                ),
+                multiplied,
                 source=multiple.kind,
                 provider=multiple.provider,
                 model=multiple.model,

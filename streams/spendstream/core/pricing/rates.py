@@ -254,6 +254,22 @@ class RateSet:
             multipliers=(*self.multipliers, multiplier),
         )
 
+    def with_rates(self, rates: Mapping[str, int], units: Mapping[str, UnitRate]) -> "RateSet":
+        """Return the rates with others in place of some, or beside them, at every step.
+
+        A bucket without a rate of its own follows the one whose rate it takes.
+        """
+        named = {b: b if b in rates else self.priced_as.get(b, b) for b in RATE_BUCKETS}
+        return replace(
+            self,
+            steps=tuple(
+                tuple(rates.get(named[bucket], rate) for bucket, rate in zip(RATE_BUCKETS, step, strict=True))
+                for step in self.steps
+            ),
+            units={**self.units, **units},
+            priced_as={**self.priced_as, **{bucket: bucket for bucket in rates if bucket in TOKEN_BUCKETS}},
+        )
+
 
 CONTAINING_UNIT: Final = MappingProxyType(
     {"input_audio_seconds": "audio_seconds", "output_audio_seconds": "audio_seconds", "annotated_pages": "pages"}
