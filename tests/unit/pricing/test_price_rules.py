@@ -524,11 +524,8 @@ def test_shares_do_not_stack(book_of: BookOf) -> None:
 @pytest.mark.parametrize(
     ("more", "row", "usd"),
     [
-        (
-            "usd_per_mtok: {input_image: 5}",
-            {"input": 1000, "input_image": 1000},
-            "0.0077",
-        ),  # else it would take input's
+        ("usd_per_mtok: {input_image: 5}", {"input": 1000, "input_image": 1000}, "0.0077"),  # else it takes input's
+        ("usd_per_mtok: {output: 5}", {"input": 1000, "reasoning": 1000}, "0.0077"),  # which takes output's
         ("usd_per_mtok: {input_image: 5}", {"input_image": 300_000}, "1.5"),  # at every step
         ("usd_per_web_search: 0.008", {"input": 1000, "web_searches": 1}, "0.0107"),  # instead of $0.01 less 10 %
         ("usd_per_request: 0.1", {"input": 1000}, "0.1027"),
