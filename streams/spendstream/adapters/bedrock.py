@@ -15,6 +15,9 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
             lifetimes[str(entry.raw["ttl"])] += entry.count("inputTokens")
     written = usage.agreed(("cacheWriteInputTokens",), ("cacheWriteInputTokenCount",))
     written_5m, written_1h = (Part(f"cacheDetails.{ttl}", tokens) for ttl, tokens in lifetimes.items())
+    by_lifetime = written_5m.tokens + written_1h.tokens
+    if by_lifetime and not written.tokens:
+        usage.reading.note(f"cacheDetails {by_lifetime} exceed {written.field} 0")
     made = {
         "input_tokens": usage.whole("inputTokens").tokens,
         "cache_read_tokens": usage.agreed(("cacheReadInputTokens",), ("cacheReadInputTokenCount",)).tokens,

@@ -28,6 +28,8 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
     candidates = _else_details(usage, usage.part(field))
     thoughts, tools = usage.part("thoughtsTokenCount"), usage.part("toolUsePromptTokenCount")
     tools_beside, thoughts_beside, gap = _placement(usage, prompt.tokens + candidates.tokens, tools, thoughts)
+    if not tools_beside and tools.tokens > prompt.tokens:
+        usage.reading.note(f"{tools.field} {tools.tokens} exceeds {prompt.field} {prompt.tokens}, which includes it")
     hidden, more_input = thoughts.tokens, tools.tokens * tools_beside
     if gap and not usage.states("thoughtsTokenCount"):
         hidden += gap

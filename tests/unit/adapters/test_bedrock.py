@@ -53,6 +53,12 @@ def test_counts_that_are_repeated_under_an_older_name_are_read_once() -> None:
     assert doubt in notes("aws", converse(5_301, cacheReadInputTokenCount=4_001))
 
 
+def test_lifetimes_without_what_was_written_are_billed_and_noted() -> None:
+    usage = converse(4_300, cacheWriteInputTokens=0, cacheDetails=[{"ttl": "5m", "inputTokens": 600}])
+    assert usage_fields("aws", usage)["cache_write_5m_tokens"] == 600
+    assert "cacheDetails 600 exceed cacheWriteInputTokens 0" in notes("aws", usage)
+
+
 def test_an_unknown_lifetime_is_named() -> None:
     details = [{"ttl": "24h", "inputTokens": 1_000}]
     assert notes("aws", converse(5_300, cacheDetails=details)) == "cacheDetails.0.inputTokens 1000 not read"

@@ -51,6 +51,11 @@ def test_the_total_decides_whether_tool_use_is_inside_the_prompt(total: int, who
     assert fields == {"input_tokens": whole_input, "output_tokens": 50}
 
 
+def test_more_tool_use_inside_than_prompted_is_noted() -> None:
+    usage = {"promptTokenCount": 0, "thoughtsTokenCount": 9, "toolUsePromptTokenCount": 58, "totalTokenCount": 9}
+    assert notes("google", usage) == "toolUsePromptTokenCount 58 exceeds promptTokenCount 0, which includes it"
+
+
 def test_modalities_are_buckets_of_their_own_cached_or_not() -> None:
     usage = metadata(
         1_000,
