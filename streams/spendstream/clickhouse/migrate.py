@@ -16,6 +16,10 @@ came into ClickHouse, not from when the call happened. Counted from the call, im
 retention of 90 days would delete it within minutes, without a word. Counted from the insert, each row stays at least as
 long as was set. The price: the count starts over for a row that is written again (a late call revises its minute, a
 replay).
+
+Three more things hold for whatever the migrations made, and so are settings too, applied where they differ: comments
+(``spendstream.clickhouse.comments``); that a view reads with the rights of who migrated (SQL SECURITY DEFINER), so that a
+reader needs none on tables; and the role of such readers.
 """
 
 from __future__ import annotations
@@ -27,6 +31,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from spendstream.clickhouse.client import NOT_ALLOWED, error_code
+from spendstream.clickhouse.comments import TABLES, column_comment
 from spendstream.errors import SpendstreamError
 from spendstream.settings import Settings
 
@@ -156,6 +164,41 @@ def _days(engine_full: str) -> int | None:
     return None if _ANY_TTL.search(engine_full) else 0
 
 
+def comment_changes(
+    tables: Mapping[str, str], columns: Mapping[tuple[str, str], str], target: Target
+) -> Iterator[str]:
+    """Yield the statements that set the comments of tables, views and their columns; none where nothing differs.
+
+    ``tables``: comments by name; ``columns``: comments by table and column. What has no text of ours is left alone.
+    """
+    for table, present in tables.items():
+        changes = [
+            f"COMMENT COLUMN {column} {_quoted(text)}"
+            for (of, column), comment in columns.items()
+            if of == table and (text := column_comment(table, column)) not in ("", comment)
+        ]
+        if TABLES.get(table, present) != present:
+            changes.append(f"MODIFY COMMENT {_quoted(TABLES[table])}")
+        if changes:
+            yield " ".join(f"ALTER TABLE {target.database}.{table} {target.on_cluster}".split()) + " " + ", ".join(changes)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def reader_statements(views: Sequence[str], target: Target) -> list[str]:
+    """Return the statements that make the role of BI tools: ``<database>_bi`` may read these views and nothing else."""
+    role, cluster = f"{target.database}_bi", target.on_cluster
+    return [
+        " ".join(statement.split())
+        for statement in (
+            f"CREATE ROLE IF NOT EXISTS {role} {cluster}",
+            *(f"GRANT {cluster} SELECT ON {target.database}.{view} TO {role}" for view in views),
+        )
+    ]
+
+
 class MigrationError(SpendstreamError):
     """Migrations and database don't match; the message says which migration, and what to do."""
 
@@ -259,6 +302,8 @@ class Migrator:
             self._run(migration.up)
             self._record(migration, is_applied=True)
         self.apply_retention()
+        self.apply_comments()
+        self.apply_view_rights()
         return missing
 
     def down(self, to: int) -> list[Migration]:
@@ -301,6 +346,39 @@ class Migrator:
         for change in changes:
             self._client.command(change)
         return changes
+
+    def apply_comments(self) -> list[str]:
+        """Set the comments of tables, views and columns. Return the statements that it took, if any."""
+        of = f"database = '{self._target.database}'"
+        tables = dict(self._client.query(f"SELECT name, comment FROM system.tables WHERE {of}").result_rows)
+        rows = self._client.query(f"SELECT table, name, comment FROM system.columns WHERE {of}").result_rows
+        columns = {(table, column): comment for table, column, comment in rows}
+        changes = list(comment_changes(tables, columns, self._target))
+        for change in changes:
+            self._client.command(change)
+        return changes
+
+    def apply_view_rights(self) -> bool:
+        """Let views read with the rights of this user, and let the role of BI tools read the views.
+
+        Return whether the role is there: a server may not let this user make roles. Raises: the client's errors.
+        """
+        rows = self._client.query(
+            "SELECT name, create_table_query LIKE '%SQL SECURITY DEFINER%' FROM system.tables "
+            f"WHERE database = '{self._target.database}' AND engine = 'View' ORDER BY name"
+        ).result_rows
+        for view, is_definer in rows:
+            if not is_definer:
+                alter = f"ALTER TABLE {self._target.database}.{view} {self._target.on_cluster}"
+                self._client.command(f"{alter} MODIFY DEFINER = CURRENT_USER SQL SECURITY DEFINER")
+        try:
+            for statement in reader_statements([view for view, _ in rows], self._target):
+                self._client.command(statement)
+        except ClickHouseError as error:
+            if error_code(error) not in NOT_ALLOWED:
+                raise
+            return False
+        return True
 
     def _prepare(self) -> None:
         if self._target.cluster:
