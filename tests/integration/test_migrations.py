@@ -174,6 +174,52 @@ def test_tables_and_views_have_every_declared_column(client: Client, target: Tar
     assert not any(missing.values()), f"{missing}: add a migration; see tests/unit/test_measures.py"
 
 
+def test_every_table_view_and_column_says_what_it_means(client: Client, target: Target) -> None:
+    migrations = migrator(client, target)
+    migrations.up()
+    where = f"WHERE database = '{target.database}' AND comment = ''"
+    assert client.query(f"SELECT name FROM system.tables {where}").result_rows == []
+    assert client.query(f"SELECT table, name FROM system.columns {where}").result_rows == []
+    assert migrations.apply_comments() == []
+
+
+def test_a_comment_that_has_changed_is_set_again(client: Client, target: Target) -> None:
+    migrations = migrator(client, target)
+    migrations.up()
+    client.command(f"ALTER TABLE {target.database}.calls COMMENT COLUMN latency_ms 'it''s slow', MODIFY COMMENT 'a'")
+    client.command(f"ALTER TABLE {target.database}.calls_v COMMENT COLUMN latency_ms ''")
+    assert len(migrations.apply_comments()) == 2
+    assert migrations.apply_comments() == []
+
+
+def test_every_view_reads_with_the_rights_of_who_migrated(client: Client, target: Target) -> None:
+    migrator(client, target).up()
+    made = objects(client, target)
+    assert {view for view in VIEWS if "DEFINER = default SQL SECURITY DEFINER" in made[view]} == VIEWS
+
+
+def test_rows_of_before_survive_the_change_of_the_ledgers_columns_and_its_way_back(
+    client: Client, target: Target
+) -> None:
+    before = [migration for migration in load_migrations() if migration.number < 8]
+    migrator(client, target, before).up()
+    costs = "cost_usd, cost_input_usd, cost_gpu_usd, cost_without_cache_usd"
+    client.command(
+        f"INSERT INTO {target.database}.calls (event_id, occurred_at, model, task_id, {costs}) "
+        "VALUES (generateUUIDv4(), now(), 'priced', 't-1', 1.5, 1.25, 0, 2), "
+        "(generateUUIDv4(), now(), 'unpriced', 't-2', NULL, NULL, NULL, NULL)"
+    )
+
+    def calls() -> Any:
+        return client.query(f"SELECT model, task_id, {costs} FROM {target.database}.calls_v ORDER BY model").result_rows
+
+    stored = calls()
+    assert stored[1][2:] == (None, None, None, None)
+    for step in (migrator(client, target).up, lambda: migrator(client, target).down(7), migrator(client, target).up):
+        step()
+        assert calls() == stored
+
+
 def ttls(client: Client, target: Target) -> set[str]:
     return {name for name, ddl in objects(client, target).items() if " TTL " in ddl}
 

@@ -31,7 +31,7 @@ NO_SUCH_TABLE: Final = (60, 81)
 """The error codes UNKNOWN_TABLE and UNKNOWN_DATABASE."""
 
 NOT_ALLOWED: Final = (497, 514)
-"""The error codes ACCESS_DENIED and ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND: this user, or this server, makes no roles."""
+"""ACCESS_DENIED and ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND: this user may make no roles, or this server keeps none."""
 
 _CODE: Final = re.compile(r"\b[Cc]ode: (\d+)")
 

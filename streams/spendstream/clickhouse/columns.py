@@ -79,7 +79,7 @@ def _spend_view(view: str, measures: Sequence[RollupMeasure]) -> str:
     return (
         f"\nCREATE OR REPLACE VIEW {{database}}.{view} {{on_cluster}} AS\nSELECT\n    {selected}\n"
         f"FROM {{database}}.rollups_1m AS r FINAL\nGROUP BY {TIMES[view][0]}, {', '.join(DIMENSIONS)}\n"
-        "SETTINGS do_not_merge_across_partitions_select_final = 1;"
+        "SETTINGS do_not_merge_across_partitions_select_final = 1, optimize_move_to_prewhere_if_final = 1;"
     )
 
 

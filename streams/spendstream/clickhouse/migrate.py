@@ -18,8 +18,8 @@ long as was set. The price: the count starts over for a row that is written agai
 replay).
 
 Three more things hold for whatever the migrations made, and so are settings too, applied where they differ: comments
-(``spendstream.clickhouse.comments``); that a view reads with the rights of who migrated (SQL SECURITY DEFINER), so that a
-reader needs none on tables; and the role of such readers.
+(``spendstream.clickhouse.comments``); that a view reads with the rights of the user who migrated (SQL SECURITY DEFINER),
+so that its reader needs none on tables; and the role of such readers.
 """
 
 from __future__ import annotations
@@ -164,9 +164,7 @@ def _days(engine_full: str) -> int | None:
     return None if _ANY_TTL.search(engine_full) else 0
 
 
-def comment_changes(
-    tables: Mapping[str, str], columns: Mapping[tuple[str, str], str], target: Target
-) -> Iterator[str]:
+def comment_changes(tables: Mapping[str, str], columns: Mapping[tuple[str, str], str], target: Target) -> Iterator[str]:
     """Yield the statements that set the comments of tables, views and their columns; none where nothing differs.
 
     ``tables``: comments by name; ``columns``: comments by table and column. What has no text of ours is left alone.
@@ -180,7 +178,11 @@ def comment_changes(
         if TABLES.get(table, present) != present:
             changes.append(f"MODIFY COMMENT {_quoted(TABLES[table])}")
         if changes:
-            yield " ".join(f"ALTER TABLE {target.database}.{table} {target.on_cluster}".split()) + " " + ", ".join(changes)
+            yield (
+                " ".join(f"ALTER TABLE {target.database}.{table} {target.on_cluster}".split())
+                + " "
+                + ", ".join(changes)
+            )
 
 
 def _quoted(text: str) -> str:

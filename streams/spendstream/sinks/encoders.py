@@ -54,7 +54,7 @@ class ConsumedRecord(Protocol):
 
 @dataclass(frozen=True)
 class Insert:
-    """One INSERT: ``body`` is an Arrow IPC stream of ``rows`` rows, with these columns or more; the table fills in others."""
+    """One INSERT: ``body`` is an Arrow IPC stream of ``rows`` rows, of which it reads these columns."""
 
     table: str
     columns: tuple[str, ...]

@@ -47,7 +47,46 @@ def test_a_single_stream_is_passed_on_unchanged() -> None:
     (insert,) = encoded.inserts
     assert insert.body is value
     assert (insert.table, insert.rows) == ("calls", 3)
-    assert insert.columns == tuple(PRICED_SCHEMA.names)
+    assert set(insert.columns) == set(PRICED_SCHEMA.names) - {"parent_event_id"}  # which no call has
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_only_columns_that_some_call_uses_are_named(streams: int) -> None:
+    unused = {
+        "team": "", "trace_id": "", "turn": None, "input_tokens": 0, "cost_gpu_usd": Decimal(0), "provider_cost": None,
+        "units": [[]] * 3, "capacity": "on_demand", "requested_at": None,
+    }  # fmt: skip
+    (insert,) = CallEncoder().encode(records([ipc(priced_calls(3, **unused))] * streams)).inserts
+    assert set(insert.columns) == set(PRICED_SCHEMA.names) - unused.keys() - {"parent_event_id"}
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("team", ["", "a"]),
+        ("trace_id", ["", "a"]),
+        ("turn", [None, 0]),
+        ("input_tokens", [0, 1]),
+        ("input_tokens", [0, -1]),
+        ("cost_gpu_usd", [Decimal(0), Decimal("1e-12")]),
+        ("cost_gpu_usd", [Decimal(0), Decimal("1e20")]),
+        ("cost_gpu_usd", [Decimal(0), None]),  # unpriced: null is not 0
+        ("cost_gpu_usd", [None, None]),
+        ("cost_usd", [None, None]),
+        ("provider_cost", [None, Decimal(0)]),
+        ("units", [[], [("pages", Decimal(1))]]),
+        ("capacity", ["", ""]),  # the table would fill in on_demand
+        ("capacity", ["on_demand", "provisioned"]),
+        ("requested_at", [None, NOON]),
+    ],
+)
+def test_a_column_is_named_if_one_value_of_one_stream_is_not_its_default(column: str, values: list[Any]) -> None:
+    first, second = (priced_calls(1, **{column: [value]}) for value in values)
+    (apart,) = CallEncoder().encode(records([ipc(first), ipc(second)])).inserts
+    (together,) = CallEncoder().encode(records([ipc(priced_calls(2, **{column: values}))])).inserts
+    assert column in apart.columns
+    assert column in together.columns
+    assert read_body(apart.body)[column].to_pylist() == values
 
 
 def test_small_streams_share_an_insert_and_keep_every_row() -> None:
@@ -135,8 +174,8 @@ def test_a_record_of_an_earlier_release_has_empty_values_in_the_columns_added_si
     table = priced_calls(2).drop_columns([*sorted(ADDED), "turn", "parent_event_id"])
     (insert,) = CallEncoder().encode(records([ipc(table)])).inserts
     row = read_body(insert.body).to_pylist()[0]
-    assert {name: row[name] for name in ADDED if row[name]} == {}
-    assert (row["turn"], row["parent_event_id"], row["cost_usd"]) == (None, None, Decimal("0.036"))
+    assert {name: row[name] for name in ADDED if row.get(name)} == {}
+    assert (row.get("turn"), row.get("parent_event_id"), row["cost_usd"]) == (None, None, Decimal("0.036"))
 
 
 def test_unknown_cost_stays_null() -> None:
