@@ -18,6 +18,7 @@ from spendstream.kafka.topics import TopicSpec, ensure_topics, topic_specs
 from spendstream.schemas import topics
 from tests.bench.alert_latency import measure_alert_latency
 from tests.bench.latency import measure_latency
+from tests.bench.ledger import measure_ledger
 from tests.bench.load import events, preload
 from tests.bench.many_groups import measure_many_groups
 from tests.bench.measure import Committed, Result, measure
@@ -48,6 +49,13 @@ _ALERTS: Final = """\
 Measured from publishing an incident's first event until the webhook's request has been read, through one worker with
 every role. One event crosses a threshold; an anomaly is a burst, as from a runaway loop, in a feature with a quarter of
 an hour of history.
+"""
+
+
+_LEDGER: Final = """\
+CPU µs per call, and bytes, of the ledger's table in the real engine, filled by the meter's records in inserts of 20,000
+calls. `python -m tests.bench --ledger` prints this alone. An insert names only the columns that some call uses. In
+production a call is inserted once, and merged once or twice.
 """
 
 
@@ -153,10 +161,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the events; for a look")
     parser.add_argument("--stages", action="store_true", help="only the metering stage's CPU by step, printed")
     parser.add_argument("--metering", action="store_true", help="only (a), printed")
+    parser.add_argument("--ledger", action="store_true", help="only what a call costs ClickHouse, by columns, printed")
     asked = parser.parse_args()
     scale = 10 if asked.quick else 1
     if asked.stages:
         sys.stdout.write(measure_stages(600_000 // scale) + "\n")
+        return
+    if asked.ledger:
+        sys.stdout.write(measure_ledger(200_000 // scale) + "\n")
         return
     if asked.metering:
         sys.stdout.write(f"{metering(3_000_000 // scale)}\n")
@@ -174,12 +186,15 @@ def main() -> None:
     latency = measure_latency(per_second=10_000, seconds=60 // scale + 10)
     say("stages of metering: measuring")
     stages = measure_stages(600_000 // scale)
+    say("the ledger's columns: measuring")
+    ledger = measure_ledger(200_000 // scale)
     say("alert latency: measuring")
     alerts = measure_alert_latency(per_second=5_000, seconds=100 // scale + 20)
     say("many groups: measuring")
     groups = measure_many_groups(100_000 // scale, minutes=6)
     sections = {
         "Where the metering stage's CPU goes": stages,
+        "What a call costs ClickHouse": _LEDGER + "\n" + ledger,
         "Latency of spend (c)": latency,
         "Latency of alerts": _bullets(alerts) + "\n\n" + _ALERTS,
         "A hundred thousand groups": _bullets(groups),

@@ -80,6 +80,15 @@ def measure_stages(count: int) -> str:
     return _table(stages.cpu_s, len(load) - _WARM_BATCHES * BATCH)
 
 
+def read_batch(records: list[tuple[bytes, bytes]], base_offset: int) -> RecordBatch:
+    """Return (key, value) records as a fetch of one partition gives them."""
+    client, tp = _Client(), TopicPartition("usage", 0)
+    fetch_columns(client, [tp.topic])
+    raw = MemoryRecords(_wire(records, base_offset))
+    deserializer = client._value_deserializer
+    return RecordBatch.joined(list(fetcher.PartitionRecords(tp, raw, [], base_offset, None, deserializer, True, 0)))
+
+
 def _wire(records: list[tuple[bytes, bytes]], base_offset: int) -> bytes:
     """Return records as the bytes of a fetch."""
     raw = bytearray()

@@ -1,6 +1,6 @@
 """What every table, view and column of the database means: set as their comments, which BI tools show.
 
-A text that the contract has (a field's description, a measure's meaning) is taken from there; the rest is written here. A
+A text that the contract has (a field's description, a measure's meaning) is taken from there; the rest stands here. A
 column has one meaning wherever it appears; tables for which that is not so have entries of their own.
 """
 
@@ -17,7 +17,7 @@ from spendstream.schemas.usage import UsageEvent
 
 TABLES: Final = {
     "calls": "The ledger: one row per priced call. May hold a row twice until it is merged: read calls_v.",
-    "rollups_1m": "Absolute totals per minute, dimensions and source partition; they replace each other: read spend_1m.",
+    "rollups_1m": "Absolute totals per minute, dimensions and source partition, replacing each other: read spend_1m.",
     "dead_letters": "Records that could not be metered, with their original bytes. Read dead_letters_v.",
     "alerts": "Transitions of alerts. Read alerts_v and alerts_current.",
     "rate_cards": "Rate cards that priced calls of the ledger, one row a card.",
@@ -85,7 +85,7 @@ _COLUMNS: Final = {
     "cost_with_requested_model_usd": "USD that the same calls would cost, had the requested model served them.",
     "savings_cache_usd": "USD that caching saved: cost_without_cache_usd - cost_usd; negative if writing cost more.",
     "savings_tier_usd": "USD that the service tier saved: cost_at_standard_tier_usd - cost_usd; negative if it cost.",
-    "savings_model_usd": "USD that the served model saved: cost_with_requested_model_usd - cost_usd; negative if it cost.",
+    "savings_model_usd": "USD that the served model saved: cost_with_requested_model_usd - cost_usd; may be negative.",
     "unpriced_reason": "Why cost_usd is null: unknown_model, no_rate_for_bucket or too_large; empty if priced.",
     "price_quality": "How far cost_usd can be trusted: exact, substituted, estimated or partial; empty if unpriced.",
     "price_notes": "Why price_quality is not exact; empty if it is.",

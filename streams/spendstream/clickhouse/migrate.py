@@ -18,8 +18,8 @@ long as was set. The price: the count starts over for a row that is written agai
 replay).
 
 Three more things hold for whatever the migrations made, and so are settings too, applied where they differ: comments
-(``spendstream.clickhouse.comments``); that a view reads with the rights of the user who migrated (SQL SECURITY DEFINER),
-so that its reader needs none on tables; and the role of such readers.
+(``spendstream.clickhouse.comments``); that views read with the rights of the user who migrated (SQL SECURITY DEFINER),
+so that a reader needs none on tables; and the role of such readers.
 """
 
 from __future__ import annotations
