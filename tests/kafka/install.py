@@ -84,48 +84,55 @@ def _java_version(java: str) -> str:
 def install() -> Path:
     """Fetch Kafka's jars unless they are there, and return their folder.
 
-    Two at once do no harm: each fetches into a folder of its own, and the first to finish is kept.
-
     Raises: InstallFailed, when Java or Maven is missing or Maven fails.
     """
-    libs = libs_dir()
     java_executable()
-    if _is_complete(libs):
+    return fetch_jars(POM, libs_dir())
+
+
+def fetch_jars(pom: Path, libs: Path) -> Path:
+    """Fetch the jars that a ``pom.xml`` names into the folder ``libs``, unless they are there, and return it.
+
+    Two at once do no harm: each fetches into a folder of its own, and the first to finish is kept.
+
+    Raises: InstallFailed, when Maven is missing or fails.
+    """
+    if _is_complete(libs, pom):
         return libs
     maven = _executable("mvn", "Apache Maven, such as the package maven")
     libs.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=libs.parent, prefix=".fetching-") as folder:
         fetched = Path(folder) / "libs"
-        _copy_jars(maven, fetched)
-        (fetched / _SEAL).write_text(_pom_digest())
-        if libs.exists() and not _is_complete(libs):
+        _copy_jars(maven, pom, fetched)
+        (fetched / _SEAL).write_text(_digest(pom))
+        if libs.exists() and not _is_complete(libs, pom):
             shutil.rmtree(libs)
         try:
             fetched.rename(libs)
         except OSError:
-            if not _is_complete(libs):
+            if not _is_complete(libs, pom):
                 raise
     return libs
 
 
-def _copy_jars(maven: str, target: Path) -> None:
+def _copy_jars(maven: str, pom: Path, target: Path) -> None:
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={target}"]
-    command = [maven, "--batch-mode", "--quiet", "--file", str(POM), *goal]
+    command = [maven, "--batch-mode", "--quiet", "--file", str(pom), *goal]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=MAVEN_TIMEOUT_S)
     except subprocess.TimeoutExpired as slow:
-        raise InstallFailed(f"Maven did not fetch Apache Kafka within {MAVEN_TIMEOUT_S} s") from slow
+        raise InstallFailed(f"Maven did not fetch the jars of {pom} within {MAVEN_TIMEOUT_S} s") from slow
     if done.returncode != 0:
-        raise InstallFailed(f"Maven could not fetch Apache Kafka:\n{(done.stdout + done.stderr).strip()[-2_000:]}")
+        raise InstallFailed(f"Maven could not fetch the jars of {pom}:\n{(done.stdout + done.stderr).strip()[-2_000:]}")
 
 
-def _is_complete(libs: Path) -> bool:
+def _is_complete(libs: Path, pom: Path = POM) -> bool:
     seal = libs / _SEAL
-    return seal.is_file() and seal.read_text() == _pom_digest()
+    return seal.is_file() and seal.read_text() == _digest(pom)
 
 
-def _pom_digest() -> str:
-    return hashlib.sha256(POM.read_bytes()).hexdigest()
+def _digest(pom: Path) -> str:
+    return hashlib.sha256(pom.read_bytes()).hexdigest()
 
 
 def cache_dir() -> Path:
