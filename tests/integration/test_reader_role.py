@@ -12,6 +12,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target, reader_statements
+from tests.doc_blocks import ROOT, blocks
 
 pytestmark = pytest.mark.clickhouse
 
@@ -137,3 +138,11 @@ def test_the_statements_of_the_role_are_valid_sql(client: Client, cluster: str |
     for sql in reader_statements(VIEWS, Target("spend", cluster)):
         assert client.command(f"EXPLAIN AST {sql}")
         assert ("ON CLUSTER 'main'" in sql) == (cluster is not None)
+
+
+def test_the_statements_that_the_documentation_gives_are_valid_sql(client: Client) -> None:
+    page = ROOT / "docs/sql.md"
+    given = [sql for block in blocks("text", documents=[page]) for sql in block.text.split(";\n") if sql]
+    assert {sql.split()[0] for sql in given} == {"CREATE", "GRANT"}
+    for sql in given:
+        assert client.command(f"EXPLAIN AST {sql}")
