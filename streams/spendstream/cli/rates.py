@@ -69,9 +69,10 @@ def list_cards(
     as_json: JsonOption = False,
 ) -> None:
     """List rate cards, your own first: one line per date and service tier."""
+    book = load_book(rates)
     cards = [
         card
-        for card in load_book(rates).cards()
+        for card in (*book.shares(), *book.cards())
         if pattern.lower() in f"{card.provider}/{card.model}".lower() and source in (None, card.source)
     ]
     if as_json:

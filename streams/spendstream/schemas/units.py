@@ -17,6 +17,7 @@ WEB_SEARCHES: Final = "web_searches"
 UNITS: Final = MappingProxyType(
     {
         WEB_SEARCHES: "Searches of the web.",
+        "fast_web_searches": "Searches of the web by a provider's fast search, where that has a price of its own.",
         "social_searches": "Searches of a social network: xAI's X search.",
         "map_searches": "Answers grounded in maps.",
         "file_searches": "Searches of stored files.",

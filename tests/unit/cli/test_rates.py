@@ -58,6 +58,14 @@ def test_own_cards_are_listed_first(card: str, capsys: pytest.CaptureFixture[str
     assert [each["valid_from"][:10] for each in listed if each["provider"] == "acme"] == ["2026-01-01", "2026-07-01"]
 
 
+def test_shares_of_the_public_price_are_listed_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rates", "list", "openai/gpt-*", "--rates", str(EXAMPLE), "--json"]) == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = [(card["source"], card["valid_from"][:10], card["reference"]) for card in listed]
+    assert found[0] == ("contract", "2026-01-01", "Enterprise agreement 88, exhibit B")
+    assert len(found) == 2
+
+
 def test_a_valid_card_passes_the_check(card: str) -> None:
     assert run(["rates", "check", card]) == 0
 

@@ -127,6 +127,7 @@ def test_own_cards_price_provisioned_capacity_and_on_demand_apart(book_of: BookO
         ("groq", "whisper-large-v3", {"audio_seconds": 3}, "0.000308333333"),  # at least 10 s, at $0.111 an hour
         ("groq", "whisper-large-v3", {"audio_seconds": 3600}, "0.111"),
         ("perplexity", "sonar-deep-research", {"citation_tokens": 7299}, "0.014598"),  # $2 per million
+        ("perplexity", "perplexity/sonar", {"fast_web_searches": 3}, "0.003"),  # $1 per 1,000, and $2.50 otherwise
     ],
 )
 def test_units_take_their_public_price(

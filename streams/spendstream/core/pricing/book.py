@@ -161,6 +161,10 @@ class PriceBook:
         self._public.compile_all()
         return tuple(dict.fromkeys(rate_set.ref for rate_set in self._table.sets[UNKNOWN + 1 :]))
 
+    def shares(self) -> tuple[CardRef, ...]:
+        """Return your cards' entries that are a share of the public price: without an id until there is a price."""
+        return self._chooser.shares()
+
     def exclusions(self) -> tuple[Exclusion, ...]:
         """Return the public prices that can't be used, and why. Compiles all of them."""
         return self._public.compile_all()

@@ -17,12 +17,14 @@ from spendstream.core.pricing.public import PublicPrices
 from spendstream.core.pricing.rates import (
     SERVICE_TIERS,
     UNKNOWN,
+    CardRef,
     Caveat,
     Multiplier,
     RateSet,
     RateTable,
     Timeline,
     UnitRate,
+    instant,
     merge,
     overlay,
 )
@@ -374,6 +376,16 @@ class Chooser:
             rates = self._table.sets[index].multiplied(adjustment.multiplier, adjustment.since_us)
             return self._table.intern(rates, self._table.caveats[index])
         return self._table.with_caveat(index, Caveat(SUBSTITUTED, doubt)) if elsewhere else index
+
+    def shares(self) -> tuple[CardRef, ...]:
+        """Return the entries of cards that are a share of the public price, in the order of the files."""
+        found = (
+            CardRef("", m.kind, m.provider, m.model, card.service_tier or "", instant(m.since_us), m.reference)
+            for card in self._above.cards
+            if card.kind != "correction"
+            for m in card.multiples
+        )
+        return tuple(dict.fromkeys(found))  # an entry has one for each of its hours
 
     def names(self, provider: str, model: str) -> Names:
         """Return who sells the model of a call and what it may be called; of an alias, what it stands for."""

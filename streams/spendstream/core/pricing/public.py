@@ -356,6 +356,9 @@ class Compiler:
     ) -> dict[str, UnitRate]:
         """Return what units beside tokens cost. One whose price depends on the size of the call has no rate."""
         rates: dict[str, UnitRate] = {}
+        for variant in model.price_variants or ():
+            if variant.when == {"search_type": "fast"} and "web_searches_kcount" in variant.prices.__dict__:
+                rates["fast_web_searches"] = UnitRate(rate_of(_at_step(variant.prices.web_searches_kcount, -1)), 1000)
         for unit, value in priced:
             is_token = unit.dimensions["family"] == "tokens" and unit.dimensions.get("token_type") != "citation"
             if is_token or unit.usage_key in _FEES:
