@@ -324,11 +324,12 @@ def _quality(
     quality = np.where(priced, table.quality.take(sets), np.int8(0))
     notes = Notes.of_sets(table, np.where(priced, sets, UNKNOWN), used)
     doubts: list[tuple[Int64s, int, str]] = []
-    doubted = usage.used & table.doubted.take(billed.rows)
-    for index in np.unique(sets[doubted != 0]).tolist():
-        for caveat in table.caveats[index]:
-            about = functools.reduce(operator.or_, (mask for _, mask in caveat.rates), 0)
-            doubts.append((np.flatnonzero((sets == index) & (doubted & about != 0)), caveat.quality, caveat.note))
+    if any(caveat.rates for index in used.tolist() for caveat in table.caveats[index]):
+        doubted = usage.used & table.doubted.take(billed.rows)
+        for index in np.unique(sets[doubted != 0]).tolist():
+            for caveat in table.caveats[index]:
+                about = functools.reduce(operator.or_, (mask for _, mask in caveat.rates), 0)
+                doubts.append((np.flatnonzero((sets == index) & (doubted & about != 0)), caveat.quality, caveat.note))
     if len(billed.no_step):
         assert usage.stated_step is not None, "a step that isn't there was stated"
         stated = usage.stated_step[billed.no_step]
