@@ -17,7 +17,7 @@ from spendstream.core.money import exact_dollars
 from spendstream.core.pricing import PriceBook
 from spendstream.deadletters import Filter, Letter, find
 from spendstream.schemas import topics
-from spendstream.schemas.rate_card_record import Rate
+from spendstream.schemas.rate_card_record import Rate, RateCardRecord
 from spendstream.settings import Settings
 from spendstream.why import Charge, Explained, explain_event
 
@@ -28,6 +28,7 @@ _CALL: Final = (
     "model_served", "status", "region", "inference_geo", "deployment", "capacity", "service_tier",
 )  # fmt: skip
 _COSTS: Final = ("cost_usd", "cost_without_cache_usd", "cost_at_standard_tier_usd", "cost_with_requested_model_usd")
+_COLUMNS: Final = ("charged for", "quantity", "rate, USD", "per", "contains", "with input", "at the rate of", "USD")
 _ADVICE: Final = "Add an alias or a card to a file in RATE_CARDS; calls from then on have the price."
 
 
@@ -205,9 +206,10 @@ def _show(call: Explained, reasons: list[str], settings: Settings) -> None:
         out.print(line, markup=False)
     if call.charges:
         out.print()
-        columns = ("charged for", "quantity", "rate, USD", "per", "contains", "with input", "at the rate of", "USD")
         total = ("total", "", "", "", "", "", "", None if row["cost_usd"] is None else _plain(row["cost_usd"]))
-        out.print(table(columns, [*(_cells(charge) for charge in call.charges), total]))
+        rows = [*(_cells(charge, call.card) for charge in call.charges), total]
+        used = [at for at in range(len(_COLUMNS)) if any(cells[at] != "" for cells in rows)]
+        out.print(table([_COLUMNS[at] for at in used], [[cells[at] for at in used] for cells in rows]))
         out.print()
     for line in (*reasons, *_sources(call), *_accuracy(call), *_counterfactuals(row)):
         out.print(line, markup=False)
@@ -219,17 +221,19 @@ def _show(call: Explained, reasons: list[str], settings: Settings) -> None:
         err.print(f"DIFFERS: {problem}", style="bold red", markup=False)
 
 
-def _cells(charge: Charge) -> tuple[Any, ...]:
+def _cells(charge: Charge, card: RateCardRecord | None) -> tuple[Any, ...]:
+    """Return a charge as the table shows it, in the order of ``_COLUMNS``."""
     rate = charge.rate
     cost = None if charge.cost_usd is None else _plain(charge.cost_usd)
     quantity = f"{_plain(charge.quantity):,f}"
-    if rate is None:
-        return charge.item, quantity, None, "", "", "", "", cost
+    if rate is None:  # where a GPU's time is billed, it pays for everything else
+        known = "–" if card is None or card.usd_per_gpu_hour is not None else "no rate"
+        return charge.item, quantity, known, "", "", "", "", cost
     if charge.quantity < rate.minimum:
         quantity += f" (billed as {rate.minimum:,})"
     factor = "" if rate.multiplier == 1 else f"× {_plain(rate.multiplier):f}"
     priced_as = "" if rate.priced_as == charge.item else rate.priced_as
-    per = f"{rate.per:,} {rate.unit}"
+    per = "each" if rate.per == 1 else f"{rate.per:,} {rate.unit}"
     return charge.item, quantity, _plain(rate.usd), per, factor, _step(rate), priced_as, cost
 
 
@@ -263,7 +267,7 @@ def _sources(call: Explained) -> Iterator[str]:
     since = "without a date" if card.valid_from is None else f"valid from {card.valid_from:%Y-%m-%d}"
     yield f"rates from {card.source}, card {card.rate_card_id}: {whose}, {card.service_tier} tier, {since}"
     if card.reference:
-        yield f"published at {card.reference}"
+        yield f"source: {card.reference}"
     for multiplier in card.multipliers:
         source = f" ({multiplier.reference})" if multiplier.reference else ""
         yield f"the rates contain × {multiplier.factor:f}: {multiplier.reason}{source}"
