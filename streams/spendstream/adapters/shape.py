@@ -142,7 +142,8 @@ class Counts:
 
     def agreed(self, *paths: Path) -> Part:
         """Return a count that libraries repeat under several names: the largest, noted where they disagree."""
-        stated = [part for path in paths if (part := self.part(*path)).tokens]
+        present = (path for path in paths if nested(self.raw, *path[:-1]).get(path[-1]))
+        stated = [part for path in present if (part := self.part(*path)).tokens]
         if not stated:
             return Part(".".join((*self.path, *paths[0])), 0)
         best = max(stated, key=lambda part: part.tokens)

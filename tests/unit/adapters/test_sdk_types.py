@@ -113,6 +113,13 @@ def settle_anthropic(usage: Json) -> None:
             part["cache_creation_input_tokens"] = sum(lifetimes.values())
 
 
+def bedrock_total(response: Json) -> int | None:
+    """Return the total, unless it leaves the cache out, as some models' totals do."""
+    usage = response["usage"]
+    leaves_cache_out = usage["totalTokens"] == usage["inputTokens"] + usage["outputTokens"]
+    return None if leaves_cache_out else int(usage["totalTokens"])
+
+
 def total_of(*path: str) -> Callable[[Json], int | None]:
     def total(response: Json) -> int | None:
         value: Any = response
@@ -256,7 +263,7 @@ KINDS: Final = {
         settle=settle_responses,
         total=total_of("usage_metadata", "total_tokens"),
     ),
-    "bedrock": Kind("botocore", "TokenUsage", "aws", settle=settle_bedrock, total=total_of("usage", "totalTokens")),
+    "bedrock": Kind("botocore", "TokenUsage", "aws", settle=settle_bedrock, total=bedrock_total),
 }
 
 
