@@ -38,12 +38,29 @@ from spendstream.schemas.buckets import TOKEN_BUCKETS, tokens_field
 from spendstream.schemas.usage import UsageEvent
 
 # fmt: off
+ALIASES: Final = {
+    "xai": "x-ai", "vertex": "vertex_ai", "google-vertex": "vertex_ai", "google_vertexai": "vertex_ai",
+    "google_genai": "google", "amazon-bedrock": "bedrock", "amazon_bedrock": "bedrock", "bedrock_converse": "bedrock",
+    "together_ai": "together", "together-ai": "together", "togetherai": "together", "fireworks_ai": "fireworks",
+    "fireworks-ai": "fireworks", "azure_openai": "azure", "azure-openai": "azure", "azure_ai": "azure",
+    "mistralai": "mistral", "cohere_chat": "cohere", "text-completion-openai": "openai",
+}
+"""What SDKs and libraries call a provider → our name of it, for how it counts. The event keeps the name given."""
+
 PROVIDERS: Final = frozenset({
+    *ALIASES,
     "openai", "openai-compatible", "mistral", "mistral_ai", "deepseek", "x-ai", "x_ai", "groq", "together", "fireworks",
     "cerebras", "openrouter", "perplexity", "moonshotai", "moonshot_ai", "zai", "novita", "baseten", "huggingface",
     "databricks", "vllm", "sglang", "ollama", "self-hosted", "azure", "azure.ai.openai", "azure.ai.inference",
     "anthropic", "google", "gemini", "gcp.gemini", "gcp.gen_ai", "gcp.vertex_ai", "vertex_ai", "aws", "bedrock",
     "aws.bedrock", "cohere", "voyageai", "voyage", "minimax", "cloudflare", "github-copilot", "ovhcloud", "litellm",
+    "arcee", "avian", "cursor", "deepinfra", "doubleword", "elevenlabs", "meta", "modal", "nebius", "nvidia",
+    "openai-decisions", "quicksilverpro", "sambanova", "typesafe", "zhipuai", "alibaba", "dashscope",
+    "jina", "vercel", "watsonx",
+    *(f"huggingface_{host}" for host in (
+        "cerebras", "fireworks-ai", "groq", "hyperbolic", "nebius", "novita", "nscale", "ovhcloud", "publicai",
+        "sambanova", "together",
+    )),
 })
 # fmt: on
 """The providers that have an adapter, by our name or OpenTelemetry's."""
@@ -406,6 +423,7 @@ def read(provider: str, response: Mapping[str, Any], notes: Sequence[str] = (), 
             f"No adapter for provider {provider!r}{f', did you mean {near[0]!r}?' if near else '.'} "
             f"Known: {', '.join(sorted(PROVIDERS))}. For an API that answers as OpenAI does, use 'openai-compatible'."
         )
+    name = ALIASES.get(name, name)
     reading = Reading(name, notes=list(notes))
     shape, usage, body, is_of_batch = _find(name, response, is_counted)
     counts = Counts(reading, shape.spell(usage))

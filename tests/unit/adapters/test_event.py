@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from genai_prices.data import providers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ from spendstream.adapters import (
     usage_events,
     usage_fields,
 )
-from spendstream.adapters.event import MAX_NOTE_LENGTH, MAX_NOTES, MAX_TAGS, OMITTED, SHAPES, usage_tags
+from spendstream.adapters.event import ALIASES, MAX_NOTE_LENGTH, MAX_NOTES, MAX_TAGS, OMITTED, SHAPES, usage_tags
 from spendstream.adapters.shape import Counts, Reading
 from spendstream.core.ledger import ledger_table
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
@@ -44,6 +45,18 @@ def test_adapters_return_only_fields_that_events_have() -> None:
     for provider in PROVIDERS:
         for shape in SHAPES:
             assert shape.buckets(Counts(Reading(provider), {}), {}).keys() <= UsageEvent.model_fields.keys()
+
+
+def test_every_provider_that_the_price_book_knows_has_an_adapter() -> None:
+    assert {provider.id for provider in providers} - PROVIDERS == set()
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_a_provider_counts_alike_under_each_of_its_names(alias: str) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}
+    event = usage_event(alias, {"model": "m", "usage": usage}, service="s")
+    assert event["provider"] == alias
+    assert usage_fields(alias, {"usage": usage}) == usage_fields(ALIASES[alias], {"usage": usage})
 
 
 def test_an_unknown_provider_gets_the_closest_name_suggested() -> None:
