@@ -79,7 +79,8 @@ class Metrics:
             "1 while the newest rate book is this worker's own, 0 while other cards or another release are in force.",
             registry=r,
         )
-        self.rate_cards(valid=True, in_force=True)
+        for each in (self._cards_valid, self._cards_in_force):
+            each.set(1)  # nothing to report where no meter runs
         self._notified = Counter(
             "spendstream_notifications_sent_total", "Alert transitions delivered.", ["notifier"], registry=r
         )
@@ -174,8 +175,10 @@ class Metrics:
     def rate_book_replaced(self) -> None:
         self._book_replaced.inc()
 
-    def rate_cards(self, *, valid: bool, in_force: bool) -> None:
+    def rate_cards_valid(self, valid: bool) -> None:
         self._cards_valid.set(valid)
+
+    def rate_cards_in_force(self, in_force: bool) -> None:
         self._cards_in_force.set(in_force)
 
     def lag(self, topic: str, partition: int, records: int) -> None:

@@ -13,7 +13,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from spendstream.kafka.consumer import read_to_end
-from spendstream.reconcile.positions import read_markers
 from spendstream.schemas import topics
 from tests.crash.chaos import kill_a_worker, run_with_chaos
 from tests.crash.cli import json_lines, run_cli
@@ -108,10 +107,10 @@ def test_cards_edited_under_load_apply_from_one_offset_of_each_partition(tmp_pat
         world.publish(workload, seconds=3, per_second=1000)
         world.drained(workload)
         stated = assert_one_switch_each(world, workload)
-        markers = asyncio.run(read_markers(world.settings))
-        assert {number: marker.book.since for number, marker in markers.items()} == {
-            number: offset + 1 for number, offset in stated.items()
-        }
+        shown = json_lines(run_cli("rates", "books", "--json", env=world.environment))
+        since = {row["partition"]: row["since_offset"] for row in shown if "partition" in row}
+        assert since == {number: offset + 1 for number, offset in stated.items()}
+        assert [row["newest"] for row in shown if "newest" in row] == [True, False]
         (*_, verdict) = json_lines(run_cli("reconcile", "--json", env=world.environment))
         assert verdict["ok"] is True, verdict
 

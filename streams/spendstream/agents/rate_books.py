@@ -165,13 +165,14 @@ class RateBooks:
     async def _follow(self) -> None:
         """Publish this worker's book if its files changed; announce the newest where it isn't in force."""
         await asyncio.to_thread(self._files.check)
+        self._metrics.rate_cards_valid(self._files.valid)
         await self._refresh()
         if self._files.book is not self._offered:
             await self._offer(self._files.book)
         newest = self._newest
         if newest is None:
             raise TimeoutError(f"what was published to {self._topic} can't be read yet")
-        self._metrics.rate_cards(valid=self._files.valid, in_force=newest.book.id == self._files.book.id)
+        self._metrics.rate_cards_in_force(newest.book.id == self._files.book.id)
         if self._to_announce:
             await self._announce((await partitions_of(self._kafka, [self._usage]))[self._usage], newest)
             self._to_announce = False
