@@ -147,7 +147,7 @@ def test_another_seller_s_price_is_said_to_be_one(public_book: PriceBook) -> Non
         return " ".join(public_book.explain(provider, model, at=MID_NOVEMBER).notes)
 
     assert "openrouter charges the price of x-ai" in notes("openrouter", "x-ai/grok-4")
-    assert "no price of azure's own is known: the price of deepseek applies" in notes("azure", "DeepSeek-V3.2")
+    assert "no price of azure's own is known: the price of deepseek applies" in notes("azure", "DeepSeek-Reasoner")
     assert "azure charges the price of openai" in notes("azure", "gpt-4o")
     assert "own is known" not in notes("azure", "o4-mini") + notes("openrouter", "x-ai/grok-4-fast")
 

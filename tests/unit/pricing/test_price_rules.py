@@ -508,8 +508,8 @@ def test_a_share_is_of_the_price_in_that_region() -> None:
 
 def test_a_share_keeps_the_doubts_of_the_price(book_of: BookOf) -> None:
     text = "cards: [{provider: azure, model: deepseek*, rates: [{from: 2026-01-01, source: t, multiplier: 0.5}]}]"
-    usd, quality, note = priced_one(book_of(text), call("DeepSeek-V3.2", provider="azure", input=10**6))
-    assert (usd, quality) == (Decimal("0.1144"), "substituted")
+    usd, quality, note = priced_one(book_of(text), call("DeepSeek-Reasoner", provider="azure", input=10**6))
+    assert (usd, quality) == (Decimal("0.275"), "substituted")
     assert note == "no price of azure's own is known: the price of deepseek applies"
 
 
@@ -575,7 +575,7 @@ def test_a_share_of_no_price_is_no_price(book_of: BookOf) -> None:
 @pytest.mark.parametrize(
     ("provider", "model", "note"),
     [
-        ("azure", "DeepSeek-V3.2", "no price of azure's own is known: the price of deepseek applies"),
+        ("azure", "DeepSeek-Reasoner", "no price of azure's own is known: the price of deepseek applies"),
         ("azure", "gpt-4o", ""),  # https://azure.microsoft.com/pricing/details/azure-openai: OpenAI's list price
         ("openrouter", "x-ai/grok-4", ""),  # https://openrouter.ai/docs/faq: no markup
         ("anthropic", "claude-opus-4-8-future", "the name only begins like claude-opus-4-8, whose price applies"),

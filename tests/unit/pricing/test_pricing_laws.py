@@ -189,7 +189,7 @@ def test_every_priced_call_costs_what_the_price_book_calculates() -> None:
     assert fast > 15
 
 
-def test_a_call_costs_something_else_only_where_the_history_says_so(public_book: PriceBook) -> None:
+def test_a_call_costs_something_else_only_where_the_history_says_so() -> None:
     """Otherwise it costs what the book calculates: on every day, and today for every model with a history."""
     rng = random.Random(SEED + 2)
     cases = [random_case(rng) for _ in range(CASES)]
@@ -198,7 +198,7 @@ def test_a_call_costs_something_else_only_where_the_history_says_so(public_book:
         tokens: dict[str, Any] = dict.fromkeys(TOKEN_BUCKETS, 0) | {"input": 1_000, "output": 7}
         row = call(model, provider=provider, at=MID_NOVEMBER, **tokens)
         cases.append((next(p for p in providers if p.id == provider), None, row, usage_of(tokens, 0, {})))
-    priced = public_book.price(frame(*(row for *_, row, _ in cases)))
+    priced = PriceBook().price(frame(*(row for *_, row, _ in cases)))
     compared = other = 0
     for index, (lister, found, expected) in enumerate(listed_prices(cases)):
         if found is None or not priced.priced[index]:

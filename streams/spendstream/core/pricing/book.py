@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -31,6 +32,8 @@ from spendstream.core.pricing.rates import (
 )
 from spendstream.schemas.buckets import TOKEN_BUCKETS
 from spendstream.schemas.measures import ESTIMATED
+
+CORRECTIONS: Final = Path(__file__).with_name("corrections.yaml")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -61,6 +64,12 @@ class Explanation:
     multipliers: tuple[Multiplier, ...]
     """Factors that the rates contain: a region's surcharge, a contract's share of the public price."""
     notes: tuple[str, ...]
+
+
+@lru_cache(maxsize=1)
+def packaged_corrections() -> tuple[Entry, ...]:
+    """Return the package's corrections of the public prices."""
+    return tuple(read_cards([CORRECTIONS]))
 
 
 class PriceBook:
@@ -94,7 +103,7 @@ class PriceBook:
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> Self:
         """Return a price book with your own cards over everything that ``rate_book.package_prices`` names."""
-        return cls(entries)
+        return cls(entries, packaged_corrections())
 
     def price(self, calls: pl.DataFrame) -> PricedColumns:
         """Price each call at the rates in force when it was requested.
