@@ -65,6 +65,29 @@ def test_of_a_call_priced_twice_the_later_price_stays_whatever_came_last(db: Dat
     assert db.rows("SELECT event_id, cost_usd FROM {db}.calls_v") == [(event_id, Decimal(2))]
 
 
+@pytest.mark.parametrize(
+    ("column", "before", "after"), [("task_id", "t-old", "t-new"), ("cost_usd", Decimal(1), Decimal(2))]
+)
+def test_a_filter_on_what_a_later_write_changed_does_not_bring_back_the_earlier_row(
+    db: Database, column: str, before: Any, after: Any
+) -> None:
+    event_id = uuid.uuid4().bytes
+    for priced_at, value in ((NOON, before), (NOON + timedelta(hours=1), after)):
+        db.insert(CallEncoder(), ipc(priced_calls(1, event_id=event_id, priced_at=priced_at, **{column: value})))
+    found = {
+        value: db.rows(f"SELECT count() FROM {{db}}.calls_v WHERE {column} = '{value}'") for value in (before, after)
+    }
+    assert found == {before: [(0,)], after: [(1,)]}
+
+
+@pytest.mark.parametrize("column", ["event_id", "task_id", "conversation_id", "trace_id"])
+def test_a_call_is_looked_up_through_a_filter_on_its_id(db: Database, column: str) -> None:
+    db.insert(CallEncoder(), ipc(priced_calls(2)))
+    value = uuid.uuid4()
+    plan = db.rows(f"EXPLAIN indexes = 1 SELECT * FROM {{db}}.calls_v WHERE {column} = '{value}'")
+    assert any(f"{column}_bloom" in line for (line,) in plan)
+
+
 def test_a_call_without_a_price_has_no_cost_and_no_saving(db: Database) -> None:
     db.insert(CallEncoder(), ipc(priced_calls(1, cost_usd=None)))
     assert db.rows("SELECT cost_usd, savings_cache_usd, total_tokens FROM {db}.calls_v") == [
