@@ -55,7 +55,8 @@ an hour of history.
 _LEDGER: Final = """\
 CPU µs per call, and bytes, of the ledger's table in the real engine, filled by the meter's records in inserts of 20,000
 calls. `python -m tests.bench --ledger` prints this alone. An insert names only the columns that some call uses. In
-production a call is inserted once, and merged once or twice.
+production a call is inserted once, and merged once or twice. The tables without a group of columns
+have no bloom filters.
 """
 
 
