@@ -58,6 +58,20 @@ def test_the_nil_uuid_is_nobodys_event(nil: str) -> None:
         UsageEvent.model_validate_json(encode(make_usage_event(1, event_id=nil)))
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("sk-proj-0123456789abcdefXYZ9", "…XYZ9"),
+        ("AIzaSyA0123456789abcdefghijk", "…hijk"),
+        ("key_billing_eu", "key_billing_eu"),
+        ("AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNN7EXAMPLE"),  # an id: the secret is another value
+        ("sk-...XYZ9", "sk-...XYZ9"),
+    ],
+)
+def test_a_key_that_was_given_as_credential_is_cut_to_its_end(given: str, kept: str) -> None:
+    assert UsageEvent.model_validate_json(encode(make_usage_event(1, credential=given))).credential == kept
+
+
 def test_an_event_written_out_with_its_nulls_is_the_same_event() -> None:
     event = UsageEvent.model_validate_json(encode(make_usage_event(1)))
     assert UsageEvent.model_validate_json(event.model_dump_json()) == event

@@ -62,6 +62,16 @@ def _is_storable(value: str) -> str:
     return value
 
 
+SECRET: Final = r"^(Bearer |sk-|sk_|rk_|xai-|gsk_|hf_|pplx-|fw_|nvapi-|dapi|AIza|ya29\.|ghp_|eyJ)[!-~]{16,}"
+"""What API keys and access tokens look like."""
+_SECRET = re.compile(SECRET, re.ASCII)
+
+
+def _masked(value: str) -> str:
+    """Return a key that was given by mistake as its last four characters: ``…f3Qa``."""
+    return f"…{value[-4:]}" if _SECRET.match(value) else value
+
+
 def _absent_means(default: Any) -> BeforeValidator:
     return BeforeValidator(lambda value: default if value is None else value)
 
@@ -69,6 +79,7 @@ def _absent_means(default: Any) -> BeforeValidator:
 Text = Annotated[str, Field(max_length=256), AfterValidator(_is_storable)]
 Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_is_storable)]
 Time = Annotated[AwareDatetime, BeforeValidator(_is_rfc3339), Field(ge=EARLIEST, lt=LATEST, strict=False)]
+Label = Annotated[Text, AfterValidator(_masked)]
 Count = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 Id = Annotated[UUID, BeforeValidator(_is_uuid)]
 Quantity = Annotated[Decimal, Field(ge=0, le=MAX_QUANTITY), AfterValidator(rounded)]
@@ -173,7 +184,9 @@ class UsageEvent(BaseModel):
     # the bill's own keys
     account: Text | None = Field(None, description="The account or organisation that the provider bills.")
     project: Text | None = Field(None, description="The provider's project or workspace.")
-    credential: Text | None = Field(None, description="Id or label of the API key. Never the key itself.")
+    credential: Label | None = Field(
+        None, description="Id or label of the API key. Never the key itself: what looks like one is cut to its end."
+    )
 
     # self-hosted
     deployment: Text | None = Field(None, description="The configuration that served it: picks a GPU rate card.")

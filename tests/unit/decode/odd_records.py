@@ -79,6 +79,13 @@ FAVOURITES: dict[str, tuple[Any, ...]] = {
     "service_tier": ("standard", "batch", "flex", "priority", "fast", "default", "Batch"),
     "capacity": ("on_demand", "provisioned", "prepaid"),
     "parent_event_id": IDS,
+    "credential": (
+        "key-7",
+        "sk-proj-abcdefghijklmnop1234",
+        "sk-short",
+        "Bearer abcdefghijklmnopqrst",
+        "sk-" + "x" * 300,
+    ),
     "units": (
         {"pages": 3, "audio_seconds": 7.25},
         {"pages": "3", "audio_seconds": "007.250"},

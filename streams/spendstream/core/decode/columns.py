@@ -160,6 +160,8 @@ def _text_faults(raw: pl.DataFrame) -> list[pl.Expr]:
     if raw["currency"].null_count() < raw.height:
         faults.append((~pl.col("currency").str.contains(r"^[A-Z]{3}$")).fill_null(False))
         faults.append((pl.col("currency").str.len_bytes() > 3).fill_null(False))
+    if raw["credential"].null_count() < raw.height:
+        faults.append(pl.col("credential").str.contains(usage.SECRET).fill_null(False))
     if raw["parent_event_id"].null_count() < raw.height:
         parent = pl.col("parent_event_id")
         faults.append((~parent.str.contains(_USUAL_UUID) | (parent == _NIL)).fill_null(False))
