@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     meter_cardinality_cap: int = Field(10_000, ge=1, description="Rows per minute and partition before __other__.")
     meter_flush_interval_s: float = Field(0.25, gt=0, description="How often totals are published.")
     rate_cards: Names = Field((), description=f"Your rate card files, {os.pathsep!r}-separated.")
+    rate_books: Path = Field(Path(".spendstream/rate-books"), description="Folder of price books that you took.")
 
     # alerts
     watches: str | None = Field(None, description="Your watches file; the built-in watches where unset.")

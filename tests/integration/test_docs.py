@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import genai_prices.data
 import pytest
 from clickhouse_connect.driver.client import Client
 
@@ -79,6 +81,9 @@ class Stack:
         (self.folder / "usage.json").write_text(json.dumps(page, indent=2))
         calls = [{"t": 0, "type": "ping"}, {"t": 1500.5, "in": 5, "out": 2, "deployment": "prod-eu", "type": "call"}]
         (self.folder / "session.jsonl").write_text("".join(f"{json.dumps(call)}\n" for call in calls))
+        with zipfile.ZipFile(self.folder / "genai_prices-9.0-py3-none-any.whl", "w") as wheel:
+            wheel.write(str(genai_prices.data.__file__), "genai_prices/data.py")
+            wheel.writestr("genai_prices-9.0.dist-info/METADATA", "Name: genai-prices\nVersion: 9.0\n")
         (self.folder / "events.jsonl").write_text(json.dumps(event) + "\n")
 
     def spendstream(self, words: list[str], text: str) -> int:

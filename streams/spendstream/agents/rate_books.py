@@ -18,8 +18,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from spendstream.core.meter import PartitionMeter
-from spendstream.core.pricing import PriceBook, RateCardError
+from spendstream.core.pricing import BookUnreadable, PriceBook, RateCardError
 from spendstream.core.pricing.cards import card_files
+from spendstream.core.pricing.published import kept_files
 from spendstream.core.pricing.rate_book import RateBook
 from spendstream.errors import SpendstreamError
 from spendstream.kafka.consumer import partitions_of, read_to_end
@@ -42,16 +43,17 @@ _State = tuple[tuple[str, int, str], ...]
 
 
 class CardFiles:
-    """Keeps the book of the last valid card files, which may be edited at any time.
+    """Keeps the book of the last valid card files and kept price books, which may be edited at any time.
 
     ``modified_ms``: when the newest of the files was written, Unix ms; 0 without files.
-    Raises: RateCardError, only on construction.
+    Raises: RateCardError, BookUnreadable, only on construction.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], kept: Path | None = None) -> None:
         self._paths = tuple(paths)
+        self._kept = kept
         self._read = self._seen = self._state()
-        self.book = RateBook.load(self._paths)
+        self.book = RateBook.load(self._paths, self._kept)
         self.valid = True
 
     @property
@@ -69,8 +71,8 @@ class CardFiles:
         if state == self._read or not settled:
             return False
         try:
-            book = RateBook.load(self._paths)
-        except RateCardError as error:
+            book = RateBook.load(self._paths, self._kept)
+        except (RateCardError, BookUnreadable) as error:
             self._read, self.valid = state, False
             log.error("rates.invalid", problem=str(error), kept=self.book.id)
             return False
@@ -83,7 +85,7 @@ class CardFiles:
         """Return each file's name, time and hash; a file that can't be read has neither."""
         found = []
         try:
-            files = card_files(self._paths)
+            files = [*card_files(self._paths), *kept_files(self._kept)]
         except OSError as error:
             return ((repr(error), 0, ""),)
         for file in files:
@@ -123,7 +125,7 @@ class RateBooks:
         self._topic = settings.topic(topics.RATE_BOOK)
         self._usage = settings.topic(topics.USAGE)
         self._metrics = metrics
-        self._files = CardFiles(settings.rate_card_paths)
+        self._files = CardFiles(settings.rate_card_paths, settings.rate_books)
         self._offered: RateBook | None = None
         self._producer = AckedProducer(self._kafka)
         self._consumer: Any = None

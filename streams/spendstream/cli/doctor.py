@@ -24,7 +24,7 @@ from spendstream.cli.console import echo_json, explain, one_line, out, silence_l
 from spendstream.cli.topics import check_topics
 from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.clickhouse.migrate import Migrator, migration_settings
-from spendstream.core.pricing import PriceBook, RateCardError
+from spendstream.core.pricing import BookUnreadable, PriceBook, RateCardError
 from spendstream.drain import drain
 from spendstream.kafka.topics import SINK_GROUPS, topic_specs
 from spendstream.schemas import topics
@@ -127,8 +127,8 @@ def clickhouse_findings(settings: Settings) -> list[Finding]:
 def _rate_cards(settings: Settings) -> Finding:
     names = ", ".join(settings.rate_cards) or "public prices only; RATE_CARDS is not set"
     try:
-        PriceBook.load(settings.rate_card_paths)
-    except (RateCardError, OSError) as error:
+        PriceBook.load(settings.rate_card_paths, settings.rate_books)
+    except (RateCardError, BookUnreadable, OSError) as error:
         return Finding(
             "rate cards",
             "failed",

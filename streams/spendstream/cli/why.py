@@ -54,7 +54,11 @@ def why(
     if not found:
         _show_missing(event_id, uuid, letters, settings, as_json)
         raise typer.Exit(NOT_EXPLAINED_EXIT)
-    book = PriceBook.load(settings.rate_card_paths) if any(_is_unknown(call) for call in found) else None
+    book = (
+        PriceBook.load(settings.rate_card_paths, settings.rate_books)
+        if any(_is_unknown(call) for call in found)
+        else None
+    )
     for call in found:
         reasons = _reasons(call, book)
         if as_json:

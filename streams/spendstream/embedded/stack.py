@@ -158,6 +158,7 @@ class EmbeddedStack:
             "METRICS_HOST": settings.metrics_host,
             "METRICS_PORT": str(settings.metrics_port),
             "RATE_CARDS": os.pathsep.join(str(path.resolve()) for path in settings.rate_card_paths),
+            "RATE_BOOKS": str(settings.rate_books.resolve()),
             # Empty: the built-in watches, whatever the shell that started this has set.
             "WATCHES": "" if watches is None else str(watches.resolve()),
         }

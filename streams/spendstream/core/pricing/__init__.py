@@ -4,12 +4,14 @@ from spendstream.core.pricing.book import Explanation, PriceBook
 from spendstream.core.pricing.cards import Entry, RateCardError, RateCardInvalid, RateCardUnreadable, read_cards
 from spendstream.core.pricing.price import PricedColumns, Unpriced
 from spendstream.core.pricing.public import Exclusion
+from spendstream.core.pricing.published import BookUnreadable
 from spendstream.core.pricing.rates import ALL_RATES, SERVICE_TIERS, CardRef, RateSet
 from spendstream.core.pricing.record import card_record, price_by, rates_of_record
 
 __all__ = [
     "ALL_RATES",
     "SERVICE_TIERS",
+    "BookUnreadable",
     "CardRef",
     "Entry",
     "Exclusion",

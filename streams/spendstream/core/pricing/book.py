@@ -1,7 +1,7 @@
 """The price book: own rate cards over the public prices, and which rates apply to a call."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,6 +16,7 @@ from spendstream.core.pricing.choose import Chooser, Key
 from spendstream.core.pricing.history import History
 from spendstream.core.pricing.price import PricedColumns, price
 from spendstream.core.pricing.public import Exclusion, PublicPrices
+from spendstream.core.pricing.published import PublishedBook, read_kept
 from spendstream.core.pricing.rates import (
     NO_RATE,
     RATE_BUCKETS,
@@ -79,31 +80,36 @@ class PriceBook:
     """
 
     def __init__(
-        self, entries: Sequence[Entry] = (), corrections: Sequence[Entry] = (), history: History | None = None
+        self,
+        entries: Sequence[Entry] = (),
+        corrections: Sequence[Entry] = (),
+        history: History | None = None,
+        kept: Sequence[PublishedBook] = (),
     ) -> None:
         """``entries``: your own cards. ``corrections``: those of the package, above the public prices.
 
-        ``history``: public prices of the past; by default those in the package.
+        ``history``: public prices of the past; by default those in the package. ``kept``: books of public prices that
+        apply over the installed one, in the order in which they were taken.
         """
         self._turn = threading.Lock()
         self._table = RateTable()
-        self._public = PublicPrices(self._table, history)
+        self._public = PublicPrices(self._table, history, kept)
         own = compile_cards(entries, self._table.intern)
         corrected = compile_cards(corrections, self._table.intern, "correction")
         self._chooser = Chooser(self._table, self._public, own.over(corrected))
 
     @classmethod
-    def load(cls, paths: Sequence[Path] = ()) -> Self:
+    def load(cls, paths: Sequence[Path] = (), kept: Path | None = None) -> Self:
         """Return a price book with your own cards and aliases from YAML files, or directories of them.
 
-        Raises: RateCardError.
+        ``kept``: the folder of books of public prices that you took. Raises: RateCardError; BookUnreadable.
         """
-        return cls.of(read_cards(paths))
+        return cls.of(read_cards(paths), read_kept(kept))
 
     @classmethod
-    def of(cls, entries: Sequence[Entry]) -> Self:
+    def of(cls, entries: Sequence[Entry], kept: Sequence[PublishedBook] = ()) -> Self:
         """Return a price book with your own cards over everything that ``rate_book.package_prices`` names."""
-        return cls(entries, packaged_corrections())
+        return cls(entries, packaged_corrections(), kept=kept)
 
     def price(self, calls: pl.DataFrame) -> PricedColumns:
         """Price each call at the rates in force when it was requested.
@@ -168,7 +174,11 @@ class PriceBook:
     def cards(self) -> tuple[CardRef, ...]:
         """Return all cards, your own first, one entry for each date and service tier. Compiles all public prices."""
         self._public.compile_all()
-        return tuple(dict.fromkeys(rate_set.ref for rate_set in self._table.sets[UNKNOWN + 1 :]))
+        indices: Iterable[int] = range(len(self._table.sets))
+        if self._public.before is not None:  # of several books, not all that one of them says is ever in force
+            applied = self._public.in_force()
+            indices = [i for i, found in enumerate(self._table.sets) if found.source != "genai-prices" or i in applied]
+        return tuple(dict.fromkeys(self._table.sets[index].ref for index in indices if index != UNKNOWN))
 
     def shares(self) -> tuple[CardRef, ...]:
         """Return your cards' entries that are a share of the public price: without an id until there is a price."""

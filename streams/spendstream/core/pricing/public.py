@@ -14,7 +14,7 @@ its own, and a name that only begins like a listed one, are marked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spendstream.core.pricing.history import History, Past, packaged_history
 from spendstream.core.pricing.names import Names, read_names
+from spendstream.core.pricing.published import PACKAGE, PublishedBook
 from spendstream.core.pricing.rates import (
     DAY_US,
     NAME_OF_RATE,
@@ -43,6 +44,7 @@ from spendstream.core.pricing.rates import (
     bit,
     every_day,
     instant,
+    merge,
     midnight_us,
     openings,
     rate_of,
@@ -139,11 +141,18 @@ class _Listed:
 
 
 class PublicPrices:
-    """The public prices, each compiled when it is first needed."""
+    """The public prices, each compiled when it is first needed.
 
-    def __init__(self, table: RateTable, history: History | None = None) -> None:
-        """``history``: the prices of the past; by default those in the package."""
+    Those of a book that was published later apply from its day on. It keeps the price of the books before for what it
+    has no price for, or only another model's: such a price is estimated from then on.
+    """
+
+    def __init__(self, table: RateTable, history: History | None = None, kept: Sequence[PublishedBook] = ()) -> None:
+        """``history``: the prices of the past; by default those in the package. ``kept``: in the order of taking."""
         self._table = table
+        self._book = kept[-1] if kept else None
+        self.before = PublicPrices(table, history, kept[:-1]) if kept else None
+        """The prices without the newest book."""
         self._compiler = Compiler(table, packaged_history() if history is None else history)
         self._found: dict[tuple[str, tuple[str, ...]], _Listed | None] = {}
         self._ids: dict[str, str | None] = {}
@@ -152,6 +161,8 @@ class PublicPrices:
 
     @cached_property
     def _providers(self) -> list[Provider]:
+        if self._book is not None:
+            return self._book.providers
         from genai_prices.data import providers  # takes 0.2 s: loaded when first needed
 
         return list(providers)
@@ -164,14 +175,49 @@ class PublicPrices:
         """Return the rate sets of a model at a service tier over time; None if the price book doesn't price it."""
         found = self._find(names)
         timeline = None if found is None else self._timeline(found, tier)
-        if found is None or timeline is None:
+        if found is not None and timeline is not None:
+            for caveat in found.caveats:
+                timeline = timeline.replaced(partial(self._table.with_caveat, caveat=caveat))
+        if self._book is None or self.before is None:
+            return timeline
+        former = self.before.read_again(names)
+        before = self.before.timeline(former, tier)
+        if found is not None and found.caveats and self.before.lists_itself(former):
+            timeline = None
+        if timeline is None and before is None:
             return None
-        for caveat in found.caveats:
-            timeline = timeline.replaced(partial(self._table.with_caveat, caveat=caveat))
-        return timeline
+        begun = Timeline((midnight_us(self._book.since),), (), (0, 1))
+        return merge((begun, timeline or Timeline(), before or Timeline()), self._succeeded).compact()
+
+    def read_again(self, names: Names) -> Names:
+        """Return names of a call as this book reads them, which may know other providers than the one that did."""
+        return self.names(names.providers[0], names.models[0])
+
+    def lists_itself(self, names: Names) -> bool:
+        """Return whether the price book has a model's own price, not only one like it."""
+        found = self._find(names)
+        return found is not None and not found.caveats
+
+    def _succeeded(self, sets: tuple[int, ...]) -> int:
+        """Choose between the rates of the newest book and of those before, at an instant."""
+        has_begun, newer, older = sets
+        assert self._book is not None
+        if not has_begun or newer == older:
+            return older
+        if newer == UNKNOWN:
+            note = f"{PACKAGE} {self._book.version} has no price for it: the one before applies still"
+            return UNKNOWN if older == UNKNOWN else self._table.with_caveat(older, Caveat(ESTIMATED, note))
+        rates, former = self._table.sets[newer], self._table.sets[older]
+        if former == replace(rates, valid_from_us=former.valid_from_us):
+            rates = former
+        elif rates.valid_from_us is None or rates.valid_from_us < midnight_us(self._book.since):
+            rates = replace(rates, valid_from_us=midnight_us(self._book.since))
+        return self._table.intern(rates, self._table.caveats[newer])
 
     def why_unlisted(self, names: Names) -> str:
         """Return why the price book has no price for a model; "" if it has one."""
+        if self.before is not None and not self.before.why_unlisted(self.before.read_again(names)):
+            return ""
         if names.reason:
             return names.reason
         if (found := self._find(names)) is not None:
@@ -193,13 +239,30 @@ class PublicPrices:
             near = [f"{seller} {listed[tail]}" for seller, listed in self._listed_names.items() if tail in listed]
         return tuple(near[:most])
 
+    def listed(self) -> dict[tuple[str, str], ModelInfo]:
+        """Return the models that the newest book lists, by the ids of provider and model."""
+        return {(provider.id, model.id): model for provider in self._providers for model in provider.models}
+
+    def in_force(self) -> set[int]:
+        """Return the rate sets that apply at some time to a model that any of the books lists."""
+        listed, prices = self.listed(), self.before
+        while prices is not None:
+            listed, prices = {**listed, **prices.listed()}, prices.before
+        timelines = [self.timeline(self.names(*key), tier) for key in listed for tier in SERVICE_TIERS]
+        return {index for timeline in timelines if timeline is not None for index in timeline.sets}
+
+    def excluded(self) -> tuple[Exclusion, ...]:
+        """Return the prices of the newest book that can't be used, of the models that were asked for so far."""
+        return tuple(self._compiler.exclusions)
+
     def compile_all(self) -> tuple[Exclusion, ...]:
         """Compile each model at each service tier. Returns the prices that can't be used."""
         for provider in self._providers:
             for model in provider.models:
                 for tier in SERVICE_TIERS:
                     self._timeline(_Listed(provider, model, has_tiers=True), tier)
-        return tuple(self._compiler.exclusions)
+        before = () if self.before is None else self.before.compile_all()
+        return tuple(dict.fromkeys((*self._compiler.exclusions, *before)))
 
     def _provider(self, name: str) -> Provider | None:
         from genai_prices.data_snapshot import find_provider_by_id

@@ -1,12 +1,13 @@
 """A rate book: everything that determines prices, as one document with an id. Workers publish it before they use it.
 
-Your own cards and aliases are in the document. What the package brings (the public prices, its data files, and the
-code that prices) is named by version and hash: only a worker that has the same can rebuild the prices.
+Your own cards and aliases, and the price books that you took, are in the document. What the package brings (the public
+prices, its data files, and the code that prices) is named by version and hash: only a worker that has the same can
+rebuild the prices.
 """
 
-import gzip
 import hashlib
 import json
+import lzma
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,12 +19,13 @@ from typing import Any, Final, Self, get_args
 
 from spendstream.core.pricing.book import PriceBook
 from spendstream.core.pricing.cards import Entry, read_cards
+from spendstream.core.pricing.published import PublishedBook, read_kept
 from spendstream.schemas.rate_card import RateCards
 
 MAX_PLAIN_BYTES: Final = 100_000
-"""A larger document is compressed: a megabyte of cards is a tenth of it then."""
+"""A larger document is compressed: several price books take little more than one then."""
 
-_GZIP: Final = b"\x1f\x8b"
+_XZ: Final = b"\xfd7zXZ\x00"
 _FIELDS: Final[dict[type, str]] = {
     get_args(field.annotation)[0]: name for name, field in RateCards.model_fields.items()
 }
@@ -47,20 +49,25 @@ def package_prices() -> dict[str, str]:
 class RateBook:
     """``own``: your cards and aliases as JSON documents in order; comments and layout of the files are not part of it.
 
-    ``package``: what the package brings, as ``package_prices``.
+    ``package``: what the package brings, as ``package_prices``. ``kept``: published books that apply over it, in the
+    order in which they were taken, as ``PublishedBook.document``.
     """
 
     own: Sequence[dict[str, Any]]
     package: dict[str, str]
+    kept: Sequence[dict[str, Any]] = ()
 
     @classmethod
-    def load(cls, paths: Sequence[Path] = ()) -> Self:
-        """Return the book of this release and the card files of ``paths``, or of directories. Raises: RateCardError."""
+    def load(cls, paths: Sequence[Path] = (), kept: Path | None = None) -> Self:
+        """Return the book of this release, the card files of ``paths``, or of directories, and the books of a folder.
+
+        Raises: RateCardError; BookUnreadable.
+        """
         documents: list[dict[str, Any]] = []
         for field, entries in groupby(read_cards(paths), key=lambda entry: _FIELDS[type(entry)]):
             cards = RateCards.model_validate({field: list(entries)})
             documents.append(cards.model_dump(mode="json", by_alias=True, exclude_unset=True))
-        return cls(documents, package_prices())
+        return cls(documents, package_prices(), [book.document for book in read_kept(kept)])
 
     @cached_property
     def id(self) -> str:
@@ -83,22 +90,24 @@ class RateBook:
         for document in self.own:
             cards = RateCards.model_validate(document)
             entries += chain.from_iterable(getattr(cards, name) for name in _FIELDS.values())
-        return PriceBook.of(entries)
+        return PriceBook.of(entries, [PublishedBook.of(document) for document in self.kept])
 
     def encode(self) -> bytes:
         """Return the book as bytes: JSON, compressed if it is large."""
-        return self._json if len(self._json) <= MAX_PLAIN_BYTES else gzip.compress(self._json, mtime=0)
+        return self._json if len(self._json) <= MAX_PLAIN_BYTES else lzma.compress(self._json)
 
     @classmethod
     def decode(cls, value: bytes) -> Self:
         """Return the book of ``encode``. Raises: ValueError, if ``value`` is something else."""
         try:
-            content = json.loads(gzip.decompress(value) if value.startswith(_GZIP) else value)
-            return cls(content["own"], content["package"])
-        except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
+            content = json.loads(lzma.decompress(value) if value.startswith(_XZ) else value)
+            return cls(content["own"], content["package"], content.get("kept", []))
+        except (lzma.LZMAError, EOFError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a rate book: {error!r}") from error
 
     @cached_property
     def _json(self) -> bytes:
         content = {"own": list(self.own), "package": self.package}
+        if self.kept:
+            content["kept"] = list(self.kept)
         return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
