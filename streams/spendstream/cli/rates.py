@@ -73,7 +73,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON, one object per l
 @rates_app.command("list")
 def list_cards(
     pattern: Annotated[str, typer.Argument(help="Part of a provider or model name.")] = "",
-    source: Annotated[str | None, typer.Option("--source", help="contract, custom, correction or genai-prices.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="contract, custom, correction or genai-prices.")
+    ] = None,
     rates: RatesOption = None,
     as_json: JsonOption = False,
 ) -> None:

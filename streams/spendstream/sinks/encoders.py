@@ -175,23 +175,25 @@ def _stream_column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Arr
             raise ValueError(f"column {field.name} has nulls")
         return column.cast(field.type)
     if field.name in ADDED:
-        return _empty(table.num_rows, field.type)
+        return _empty(table.num_rows, field)
     if not field.nullable:
         raise ValueError(f"column {field.name} is missing")
     return pa.nulls(table.num_rows, field.type)
 
 
-def _empty(n: int, kind: pa.DataType) -> pa.Array:
-    """Return so many empty values: 0, "" or an empty map."""
-    if pa.types.is_map(kind):
-        return pa.array([[]] * n, kind)
-    if pa.types.is_dictionary(kind):
-        return pa.array([""] * n, pa.string()).dictionary_encode().cast(kind)
-    return pa.array([0 if pa.types.is_integer(kind) else ""] * n, kind)
-
-
 _OTHER_DEFAULTS: Final = {"capacity": "on_demand"}
 """Columns of ``calls`` whose default is not the empty value of their type."""
+
+
+def _empty(n: int, field: pa.Field) -> pa.Array:
+    """Return a column's default so many times: 0, "" or an empty map, unless it has another."""
+    kind = field.type
+    if pa.types.is_map(kind):
+        return pa.array([[]] * n, kind)
+    default = _OTHER_DEFAULTS.get(field.name, "")
+    if pa.types.is_dictionary(kind):
+        return pa.array([default] * n, pa.string()).dictionary_encode().cast(kind)
+    return pa.array([0 if pa.types.is_integer(kind) else default] * n, kind)
 
 
 def _calls_insert(group: Sequence[_Stream]) -> Insert:

@@ -174,7 +174,8 @@ def test_a_record_of_an_earlier_release_has_empty_values_in_the_columns_added_si
     table = priced_calls(2).drop_columns([*sorted(ADDED), "turn", "parent_event_id"])
     (insert,) = CallEncoder().encode(records([ipc(table)])).inserts
     row = read_body(insert.body).to_pylist()[0]
-    assert {name: row[name] for name in ADDED if row.get(name)} == {}
+    assert {name: row[name] for name in ADDED if row.get(name)} == {}  # on_demand, as all defaults, is not sent
+    assert read_priced(ipc(table))["capacity"].to_pylist() == ["on_demand"] * 2
     assert (row.get("turn"), row.get("parent_event_id"), row["cost_usd"]) == (None, None, Decimal("0.036"))
 
 
