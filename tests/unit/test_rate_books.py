@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 from spendstream.agents.rate_books import CardFiles
 from spendstream.core.pricing import PriceBook, RateCardError
 from spendstream.core.pricing.cards import read_cards
+from spendstream.core.pricing.published import PublishedBook, keep
 from spendstream.core.pricing.rate_book import MAX_PLAIN_BYTES, RateBook, package_prices
 from tests.unit.conftest import CARDS
 
@@ -148,3 +150,26 @@ def test_a_worker_does_not_start_with_mistakes(tmp_path: Path) -> None:
     file.write_text("cards:\n" + card("a", "much"))
     with pytest.raises(RateCardError):
         CardFiles([file])
+
+
+def test_a_price_book_that_is_taken_is_an_edit(tmp_path: Path) -> None:
+    """Workers follow the folder, which need not exist when they start."""
+    folder = tmp_path / "books"
+    files = CardFiles([], folder)
+    before = files.book
+    assert [files.check() for _ in range(2)] == [False, False]
+    prices = {"input_mtok": "3"}
+    models = [{"id": "gpt-4o", "match": {"equals": "gpt-4o"}, "prices": prices}]
+    raw = [{"id": "openai", "name": "OpenAI", "api_pattern": "x", "models": models}]
+    taken = keep(PublishedBook("999", date(2026, 12, 1), "0", raw), folder)
+    assert [files.check() for _ in range(3)] == [False, True, False]
+    at = datetime(2026, 12, 1, tzinfo=UTC)
+    assert files.book.prices().explain("openai", "gpt-4o", at=at).usd_per_mtok["input"] == 3
+    taken.write_text("{")
+    with capture_logs() as said:
+        assert [files.check() for _ in range(3)] == [False] * 3
+    assert not files.valid
+    assert [taken.name in event["problem"] for event in said] == [True]
+    taken.unlink()
+    assert [files.check() for _ in range(2)] == [False, True]
+    assert (files.valid, files.book.id) == (True, before.id)

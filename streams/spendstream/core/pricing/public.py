@@ -208,6 +208,8 @@ class PublicPrices:
             note = f"{PACKAGE} {self._book.version} has no price for it: the one before applies still"
             return UNKNOWN if older == UNKNOWN else self._table.with_caveat(older, Caveat(ESTIMATED, note))
         rates, former = self._table.sets[newer], self._table.sets[older]
+        if not rates.reference:  # the short form of the published JSON has none
+            rates = replace(rates, reference=former.reference)
         if former == replace(rates, valid_from_us=former.valid_from_us):
             rates = former
         elif rates.valid_from_us is None or rates.valid_from_us < midnight_us(self._book.since):
