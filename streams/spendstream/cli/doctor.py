@@ -25,6 +25,7 @@ from spendstream.cli.topics import check_topics
 from spendstream.clickhouse.client import clickhouse_settings, open_client
 from spendstream.clickhouse.migrate import Migrator, migration_settings
 from spendstream.core.pricing import BookUnreadable, PriceBook, RateCardError
+from spendstream.core.pricing.published import PACKAGE, read_kept
 from spendstream.drain import drain
 from spendstream.kafka.topics import SINK_GROUPS, topic_specs
 from spendstream.schemas import topics
@@ -127,6 +128,8 @@ def clickhouse_findings(settings: Settings) -> list[Finding]:
 def _rate_cards(settings: Settings) -> Finding:
     names = ", ".join(settings.rate_cards) or "public prices only; RATE_CARDS is not set"
     try:
+        books = [f"{PACKAGE} {book.version} from {book.since}" for book in read_kept(settings.rate_books)]
+        names = "; ".join((names, *books))
         PriceBook.load(settings.rate_card_paths, settings.rate_books)
     except (RateCardError, BookUnreadable, OSError) as error:
         return Finding(

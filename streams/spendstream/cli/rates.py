@@ -49,7 +49,7 @@ from spendstream.core.pricing import (
     RateCardError,
     read_cards,
 )
-from spendstream.core.pricing.changes import Changes, changes
+from spendstream.core.pricing.changes import Change, Changes, changes
 from spendstream.core.pricing.published import PACKAGE, keep, read_book, read_kept
 from spendstream.intake import RowError
 from spendstream.quote import Coverage, Covered, quote_rows
@@ -273,19 +273,24 @@ def update(
     at = since or datetime.now(UTC)
     if since is not None and (since.hour, since.minute, since.second, since.microsecond) != (0, 0, 0, 0):
         refuse("--from takes a day: prices change at midnight UTC")
-    folder = load_settings().rate_books
+    settings = load_settings()
+    folder = settings.rate_books
     try:
-        kept = read_kept(folder)
+        kept, cards = read_kept(folder), read_cards(settings.rate_card_paths)
         with tempfile.TemporaryDirectory() as downloads:
             path = Path(source)
             if not source or re.fullmatch(rf"(?:{PACKAGE}==)?\d+(?:\.\w+)*", source):
                 path = _download(source.rpartition("=")[2], downloads)
             book, left_out = read_book(path, at.date())
         found = changes(kept, book)
-    except (BookUnreadable, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        refuse(reason if str(folder) in reason else f"{source or PACKAGE}: {reason}")
-    file = keep(book, folder) if found and not dry_run else None
+        file = keep(book, folder) if found and not dry_run else None
+    except OSError as error:
+        refuse(f"{error.filename or source}: {error.strerror or error}")
+    except RateCardError as error:
+        refuse(str(error))
+    except BookUnreadable as error:
+        refuse(str(error) if str(folder) in str(error) else f"{source or PACKAGE}: {error}")
+    prices = PriceBook.of(cards, [*kept, book])
     rows = [
         {
             "provider": change.provider,
@@ -296,6 +301,7 @@ def update(
             "old_usd": change.old,
             "new_usd": change.new,
             "from": change.since,
+            "priced_by": _priced_by(change, prices),
         }
         for change in found.rates
     ]
@@ -350,10 +356,11 @@ def _show_changes(rows: list[dict[str, Any]], found: Changes, left_out: Sequence
                 "–" if row["old_usd"] is None else row["old_usd"],
                 "–" if row["new_usd"] is None else row["new_usd"],
                 str(row["from"]),
+                row["priced_by"],
             )
             for row in rows
         ]
-        columns = ("provider", "model", "tier", "rate", "old", "new", "from")
+        columns = ("provider", "model", "tier", "rate", "old", "new", "from", "priced by")
         out.print(table(columns, cells, title="USD per million tokens; per request, search or unit"))
     for title, models in (("New models", found.added), ("No longer listed: they keep their price", found.gone)):
         if models:
@@ -367,6 +374,18 @@ def _show_changes(rows: list[dict[str, Any]], found: Changes, left_out: Sequence
         f"{len(found.gone):,} gone, {len(found.unusable) + len(left_out):,} unusable, "
         f"{found.names:,} found by other names"
     )
+
+
+def _priced_by(change: Change, prices: PriceBook) -> str:
+    """Return what prices calls of a changed rate: a correction, or a card of yours, goes over it."""
+    card = prices.explain(
+        change.provider,
+        change.model,
+        at=datetime(change.since.year, change.since.month, change.since.day, tzinfo=UTC),
+        service_tier=change.service_tier,
+        total_input_tokens=change.above_input_tokens + 1,
+    ).card
+    return "" if card is None else card.source
 
 
 def _excluded(each: Exclusion) -> str:

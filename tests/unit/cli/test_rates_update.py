@@ -61,6 +61,7 @@ def test_a_change_is_shown_kept_and_applied_from_its_day_on(
         "old_usd": "2.5",
         "new_usd": "7.25",
         "from": FIRST,
+        "priced_by": "genai-prices",
     }
     (file,) = books.iterdir()
     assert (total["version"], total["from"], total["file"]) == ("9.0", FIRST, str(file))
@@ -73,6 +74,24 @@ def test_a_change_is_shown_kept_and_applied_from_its_day_on(
     (again,) = shown("update", str(package), "--from", FIRST)
     assert again["file"] is None
     assert list(books.iterdir()) == [file]
+
+
+def test_a_change_under_a_card_of_yours_says_so(
+    books: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: Callable[..., Any]
+) -> None:
+    card = tmp_path / "own.yaml"
+    rates = "[{from: 2026-01-01, source: order form, usd_per_mtok: {input: 2, output: 8}}]"
+    card.write_text(f"cards:\n  - {{provider: openai, model: gpt-4o, kind: contract, rates: {rates}}}\n")
+    monkeypatch.setenv("RATE_CARDS", str(card))
+    change, *_ = shown("update", str(package), "--dry-run")
+    assert (change["model"], change["new_usd"], change["priced_by"]) == ("gpt-4o", "7.25", "contract")
+    assert not books.exists()
+
+
+def test_a_folder_that_is_a_file_is_said(books: Path, package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    books.write_text("")
+    assert run(["rates", "update", str(package)]) == 2
+    assert f"{books}: File exists" in "".join(capsys.readouterr().err.split("\n"))
 
 
 def test_a_dry_run_keeps_nothing(books: Path, package: Path, capsys: pytest.CaptureFixture[str]) -> None:
