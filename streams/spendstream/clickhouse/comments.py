@@ -149,7 +149,7 @@ _COLUMNS: Final = {
     "budget_burn_rate_short": "Burn rate in the short window.",
     "runbook": "Link of the watch to its runbook; empty if it has none.",
     # rate cards
-    "source": "contract, custom or genai-prices.",
+    "source": "contract, custom, correction, genai-prices or prepaid.",
     "valid_from": "First instant of the rates (UTC); null if the source has no date.",
     "rate_valid_from": "First instant of the rates (UTC); null if the source has no date.",
     "reference": "Where the rates are published: a URL, or a contract and its clause.",
