@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-_OF_ANOTHER_STACK = ("KAFKA_", "CLICKHOUSE_", "METRICS_", "METER_", "WORKER_", "RATE_CARDS", "LOG_", "SINK_")
+_OF_ANOTHER_STACK = ("KAFKA_", "CLICKHOUSE_", "METRICS_", "METER_", "WORKER_", "RATE_", "LOG_", "SINK_")
 
 
 def run_cli(*arguments: str, env: Mapping[str, str], timeout_s: float = 150) -> subprocess.CompletedProcess[str]:

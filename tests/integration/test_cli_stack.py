@@ -52,7 +52,7 @@ def run(*arguments: str, env: Mapping[str, str] = {}, cwd: Path | None = None) -
 
 def clean(env: Mapping[str, str]) -> dict[str, str]:
     """The environment without variables that may belong to another stack."""
-    names = ("KAFKA_", "CLICKHOUSE_", "METRICS_", "METER_", "WORKER_", "RATE_CARDS", "LOG_")
+    names = ("KAFKA_", "CLICKHOUSE_", "METRICS_", "METER_", "WORKER_", "RATE_", "LOG_")
     return {**{name: value for name, value in os.environ.items() if not name.startswith(names)}, **env}
 
 
