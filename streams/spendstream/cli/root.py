@@ -34,7 +34,7 @@ COMMANDS: Final = {
     "why": CommandEntry("why", "why", "Explain what a call cost: every bucket, rate and source."),
     "price": CommandEntry("price", "price", "Price a file of usage. Needs no broker.", False),
     "rates": CommandEntry(
-        "rates", "rates_app", "Show which price applies to a model, and which have none; check cards.", False
+        "rates", "rates_app", "Show which price applies to a model, and which have none; check cards; update prices."
     ),
     "watches": CommandEntry("watches", "watches_app", "Check and list watches: the rules that raise alerts.", False),
     "backtest": CommandEntry("backtest", "backtest", "Show the alerts your watches would have sent."),
