@@ -59,7 +59,8 @@ def price(
 ) -> None:
     """Price usage events: a summary table, or each call with its file and line with --json. Needs no broker.
 
-    Exit status: 0 if every row is valid; 1 if some are not (the others are priced); 2 for wrong usage.
+    Exit status: 0 if every row is valid, with a price or without (`rates coverage` has 1 for calls without); 1 if some
+    rows are not valid (the others are priced); 2 for wrong usage.
     """
     intake = Intake(
         files,

@@ -215,7 +215,7 @@ def coverage(
 ) -> None:
     """List the models of a file of usage without a price, then those with one. Needs no broker.
 
-    Exit status: 0 if every row is valid, priced or not; 1 if some are not; 2 for wrong usage.
+    Exit status: 0 if every call has a price; 1 if some have none, or a row is invalid; 2 for wrong usage.
     """
     intake = Intake(
         files,
@@ -246,7 +246,7 @@ def coverage(
             echo_json(row)
     else:
         _show_coverage(rows)
-    if errors.count:
+    if errors.count or any(not row["priced"] for row in rows):
         raise typer.Exit(INVALID_EXIT)
 
 

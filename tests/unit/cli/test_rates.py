@@ -148,7 +148,7 @@ def test_coverage_lists_models_without_a_price_first_with_calls_tokens_and_reaso
         {"provider": "openrouter", "model_served": "x-ai/grok-4"},
         {"provider": "acme", "model_served": "acme-1"},
     )
-    rows = coverage(capsys, file, "--rates", card)
+    rows = coverage(capsys, file, "--rates", card, status=1)
     assert [(r["model"], r["priced"], r["calls"], r["tokens"], r["priced_as"]) for r in rows] == [
         ("prod-chat", False, 1, 5010, ""),
         ("gpt-4o-minni", False, 1, 110, ""),
@@ -172,7 +172,7 @@ def test_coverage_says_which_rate_a_card_lacks(card: str, tmp_path: Path, capsys
         {"provider": "acme", "model_served": "acme-1", "tool_calls": 0, "service_tier": "batch"},
     )
     Path(card).write_text(CARD + "        service_tiers: {batch: {usd_per_mtok: {input: 1}}}\n")
-    without, *with_price = coverage(capsys, file, "--rates", card)
+    without, *with_price = coverage(capsys, file, "--rates", card, status=1)
     assert without["missing_buckets"] == ["output"]
     assert without["why"] == "its card has no rate for output"
     found = [(row["priced"], row["calls"], row["price_quality"], row["why"]) for row in with_price]
@@ -197,10 +197,18 @@ def test_coverage_for_people_names_what_to_do(tmp_path: Path, capsys: pytest.Cap
         {"provider": "openai", "model_served": "gpt-4o"},
         {"provider": "litellm", "model_served": "fast"},
     )
-    assert run(["rates", "coverage", file]) == 0
+    assert run(["rates", "coverage", file]) == 1
     shown = capsys.readouterr().out
     assert "1 of 2 calls have no price. Add an alias or a card to a file in RATE_CARDS." in shown
     assert "a gateway sells nothing itself" in shown
+
+
+def test_a_call_without_a_price_is_a_finding_of_coverage_but_not_of_price(tmp_path: Path) -> None:
+    priced = write_calls(tmp_path, {"provider": "openai", "model_served": "gpt-4o"})
+    assert run(["rates", "coverage", priced]) == 0
+    unpriced = write_calls(tmp_path, {"provider": "openai", "model_served": "gpt-4o-minni"})
+    assert run(["rates", "coverage", unpriced]) == 1
+    assert run(["price", unpriced]) == 0
 
 
 def test_show_says_why_a_model_has_no_price(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
+from genai_prices.data import providers
 
 from spendstream.core.pricing import PriceBook
 from spendstream.core.pricing.book import packaged_corrections
@@ -18,6 +20,7 @@ from tests.unit.pricing.conftest import call, frame
 BOOK = PriceBook.load()
 UNCORRECTED = PriceBook()
 THE_20TH = datetime(2026, 11, 20, 12, tzinfo=UTC)
+LISTED = [(provider.id, model.id) for provider in providers for model in provider.models]
 CARDS = [entry for entry in packaged_corrections() if isinstance(entry, TokenCard)]
 
 
@@ -57,6 +60,11 @@ def usd(book: PriceBook, row: dict[str, Any]) -> tuple[Decimal | None, str]:
         ("0.00000552", call("qwen.qwen3-next-80b-a3b", provider="aws", region="eu-west-1", input=15, output=2)),
         ("0.00000465", call("qwen.qwen3-next-80b-a3b", provider="aws", region="us-west-2", input=15, output=2)),
         ("0.00000465", call("qwen.qwen3-next-80b-a3b", provider="aws", input=15, output=2)),
+        ("0.0055005", call("global.anthropic.claude-sonnet-4-6", provider="aws", tier="batch", input=667, output=600)),
+        # 1.1 x in xAI's US region and Azure's data zones, 1.25 x in one country at Together; Groq's flex is standard
+        ("0.0022", call("grok-4.6", provider="x-ai", geo="us", input=1_000)),
+        ("0.001375", call("gpt-5", provider="azure", geo="eu", input=1_000)),
+        ("0.00015", call("openai/gpt-oss-120b", provider="groq", tier="flex", input=1_000)),
         # Databricks, Voyage behind another name, and an alias of xAI's
         ("0.00003", call("databricks-claude-sonnet-4-5", provider="databricks", input=10)),
         ("0.00006", call("voyage-4", provider="openai-compatible", input=1_000)),
@@ -78,10 +86,13 @@ def test_a_correction_gives_the_sellers_amount(expected: str, row: dict[str, Any
         ("2026-09-13T07:00:00", "0.021"),  # Sunday
         ("2026-09-14T07:00:00", "0.042"),  # Monday
         ("2026-08-21T02:00:00", "0.0572"),  # Friday, at the rates of August
-        ("2026-08-22T02:00:00", "0.0286"),
+        ("2026-08-22T02:00:00", "0.0572"),  # Saturday, before the rule
+        ("2026-08-23T02:00:00", "0.0286"),  # Sunday, its first day
+        ("2026-10-01T02:00:00", "0.021"),  # Thursday, national day
+        ("2026-10-08T02:00:00", "0.042"),
     ],
 )
-def test_deepseek_has_no_peak_at_the_weekend(at: str, expected: str) -> None:
+def test_deepseek_has_no_peak_at_the_weekend_or_on_a_holiday(at: str, expected: str) -> None:
     moment = datetime.fromisoformat(at).replace(tzinfo=UTC)
     row = call("deepseek-v4-flash", provider="deepseek", at=moment, input=100_000, output=10_000)
     assert usd(BOOK, row)[0] == Decimal(expected)
@@ -102,8 +113,12 @@ def test_no_correction_says_what_the_price_book_says() -> None:
             continue
         tier = card.service_tier or "standard"
         tokens = {"input": 1_000, "output": 1_000, "cache_read": 1_000}
-        row = call(card.model, provider=card.provider, tier=tier, at=THE_20TH, **tokens)
-        rows = frame(row, row | {"priced_at_us": row["priced_at_us"] + 14 * 3_600_000_000})
+        like = [m for p, m in LISTED if p == card.provider and fnmatchcase(m.lower(), card.model.lower())]
+        noon = [
+            call(model, provider=card.provider, tier=tier, at=THE_20TH, **tokens)
+            for model in (like if "*" in card.model else [card.model])
+        ]
+        rows = frame(*noon, *(row | {"priced_at_us": row["priced_at_us"] + 14 * 3_600_000_000} for row in noon))
         ours, book = BOOK.price(rows), UNCORRECTED.price(rows)
         if all((ours.total_pusd == book.total_pusd) & (ours.quality == book.quality)):
             same.append((card.provider, card.model, tier))
@@ -111,12 +126,9 @@ def test_no_correction_says_what_the_price_book_says() -> None:
 
 
 def test_only_calls_that_a_correction_is_for_cost_something_else() -> None:
-    from genai_prices.data import providers
-
     rng = random.Random(5)
-    listed = [(provider.id, model.id) for provider in providers for model in provider.models]
     rows = []
-    for provider, model in rng.choices(listed, k=4_000):
+    for provider, model in rng.choices(LISTED, k=4_000):
         tokens = {bucket: rng.choice((0, 0, 7, 1_000)) for bucket in TOKEN_BUCKETS} | {"input": 100}
         at = datetime(2025, 6, 1, tzinfo=UTC) + timedelta(hours=rng.randrange(12_000))
         tier = rng.choice(("standard", "standard", "batch", "flex", "priority"))
