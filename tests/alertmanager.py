@@ -1,7 +1,8 @@
 """A real Prometheus Alertmanager for tests. `python -m tests.alertmanager` fetches it.
 
 An Alertmanager on the PATH is used as it is. Otherwise its Debian package is downloaded by apt, which needs no root
-rights, and unpacked into `$SPENDSTREAM_CACHE/alertmanager`, by default `.spendstream/alertmanager`.
+rights, and unpacked into `$SPENDSTREAM_CACHE/alertmanager`, by default `.spendstream/alertmanager`. Debian compiles the
+path of its templates into the program; the unpacked copy finds its own, from the folder in which it is started.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from spendstream.embedded.process import LOOPBACK, ManagedProcess, lasting_port
 from tests.kafka.install import InstallFailed, cache_dir
 
 PACKAGE: Final = "prometheus-alertmanager"
+_COMPILED_IN: Final = b"/usr/share/prometheus/alertmanager"
+_BESIDE_IT: Final = b"usr/share/prometheus//alertmanager"
+"""Where Debian's program looks for its templates, and where they are in the unpacked package, in as many letters."""
 _TIMEOUT_S: Final = 300
 _HTTP_TIMEOUT_S: Final = 5.0
 
@@ -53,6 +57,8 @@ def download() -> str:
         unpacked = Path(made) / "unpacked"
         subprocess.run(["dpkg-deb", "-x", str(archive), str(unpacked)], check=True, timeout=_TIMEOUT_S)
         shutil.rmtree(folder, ignore_errors=True)
+        program = unpacked / "usr" / "bin" / PACKAGE
+        program.write_bytes(program.read_bytes().replace(_COMPILED_IN, _BESIDE_IT))
         unpacked.rename(folder)
     return str(folder / "usr" / "bin" / PACKAGE)
 
@@ -94,6 +100,7 @@ class LocalAlertmanager:
                 "--cluster.listen-address=",
             ],
             log_path=folder / "alertmanager.log",
+            cwd=_folder() if program.startswith(str(_folder())) else None,
             ready=self._is_ready,
             ready_timeout_s=30.0,
         )

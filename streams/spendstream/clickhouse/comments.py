@@ -160,6 +160,8 @@ _COLUMNS: Final = {
     "usd": "USD for per units of the item.",
     "rate_usd": "USD for per units of the item; null if no rate is known.",
     "per": "Number of units that the rate is for, such as 1000000 tokens.",
+    "minimum": "Quantity that is charged at least, once any is used; 0 if there is none.",
+    "multiplier": "Product of the factors that the rate contains, such as a region's surcharge; 1 if none.",
     "unit": "What the quantity counts.",
     "priced_as": "The bucket whose rate was taken, if the item has none of its own.",
     "above_input_tokens": "Input tokens above which the rate applies.",
