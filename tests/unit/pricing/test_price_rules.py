@@ -384,14 +384,14 @@ def test_hours_multiply_a_tier_s_share_but_not_rates_of_its_own(book_of: BookOf)
     assert found == [1, 9]
 
 
-def test_the_price_book_s_hours_are_those_of_every_day(public_book: PriceBook) -> None:
+def test_the_price_book_s_hours_are_those_of_every_day() -> None:
     """DeepSeek V4.1 Flash, 06:00 to 10:00 UTC: $0.30, else $0.15, as the price book has it."""
     for day in range(14, 21):
         rows = [
             call("deepseek-flash", provider="deepseek", input=10**6, at=datetime(2026, 11, day, hour, tzinfo=UTC))
             for hour in (5, 6, 9, 10)
         ]
-        assert (public_book.price(frame(*rows)).total_pusd * 100 // USD).tolist() == [15, 30, 30, 15]
+        assert (PriceBook().price(frame(*rows)).total_pusd * 100 // USD).tolist() == [15, 30, 30, 15]
 
 
 # size of input
