@@ -19,14 +19,9 @@ from spendstream.kafka.topics import SINK_GROUPS
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.encoders import (
-    AlertEncoder,
-    CallEncoder,
-    DeadLetterEncoder,
-    RateCardEncoder,
-    RollupEncoder,
-    RowEncoder,
-)
+from spendstream.sinks.alerts import AlertEncoder
+from spendstream.sinks.calls import CallEncoder
+from spendstream.sinks.encoders import DeadLetterEncoder, RateCardEncoder, RollupEncoder, RowEncoder
 from spendstream.sinks.kafka_sink import KafkaSink, KafkaSinkSettings
 from spendstream.sinks.writer import ClickHouseWriter
 

@@ -29,7 +29,8 @@ from spendstream.core.pricing import PriceBook
 from spendstream.schemas.buckets import COST_BUCKETS, cost_column
 from spendstream.schemas.priced import ADDED, PRICED_SCHEMA
 from spendstream.settings import Settings
-from spendstream.sinks.encoders import Insert, read_priced, table_insert, used_columns
+from spendstream.sinks.calls import read_priced, used_columns
+from spendstream.sinks.encoders import Insert, table_insert
 from tests.bench.load import events
 from tests.bench.stages import read_batch
 

@@ -26,7 +26,8 @@ from spendstream.reconcile.repair import ledger_query, rollup_query, rollup_rows
 from spendstream.schemas.measures import COLUMN, SUMS
 from spendstream.schemas.rollup import DIMENSIONS, CostRollup
 from spendstream.schemas.watch import Watches
-from spendstream.sinks.encoders import CallEncoder, RollupEncoder, RowEncoder
+from spendstream.sinks.calls import CallEncoder
+from spendstream.sinks.encoders import RollupEncoder, RowEncoder
 from tests.reference_meter import LogRecord
 from tests.unit.log import as_batch
 from tests.unit.sinks.make import records

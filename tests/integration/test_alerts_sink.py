@@ -14,7 +14,7 @@ from clickhouse_connect.driver.client import Client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.schemas.alert import Alert, alert_id
 from spendstream.schemas.dead_letter import Reason
-from spendstream.sinks.encoders import AlertEncoder
+from spendstream.sinks.alerts import AlertEncoder
 from tests.unit.notifiers.make import BUDGET, NOON, make_alert
 from tests.unit.sinks.make import records
 

@@ -16,7 +16,9 @@ from clickhouse_connect.driver.client import Client
 from spendstream.clickhouse.client import INSERT_SETTINGS, ClickHouseSettings, open_client
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
-from spendstream.sinks.encoders import AlertEncoder, CallEncoder, DeadLetterEncoder, RollupEncoder, RowEncoder
+from spendstream.sinks.alerts import AlertEncoder
+from spendstream.sinks.calls import CallEncoder
+from spendstream.sinks.encoders import DeadLetterEncoder, RollupEncoder, RowEncoder
 from tests.unit.notifiers.make import make_alert
 from tests.unit.sinks.make import dead_letter_value, ipc, priced_calls, records, rollup_value
 

@@ -30,7 +30,8 @@ from spendstream.clickhouse.migrate import (
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.schemas.priced import PRICED_SCHEMA
 from spendstream.schemas.rollup import DIMENSIONS
-from spendstream.sinks.encoders import CallEncoder, RollupEncoder
+from spendstream.sinks.calls import CallEncoder
+from spendstream.sinks.encoders import RollupEncoder
 from tests.unit.sinks.make import ipc, priced_calls, records, rollup_value
 
 pytestmark = pytest.mark.clickhouse

@@ -29,7 +29,8 @@ from spendstream.reconcile import Report, reconcile
 from spendstream.reconcile.compare import Range
 from spendstream.schemas import topics
 from spendstream.settings import Settings
-from spendstream.sinks.encoders import CallEncoder, RateCardEncoder, RollupEncoder, RowEncoder
+from spendstream.sinks.calls import CallEncoder
+from spendstream.sinks.encoders import RateCardEncoder, RollupEncoder, RowEncoder
 from tests.unit.sinks.make import records
 
 pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(120)]

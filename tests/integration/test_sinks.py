@@ -14,7 +14,8 @@ from clickhouse_connect.driver.client import Client
 
 from spendstream.clickhouse.client import ClickHouseSettings, open_client
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
-from spendstream.sinks.encoders import CallEncoder, DeadLetterEncoder, RollupEncoder, RowEncoder
+from spendstream.sinks.calls import CallEncoder
+from spendstream.sinks.encoders import DeadLetterEncoder, RollupEncoder, RowEncoder
 from spendstream.sinks.writer import InsertRejected, NotMigrated
 from tests.faults.proxy import Fault, FaultProxy
 from tests.integration.sink_world import SESSION_S, World, calls_values, count_calls, running

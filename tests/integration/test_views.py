@@ -14,7 +14,8 @@ from clickhouse_connect.driver.client import Client
 from spendstream.clickhouse.client import INSERT_SETTINGS
 from spendstream.clickhouse.migrate import MigrationSettings, Migrator, Target
 from spendstream.schemas.buckets import TOKEN_BUCKETS
-from spendstream.sinks.encoders import CallEncoder, DeadLetterEncoder, RollupEncoder, RowEncoder
+from spendstream.sinks.calls import CallEncoder
+from spendstream.sinks.encoders import DeadLetterEncoder, RollupEncoder, RowEncoder
 from tests.unit.sinks.make import NOON, dead_letter_value, ipc, priced_calls, records, rollup_value
 
 pytestmark = pytest.mark.clickhouse

@@ -15,7 +15,7 @@ from spendstream.core.pricing import PriceBook
 from spendstream.kafka.producer import Record
 from spendstream.schemas import topics
 from spendstream.schemas.rate_card_record import RateCardRecord
-from spendstream.sinks.encoders import read_priced
+from spendstream.sinks.calls import read_priced
 from tests.unit.log import LATER, Log, make_usage_event
 
 

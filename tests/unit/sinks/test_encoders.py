@@ -18,14 +18,13 @@ from spendstream.schemas.priced import ADDED, PRICED_SCHEMA
 from spendstream.schemas.rate_card_record import RateCardRecord, RateStep
 from spendstream.schemas.rollup import DIMENSIONS, CostRollup
 from spendstream.schemas.usage import EARLIEST, LATEST
+from spendstream.sinks.calls import CallEncoder, read_priced
 from spendstream.sinks.encoders import (
-    CallEncoder,
     DeadLetterEncoder,
     Encoded,
     RateCardEncoder,
     RollupEncoder,
     Undecodable,
-    read_priced,
     undecodable_insert,
 )
 from tests.unit.sinks.make import (

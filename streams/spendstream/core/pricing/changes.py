@@ -58,7 +58,7 @@ class Changes:
 def changes(kept: Sequence[PublishedBook], book: PublishedBook) -> Changes:
     """Return what ``book`` changes for calls from its day on, if it is taken after the books kept so far.
 
-    A model that is gone keeps its price; so does one that the newer book lists without a usable price.
+    A model that the newer book no longer lists, or lists without a usable price, keeps its former one.
     """
     table = RateTable()
     prices = PublicPrices(table, kept=[*kept, book])
