@@ -27,9 +27,9 @@ from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook
 from spendstream.schemas.buckets import COST_BUCKETS, cost_column
-from spendstream.schemas.priced import ADDED, PRICED_SCHEMA
+from spendstream.schemas.priced import PRICED_SCHEMA
 from spendstream.settings import Settings
-from spendstream.sinks.calls import read_priced, used_columns
+from spendstream.sinks.calls import filled, read_priced
 from spendstream.sinks.encoders import Insert, table_insert
 from tests.bench.load import events
 from tests.bench.stages import read_batch
@@ -40,6 +40,12 @@ _IDS: Final = ("provider_response_id", "trace_id", "span_id", "conversation_id",
 _ALTER: Final = "ALTER TABLE spendstream.calls"
 _BUCKET_COSTS: Final = [cost_column(bucket) for bucket in COST_BUCKETS]
 _COUNTERFACTUAL: Final = ["cost_without_cache_usd", "cost_at_standard_tier_usd", "cost_with_requested_model_usd"]
+_ADDED: Final = (
+    "agent", "turn", "parent_event_id", "inference_geo", "capacity", "usage_notes", "cache_read_image_tokens",
+    "input_video_tokens", "output_video_tokens", "units", "account", "project", "credential", "cost_by_unit",
+    "price_quality", "price_notes", "context_step",
+    *map(cost_column, ("cache_read_image", "input_video", "output_video", "units")),
+)  # fmt: skip
 _BLOOM: Final = ("event_id", "task_id", "conversation_id", "trace_id")
 
 
@@ -59,10 +65,7 @@ _VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "both, before the columns of units and quality": {
         "all": True,
         "ddl": [f"{_ALTER} RESET SETTING min_bytes_for_wide_part"],
-        "without": [
-            *sorted(ADDED), "turn", "parent_event_id",
-            *map(cost_column, ("cache_read_image", "input_video", "output_video", "units")),
-        ],
+        "without": list(_ADDED),
     },
     "costs that can't be null": {
         "ddl": _ddl("MODIFY COLUMN {} Decimal(38, 12) DEFAULT 0", [*_BUCKET_COSTS, *_COUNTERFACTUAL])
@@ -117,9 +120,9 @@ def _inserts(path: Path, without: list[str], *, everything: bool) -> Iterator[In
     for table in [*tables, None]:
         rows = sum(one.num_rows for one in group)
         if group and (table is None or rows + table.num_rows > Settings().sink_max_rows):
-            calls = pa.concat_tables(group)
-            names = calls.schema.names if everything else used_columns(calls)
-            yield table_insert("calls", calls.select([name for name in names if name not in without]))
+            stated = {name for table in group for name in table.schema.names}
+            schema = [f for f in PRICED_SCHEMA if (everything or f.name in stated) and f.name not in without]
+            yield table_insert("calls", pa.concat_tables([filled(calls, pa.schema(schema)) for calls in group]))
             group = []
         if table is not None:
             group.append(table)

@@ -28,7 +28,7 @@ from spendstream.clickhouse.migrate import (
     render,
 )
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
-from spendstream.schemas.priced import PRICED_SCHEMA
+from spendstream.schemas.priced import DEFAULTS, PRICED_SCHEMA, REQUIRED
 from spendstream.schemas.rollup import DIMENSIONS
 from spendstream.sinks.calls import CallEncoder
 from spendstream.sinks.encoders import RollupEncoder
@@ -161,6 +161,14 @@ def test_the_tables_have_a_column_for_all_that_crosses_the_wire(client: Client, 
     (rollups,) = RollupEncoder().encode(records([rollup_value()])).inserts
     assert set(ledger.columns) <= columns(client, target, "calls")
     assert set(rollups.columns) <= columns(client, target, "rollups_1m")
+
+
+def test_a_column_that_an_insert_leaves_out_has_the_default_of_the_wire(client: Client, target: Target) -> None:
+    migrator(client, target).up()
+    call = priced_calls(1).select(sorted(REQUIRED))
+    client.insert_arrow("calls", call, database=target.database)
+    (row,) = client.query(f"SELECT {', '.join(DEFAULTS)} FROM {target.database}.calls").named_results()
+    assert row == {name: {} if value == [] else value for name, value in DEFAULTS.items()}
 
 
 def test_tables_and_views_have_every_declared_column(client: Client, target: Target) -> None:

@@ -15,7 +15,7 @@ from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook, Unpriced
 from spendstream.schemas.buckets import COST_BUCKETS
-from spendstream.schemas.priced import LATENESS, PRICED_SCHEMA, UNPRICED_REASONS
+from spendstream.schemas.priced import DEFAULTS, LATENESS, PRICED_SCHEMA, REQUIRED, UNPRICED_REASONS
 from spendstream.schemas.rate_card import MAX_RATE_USD_PER_MTOK
 from spendstream.schemas.usage import MAX_TOKENS
 from tests.unit.conftest import Cards
@@ -34,15 +34,44 @@ def table_of(book: PriceBook, *events: dict[str, Any], recorded_s: float = 0) ->
 
 
 def row_of(book: PriceBook, **fields: Any) -> dict[str, Any]:
-    (row,) = table_of(book, make_usage_event(**fields)).to_pylist()
-    return dict(row)
+    (row,) = rows_of(table_of(book, make_usage_event(**fields)))
+    return row
+
+
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows as the ledger has them."""
+    return [DEFAULTS | row for row in table.to_pylist()]
+
+
+STATED: dict[str, Any] = {
+    "agent": "planner", "turn": 0, "parent_event_id": event_id(5), "inference_geo": "us", "capacity": "provisioned",
+    "account": "org-1", "project": "p-1", "credential": "key-7", "cache_read_image_tokens": 3,
+    "input_video_tokens": 4, "output_video_tokens": 5,
+}  # fmt: skip
+OTHERS: tuple[dict[str, Any], ...] = (
+    {}, STATED, {"model_served": "nobody-knows"}, {"web_searches": 1}, {"units": {"pages": 2}}, {"tags": {"a": "b"}},
+    {"provider_cost": "0"}, {"latency_ms": 0}, {"usage_notes": ["odd"]}, {"requested_at": "2026-03-04T11:59:58Z"},
+    {"gpu_seconds": 1.5}, {"trace_id": "t"}, {"attempt": 3}, {"user": ""}, {"cached": 600}, {"currency": "EUR"},
+)  # fmt: skip
 
 
 def test_the_schema_is_the_contracts_to_the_type_and_the_null(acme_book: PriceBook) -> None:
-    table = table_of(acme_book, make_usage_event(1), make_usage_event(2, model_served="nobody-knows"))
-    assert table.schema.equals(PRICED_SCHEMA)
+    table = table_of(acme_book, *(make_usage_event(number, **fields) for number, fields in enumerate(OTHERS, 1)))
+    assert table.schema.equals(pa.schema([field for field in PRICED_SCHEMA if field.name in table.schema.names]))
+    assert set(table.schema.names) >= REQUIRED
     table.validate(full=True)
     assert [f.name for f in table.schema if not f.nullable and table[f.name].null_count] == []
+
+
+@pytest.mark.parametrize("first", range(len(OTHERS)))
+def test_a_column_is_left_out_exactly_where_every_call_has_its_default(acme_book: PriceBook, first: int) -> None:
+    pair = (OTHERS[first], OTHERS[first - 1])
+    events = [make_usage_event(number, **fields) for number, fields in enumerate(pair, 1)]
+    together = table_of(acme_book, *events)
+    alone = [rows_of(table_of(acme_book, event))[0] for event in events]
+    assert [row | {"source_offset": 0} for row in rows_of(together)] == alone
+    for name, default in DEFAULTS.items():
+        assert (name in together.schema.names) == any(row[name] != default for row in alone), name
 
 
 def test_an_event_id_is_its_sixteen_bytes(acme_book: PriceBook) -> None:
@@ -52,13 +81,8 @@ def test_an_event_id_is_its_sixteen_bytes(acme_book: PriceBook) -> None:
 
 
 def test_what_a_call_has_beside_tokens_reaches_the_ledger(acme_book: PriceBook) -> None:
-    stated: dict[str, Any] = {
-        "agent": "planner", "turn": 0, "parent_event_id": event_id(5), "inference_geo": "us", "capacity": "provisioned",
-        "account": "org-1", "project": "p-1", "credential": "key-7", "cache_read_image_tokens": 3,
-        "input_video_tokens": 4, "output_video_tokens": 5,
-    }  # fmt: skip
-    row = row_of(acme_book, **stated, units={"pages_processed": 2.5, "x": "1e3"}, usage_notes=["a", "b"])
-    assert {name: row[name] for name in stated} == {**stated, "parent_event_id": uuid.UUID(event_id(5)).bytes}
+    row = row_of(acme_book, **STATED, units={"pages_processed": 2.5, "x": "1e3"}, usage_notes=["a", "b"])
+    assert {name: row[name] for name in STATED} == {**STATED, "parent_event_id": uuid.UUID(event_id(5)).bytes}
     assert row["units"] == [("pages", Decimal("2.5")), ("x", Decimal(1000))]
     assert row["usage_notes"] == "a; b"
 
@@ -135,7 +159,7 @@ def test_times_are_utc_microseconds(acme_book: PriceBook) -> None:
 
 
 def test_a_row_says_where_it_came_from(acme_book: PriceBook) -> None:
-    rows = table_of(acme_book, make_usage_event(1), make_usage_event(2)).to_pylist()
+    rows = rows_of(table_of(acme_book, make_usage_event(1), make_usage_event(2)))
     assert [(r["source_log"], r["source_partition"], r["source_offset"]) for r in rows] == [
         ("life-1", 3, 0),
         ("life-1", 3, 1),
@@ -151,6 +175,6 @@ def test_every_code_of_the_meter_has_a_name() -> None:
 def test_a_table_cut_into_records_is_whole_and_in_order(acme_book: PriceBook, max_rows: int, max_bytes: int) -> None:
     table = table_of(acme_book, *(make_usage_event(i, trace_id=f"{i:032}") for i in range(10)))
     read = [pa.ipc.open_stream(payload).read_all() for payload in ledger_records(table, max_rows, max_bytes)]
-    assert all(part.schema.equals(PRICED_SCHEMA) for part in read)
+    assert all(part.schema.equals(table.schema) for part in read)
     assert all(part.num_rows <= max_rows for part in read)
     assert [row for part in read for row in part.to_pylist()] == table.to_pylist()

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 
 from spendstream.core.money import usd_column
 from spendstream.schemas.measures import MEASURES, PRICE_QUALITIES
-from spendstream.schemas.priced import LATENESS, PRICED_SCHEMA, UNPRICED_REASONS, USD
+from spendstream.schemas.priced import DEFAULTS, LATENESS, PRICED_SCHEMA, UNPRICED_REASONS, USD
 
 _MONEY: Final = {measure.field: measure.name for measure in MEASURES if measure.unit == "USD"}
-_TIMES: Final = {
-    "occurred_at": "occurred_at_us",
-    "requested_at": "requested_at_us",
-    "recorded_at": "recorded_at_us",
-    "priced_at": "priced_at_us",
+_SOURCES: Final = {
+    **_MONEY,
+    **{f"{time}_at": f"{time}_at_us" for time in ("occurred", "requested", "recorded", "priced")},
+    "price_quality": "quality",
+    "source_offset": "offset",
 }
-_RENAMED: Final = {"source_offset": "offset"}
+"""Where a column has another name in the meter's calls."""
 _CODED: Final = {"lateness": LATENESS, "unpriced_reason": UNPRICED_REASONS, "price_quality": PRICE_QUALITIES}
-_CODES: Final = {"price_quality": "quality"}
+_VARIES: Final = object()
 _NULL_IS_EMPTY: Final = ("tags", "usage_notes")
 _FIRST_GUESS_ROWS: Final = 5_000
 _FILL: Final = 0.9  # rows differ in size: aim below the bound, to encode most pieces once
@@ -33,45 +33,65 @@ _WRITE_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 def ledger_table(calls: pl.DataFrame, *, partition: int, source_log: str) -> pa.Table:
-    """Return priced calls as a table of ``PRICED_SCHEMA``."""
+    """Return priced calls as a table of ``PRICED_SCHEMA``, without the columns in which every call has the default."""
     frame = calls.with_columns(
         model=pl.when(pl.col("model_served") == "").then("model_requested").otherwise("model_served")
     )
     n = frame.height
     priced = frame["priced"].to_numpy()
     known = None if priced.all() else priced
-    columns: list[pa.Array | pa.ChunkedArray] = []
+    constants = _constants(frame)
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
     for field in PRICED_SCHEMA:
         name = field.name
+        source = _SOURCES.get(name, name)
+        if _is_default(name, constants.get(source, _VARIES)) and (known is None or name not in _MONEY):
+            continue
         if name == "event_id":
-            columns.append(_uuid_column(frame))
+            columns[name] = _uuid_column(frame)
         elif name in _MONEY:
-            columns.append(usd_column(frame[_MONEY[name]].to_numpy(), known))
-        elif name in _TIMES:
-            columns.append(frame[_TIMES[name]].to_arrow().cast(field.type))
+            columns[name] = usd_column(frame[source].to_numpy(), known)
         elif name in _CODED:
-            columns.append(_coded(frame[_CODES.get(name, name)].to_numpy(), _CODED[name]))
+            columns[name] = _coded(frame[source].to_numpy(), _CODED[name])
         elif name == "parent_event_id":
-            columns.append(_parent_column(frame[name]))
+            columns[name] = _parent_column(frame[name])
         elif pa.types.is_map(field.type):
-            columns.append(_amounts_by_name(frame[name]))
+            columns[name] = _amounts_by_name(frame[name])
         elif name == "source_log":
-            columns.append(_coded(np.zeros(n, dtype=np.int8), (source_log,)))
+            columns[name] = _coded(np.zeros(n, dtype=np.int8), (source_log,))
         elif name == "source_partition":
-            columns.append(pa.array(np.full(n, partition, dtype=np.int32)))
+            columns[name] = pa.array(np.full(n, partition, dtype=np.int32))
         elif name == "provider_cost":
-            columns.append(frame[name].to_arrow().cast(pa.string()).cast(USD))
+            columns[name] = frame[name].to_arrow().cast(pa.string()).cast(USD)
+        elif pa.types.is_dictionary(field.type) and name in constants:
+            columns[name] = _coded(np.zeros(n, dtype=np.int8), (constants[name],))
         elif pa.types.is_dictionary(field.type):
-            if n and (frame[name] == (first := frame[name][0])).all():  # most fields are rarely stated
-                columns.append(_coded(np.zeros(n, dtype=np.int8), (first,)))
-                continue
             column = frame[name].to_arrow()
             coded = pa.types.is_dictionary(column.type)
-            columns.append((column if coded else column.cast(pa.string()).dictionary_encode()).cast(field.type))
+            columns[name] = (column if coded else column.cast(pa.string()).dictionary_encode()).cast(field.type)
         else:
-            column = frame[_RENAMED.get(name, name)].to_arrow()
-            columns.append((pc.fill_null(column, "") if name in _NULL_IS_EMPTY else column).cast(field.type))
-    return pa.table(columns, schema=PRICED_SCHEMA)
+            column = frame[source].to_arrow()
+            columns[name] = (pc.fill_null(column, "") if name in _NULL_IS_EMPTY else column).cast(field.type)
+    return pa.table(list(columns.values()), schema=pa.schema([PRICED_SCHEMA.field(name) for name in columns]))
+
+
+def _constants(frame: pl.DataFrame) -> dict[str, Any]:
+    """Return the columns of text and numbers that hold one value in all rows, with it: most are never stated."""
+    if not frame.height:
+        return {}
+    texts, numbers = pl.col(pl.String), pl.col(pl.Int64)
+    nulls = frame.null_count().row(0, named=True)
+    same = frame.select((texts == texts.first()).all(), numbers.min() == numbers.max()).row(0, named=True)
+    first = frame.row(0, named=True)
+    return {name: first[name] for name in same if nulls[name] == frame.height or (same[name] and not nulls[name])}
+
+
+def _is_default(name: str, value: Any) -> bool:
+    """Whether a value of the meter's calls is the ledger's default, which a null or "" may stand for."""
+    if name not in DEFAULTS:
+        return False
+    default = DEFAULTS[name]
+    return bool(value == default) or (not default and (value is None or value == ""))
 
 
 def ledger_records(table: pa.Table, max_rows: int, max_bytes: int) -> Iterator[bytes]:

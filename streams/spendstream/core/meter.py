@@ -483,9 +483,10 @@ def restore(
 
 
 def _unit_costs(by_call: Mapping[int, Mapping[str, int]], n: int) -> pl.Series:
-    """Return what the units of calls cost, as JSON objects of decimal text in USD; null where none were used."""
+    """Return what the units of calls cost, as JSON objects of decimal text in USD; null where none have a rate."""
     texts: list[str | None] = [None] * n if by_call else []
     for call, costs in by_call.items():
-        texts[call] = json.dumps({unit: usd_text(pusd) for unit, pusd in costs.items()})
+        if costs:
+            texts[call] = json.dumps({unit: usd_text(pusd) for unit, pusd in costs.items()})
     column = pl.Series("cost_by_unit", texts, dtype=pl.String)
     return column if by_call else column.extend_constant(None, n)

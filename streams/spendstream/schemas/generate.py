@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from spendstream.schemas.alert import Alert, Silence
 from spendstream.schemas.buckets import COST_BUCKETS
 from spendstream.schemas.dead_letter import DeadLetter
-from spendstream.schemas.priced import PRICED_SCHEMA
+from spendstream.schemas.priced import PRICED_SCHEMA, REQUIRED
 from spendstream.schemas.rate_card import RateCards
 from spendstream.schemas.rate_card_record import RateCardRecord
 from spendstream.schemas.rollup import CostRollup
@@ -40,7 +40,10 @@ def documents() -> dict[Path, str]:
     schemas[PRICED] = {
         "title": f"Priced calls, {PRICED}: the columns of the Arrow IPC stream",
         "cost_buckets": list(COST_BUCKETS),
-        "columns": [{"name": f.name, "type": str(f.type), "nullable": f.nullable} for f in PRICED_SCHEMA],
+        "columns": [
+            {"name": f.name, "type": str(f.type), "nullable": f.nullable, "required": f.name in REQUIRED}
+            for f in PRICED_SCHEMA
+        ],
     }
     return {FOLDER / f"{name}.json": json.dumps(text, indent=2) + "\n" for name, text in schemas.items()}
 

@@ -1,10 +1,12 @@
 """Priced calls: the ledger's rows, on the wire as Arrow IPC streams of many calls.
 
-One Kafka record is one IPC stream. Money is decimal128(38, 12): USD, exact to the pico-dollar; null if
-no rate is known, never a silent 0. Text is dictionary-encoded where it repeats.
+One Kafka record is one IPC stream. It leaves out columns that none of its calls uses: see ``DEFAULTS``. Money is
+decimal128(38, 12): USD, exact to the pico-dollar; null if no rate is known, never a silent 0. Text is
+dictionary-encoded where it repeats.
 """
 
-from typing import Final
+from decimal import Decimal
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -93,11 +95,26 @@ PRICED_SCHEMA: Final = pa.schema(
     ]
 )
 
-ADDED: Final = frozenset(
+REQUIRED: Final = frozenset(
     {
-        "agent", "inference_geo", "capacity", "usage_notes", "cache_read_image_tokens", "input_video_tokens",
-        "output_video_tokens", "units", "account", "project", "credential", "cost_by_unit", "price_quality",
-        "price_notes", "context_step",
+        "event_id", "occurred_at", "provider", "model", "service", "cost_usd", "unpriced_reason", "lateness",
+        "recorded_at", "priced_at", "source_log", "source_partition", "source_offset",
     }
 )  # fmt: skip
-"""Columns that may not be null, and that records of an earlier release lack: they are empty or 0 there."""
+"""Columns that every stream has. It may leave out any other in which all its calls have the default."""
+
+
+def _default(field: pa.Field) -> Any:
+    if field.name == "capacity":
+        return "on_demand"
+    if field.name.startswith("cost_") and field.type == USD:
+        return Decimal(0)
+    if field.nullable:
+        return None
+    if pa.types.is_map(field.type):
+        return []
+    return 0 if pa.types.is_integer(field.type) else ""
+
+
+DEFAULTS: Final = {field.name: _default(field) for field in PRICED_SCHEMA if field.name not in REQUIRED}
+"""What a call has in a column that its stream leaves out; also the default of the column of table ``calls``."""

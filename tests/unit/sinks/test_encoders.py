@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS, cost_column, tokens_field
 from spendstream.schemas.dead_letter import Reason
-from spendstream.schemas.priced import ADDED, PRICED_SCHEMA
+from spendstream.schemas.priced import DEFAULTS, PRICED_SCHEMA, REQUIRED
 from spendstream.schemas.rate_card_record import RateCardRecord, RateStep
 from spendstream.schemas.rollup import DIMENSIONS, CostRollup
 from spendstream.schemas.usage import EARLIEST, LATEST
@@ -46,46 +46,22 @@ def test_a_single_stream_is_passed_on_unchanged() -> None:
     (insert,) = encoded.inserts
     assert insert.body is value
     assert (insert.table, insert.rows) == ("calls", 3)
-    assert set(insert.columns) == set(PRICED_SCHEMA.names) - {"parent_event_id"}  # which no call has
+    assert set(insert.columns) == set(PRICED_SCHEMA.names)
 
 
-@pytest.mark.parametrize("streams", [1, 2])
-def test_only_columns_that_some_call_uses_are_named(streams: int) -> None:
-    unused = {
-        "team": "", "trace_id": "", "turn": None, "input_tokens": 0, "cost_gpu_usd": Decimal(0), "provider_cost": None,
-        "units": [[]] * 3, "capacity": "on_demand", "requested_at": None,
-    }  # fmt: skip
-    (insert,) = CallEncoder().encode(records([ipc(priced_calls(3, **unused))] * streams)).inserts
-    assert set(insert.columns) == set(PRICED_SCHEMA.names) - unused.keys() - {"parent_event_id"}
+def test_a_stream_without_some_columns_is_passed_on_unchanged() -> None:
+    value = ipc(priced_calls(3).drop_columns(sorted(DEFAULTS)))
+    (insert,) = CallEncoder().encode(records([value])).inserts
+    assert insert.body is value
+    assert set(insert.columns) == REQUIRED
 
 
-@pytest.mark.parametrize(
-    ("column", "values"),
-    [
-        ("team", ["", "a"]),
-        ("trace_id", ["", "a"]),
-        ("turn", [None, 0]),
-        ("input_tokens", [0, 1]),
-        ("input_tokens", [0, -1]),
-        ("cost_gpu_usd", [Decimal(0), Decimal("1e-12")]),
-        ("cost_gpu_usd", [Decimal(0), Decimal("1e20")]),
-        ("cost_gpu_usd", [Decimal(0), None]),  # unpriced: null is not 0
-        ("cost_gpu_usd", [None, None]),
-        ("cost_usd", [None, None]),
-        ("provider_cost", [None, Decimal(0)]),
-        ("units", [[], [("pages", Decimal(1))]]),
-        ("capacity", ["", ""]),  # the table would fill in on_demand
-        ("capacity", ["on_demand", "provisioned"]),
-        ("requested_at", [None, NOON]),
-    ],
-)
-def test_a_column_is_named_if_one_value_of_one_stream_is_not_its_default(column: str, values: list[Any]) -> None:
-    first, second = (priced_calls(1, **{column: [value]}) for value in values)
-    (apart,) = CallEncoder().encode(records([ipc(first), ipc(second)])).inserts
-    (together,) = CallEncoder().encode(records([ipc(priced_calls(2, **{column: values}))])).inserts
-    assert column in apart.columns
-    assert column in together.columns
-    assert read_body(apart.body)[column].to_pylist() == values
+@pytest.mark.parametrize("name", sorted(DEFAULTS))
+def test_a_column_that_one_of_two_streams_leaves_out_has_its_default(name: str) -> None:
+    whole, bare = priced_calls(2), priced_calls(1).drop_columns(sorted(DEFAULTS))
+    (insert,) = CallEncoder().encode(records([ipc(whole.select([*sorted(REQUIRED), name])), ipc(bare)])).inserts
+    assert set(insert.columns) == REQUIRED | {name}
+    assert read_body(insert.body)[name].to_pylist() == [*whole[name].to_pylist(), DEFAULTS[name]]
 
 
 def test_small_streams_share_an_insert_and_keep_every_row() -> None:
@@ -148,10 +124,11 @@ def test_an_invalid_table_of_calls_is_undecodable_and_does_not_stop_the_others(v
     assert bad.reason is Reason.INVALID_VALUE
 
 
-def test_a_missing_required_column_is_named() -> None:
-    value = ipc(priced_calls(1).drop_columns(["team"]))
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+def test_a_missing_required_column_is_named(name: str) -> None:
+    value = ipc(priced_calls(1).drop_columns([name]))
     (bad,) = CallEncoder().encode(records([value])).undecodable
-    assert "team" in bad.message
+    assert name in bad.message
 
 
 def test_nulls_in_a_required_column_are_refused() -> None:
@@ -162,20 +139,11 @@ def test_nulls_in_a_required_column_are_refused() -> None:
         read_priced(ipc(table))
 
 
-def test_a_later_writers_column_is_left_out_and_an_absent_optional_one_is_null() -> None:
-    table = priced_calls(2).drop_columns(["latency_ms"]).append_column("novelty", pa.array([1, 2]))
-    encoded = read_priced(ipc(table))
-    assert encoded.schema.equals(PRICED_SCHEMA)
-    assert encoded["latency_ms"].null_count == 2
-
-
-def test_a_record_of_an_earlier_release_has_empty_values_in_the_columns_added_since() -> None:
-    table = priced_calls(2).drop_columns([*sorted(ADDED), "turn", "parent_event_id"])
-    (insert,) = CallEncoder().encode(records([ipc(table)])).inserts
-    row = read_body(insert.body).to_pylist()[0]
-    assert {name: row[name] for name in ADDED if row.get(name)} == {}  # on_demand, as all defaults, is not sent
-    assert read_priced(ipc(table))["capacity"].to_pylist() == ["on_demand"] * 2
-    assert (row.get("turn"), row.get("parent_event_id"), row["cost_usd"]) == (None, None, Decimal("0.036"))
+def test_a_later_writers_column_is_left_out() -> None:
+    value = ipc(priced_calls(2).append_column("novelty", pa.array([1, 2])))
+    assert read_priced(value).schema.equals(PRICED_SCHEMA)
+    (insert,) = CallEncoder().encode(records([value])).inserts
+    assert "novelty" not in read_body(insert.body).schema.names
 
 
 def test_unknown_cost_stays_null() -> None:
