@@ -46,7 +46,7 @@ class App:
         self.consumer = self
 
     def highwater(self, _tp: TP) -> int | None:
-        return None
+        raise AssertionError("Partition is not assigned")  # aiokafka, while a rebalance takes it away
 
     async def crash(self, error: BaseException) -> None:
         self.crashes.append(error)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from spendstream.kafka.consumer import read_to_end
+from spendstream.kafka.consumer import read_to_end, seen_end
 
 A, B = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -130,3 +130,12 @@ async def test_a_broker_that_sends_nothing_is_an_error_that_says_where() -> None
     consumer = Consumer({A: log(0, 1)}, {A: 5})
     with pytest.raises(TimeoutError, match=r"sent nothing for 0\.05 s: t\[0\] at 2 of 5"):
         await offsets(consumer, {A: None}, stalled_after_s=0.05)
+
+
+async def test_the_end_of_a_partition_that_was_taken_away_is_unknown_and_no_error() -> None:
+    consumer = AIOKafkaConsumer()
+    consumer.assign([A])
+    assert seen_end(consumer, A) is None  # nothing was fetched yet
+    assert seen_end(consumer, B) is None
+    consumer.unsubscribe()
+    assert seen_end(consumer, A) is None

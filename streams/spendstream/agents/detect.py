@@ -23,7 +23,7 @@ from spendstream.agents.detect_snapshots import PARTITION, SnapshotStore, copied
 from spendstream.core.detect.detector import Detector
 from spendstream.core.detect.rollups import RollupRecord
 from spendstream.core.timestamps import US
-from spendstream.kafka.consumer import membership, partitions_of, read_to_end
+from spendstream.kafka.consumer import membership, partitions_of, read_to_end, seen_end
 from spendstream.kafka.producer import AckedProducer, Record
 from spendstream.metrics import Metrics
 from spendstream.schemas import topics
@@ -154,10 +154,10 @@ class Leader:
         return time.monotonic() - self.progress.snapshot_at >= interval_s
 
     def _partition_clock_us(self, tp: TopicPartition, wall_us: int) -> int:
-        highwater = self._consumer.highwater(tp)
-        if highwater is None:
+        end = seen_end(self._consumer, tp)
+        if end is None:
             return 0  # nothing was fetched from it yet
-        if self.progress.rollups.get(tp.partition, 0) >= highwater:
+        if self.progress.rollups.get(tp.partition, 0) >= end:
             return wall_us
         return self._read_until_ms.get(tp.partition, 0) * 1000
 

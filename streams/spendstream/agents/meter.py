@@ -19,6 +19,7 @@ from spendstream.agents.meter_state import Flusher, Recovery
 from spendstream.core.batch import RecordBatch
 from spendstream.core.meter import PartitionMeter, UnknownRateBook
 from spendstream.kafka.batched import FetchedBatch
+from spendstream.kafka.consumer import seen_end
 from spendstream.metrics import Metrics
 from spendstream.schemas.progress import BookInForce, Counters
 
@@ -228,9 +229,9 @@ class MeterAgent:
         meter = lease.meter
         counters = meter.marker.counters
         self._metrics.flushed(meter.marker.partition, lease.reported, counters, rollups, seconds)
-        highwater = self._app.consumer.highwater(TP(self._topic, meter.marker.partition))
-        if highwater is not None:
-            self._metrics.lag(self._topic, meter.marker.partition, max(0, highwater - meter.marker.through_offset - 1))
+        end = seen_end(self._app.consumer, TP(self._topic, meter.marker.partition))
+        if end is not None:
+            self._metrics.lag(self._topic, meter.marker.partition, max(0, end - meter.marker.through_offset - 1))
         self._metrics.state(
             meter.marker.partition,
             watermark_us=meter.watermark_us,

@@ -28,6 +28,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP, ConsumerMessage
 
 from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
+from spendstream.kafka.consumer import seen_end
 
 MAX_WAITING_RECORDS: Final = 100_000
 """Records delivered and not yet absorbed: beyond this the consumer stops fetching."""
@@ -219,7 +220,7 @@ class BatchedConsumer(Consumer):
                 return
             if not fetched or not (active is None or tp in active or tp in self._buffered_partitions):
                 continue
-            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+            self.app.monitor.track_tp_end_offset(tp, seen_end(self, tp) or 0)
             if tp.topic in self.batched_topics:
                 # Faust drops what it has "read" before; the agent decides whether a batch is new
                 self._read_offset[tp] = None

@@ -91,6 +91,19 @@ async def high_watermarks(consumer: Any, partitions: Sequence[TopicPartition]) -
     return ends
 
 
+def seen_end(consumer: Any, partition: TopicPartition) -> int | None:
+    """Return a partition's end as the last fetch saw it; None before one, and while a rebalance takes it away.
+
+    ``consumer``: aiokafka's or Faust's. Both raise in the second case, even before they tell the partition's owner.
+    Who only observes must not end because of it.
+    """
+    try:
+        end: int | None = consumer.highwater(partition)
+    except Exception:
+        return None
+    return end
+
+
 async def read_to_end(
     consumer: Any,
     starts: Mapping[TopicPartition, int | None],

@@ -20,7 +20,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from spendstream.kafka.consumer import membership
+from spendstream.kafka.consumer import membership, seen_end
 from spendstream.sinks.encoders import ConsumedRecord, Encoded, RowEncoder, undecodable_insert
 from spendstream.sinks.writer import ClickHouseWriter, NoMetrics, SinkMetrics
 from spendstream.waiting import in_thread, sleep_unless_stopped
@@ -253,7 +253,7 @@ class KafkaSink:
             return
         self._owed = {}
         for partition, end in mine.items():
-            if (high := consumer.highwater(partition)) is not None:
+            if (high := seen_end(consumer, partition)) is not None:
                 self._metrics.lag(partition.topic, partition.partition, max(0, high - end))
 
     async def _report_lag(self, consumer: Any) -> None:
@@ -261,7 +261,7 @@ class KafkaSink:
             partitions = consumer.assignment()
             for partition, end in (await consumer.end_offsets(partitions)).items():
                 committed = await consumer.committed(partition)
-                high = max(end, consumer.highwater(partition) or 0)
+                high = max(end, seen_end(consumer, partition) or 0)
                 self._metrics.lag(partition.topic, partition.partition, max(0, high - (committed or 0)))
         except (KafkaError, IllegalStateError, ValueError):
             pass  # the broker is down, or a rebalance runs: the next report will do

@@ -222,6 +222,19 @@ async def test_partitions_lost_meanwhile_are_not_committed() -> None:
     assert world.consumer.commits == [{P1: 6}]
 
 
+async def test_a_rebalance_right_after_a_commit_does_not_stop_the_sink(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_assigned(_partition: TopicPartition) -> int:
+        raise AssertionError("Partition is not assigned")  # as aiokafka's consumer does
+
+    world = World()
+    monkeypatch.setattr(world.consumer, "highwater", not_assigned)
+    world.consumer.put(P0, 5)
+    async with world.running():
+        await until(lambda: world.consumer.commits)
+        world.consumer.put(P0, 6)
+        await until(lambda: len(world.consumer.commits) == 2)
+
+
 async def test_a_failed_commit_does_not_stop_the_sink() -> None:
     world = World()
     world.consumer.commit_error = CommitFailedError()
