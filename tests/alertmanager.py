@@ -102,7 +102,7 @@ class LocalAlertmanager:
             log_path=folder / "alertmanager.log",
             cwd=_folder() if program.startswith(str(_folder())) else None,
             ready=self._is_ready,
-            ready_timeout_s=30.0,
+            ready_timeout_s=90.0,
         )
 
     def __enter__(self) -> LocalAlertmanager:

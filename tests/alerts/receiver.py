@@ -63,7 +63,7 @@ class Receiver:
         """Return the alerts that were received with a transition."""
         return [told.alert for told in self.told if told.alert["transition"] == transition]
 
-    def wait_for(self, what: Any, timeout_s: float = 30.0) -> Any:
+    def wait_for(self, what: Any, timeout_s: float = 120.0) -> Any:
         """Wait until ``what(self)`` is true; return it. Raises: AssertionError, with all that was received."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

@@ -65,7 +65,7 @@ def test_alerts_continue_while_clickhouse_is_away_and_are_stored_when_it_returns
         world.wait_until_watching()
         world.clickhouse.stop()
         world.send([call("search", 60.0)])
-        (firing,) = receiver.wait_for(lambda r: r.of("firing"), 30)
+        (firing,) = receiver.wait_for(lambda r: r.of("firing"))
         assert firing["group"] == {"team": "search"}
         world.clickhouse.start()
         deadline = time.monotonic() + 90

@@ -11,7 +11,7 @@ import pytest
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import SECRET, SPEND_ABOVE, AlertWorld, call
 
-pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(600)]
 
 
 def test_spend_above_its_bound_alerts_and_an_edit_of_the_watches_takes_effect_at_runtime(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_spend_above_its_bound_alerts_and_an_edit_of_the_watches_takes_effect_at
         world.wait_until_watching()
         world.send([call("search", 0.01) for _ in range(50)])
         world.send([call("growth", 60.0)])
-        (firing,) = receiver.wait_for(lambda r: r.of("firing"), 60)
+        (firing,) = receiver.wait_for(lambda r: r.of("firing"))
         assert firing["group"] == {"team": "growth"}
         assert firing["observed"] >= 60
         assert firing["notify"]
@@ -30,8 +30,8 @@ def test_spend_above_its_bound_alerts_and_an_edit_of_the_watches_takes_effect_at
         digest = hmac.new(SECRET.encode(), stamp.encode() + b"." + told.body, hashlib.sha256).hexdigest()
         assert signed == f"sha256={digest}"
         world.write_watches(SPEND_ABOVE.replace("name: spend", "name: other"))
-        (resolved,) = receiver.wait_for(lambda r: r.of("resolved"), 60)
+        (resolved,) = receiver.wait_for(lambda r: r.of("resolved"))
         assert resolved["alert_id"] == firing["alert_id"]
         assert "no longer watched" in resolved["title"]
-        (again,) = receiver.wait_for(lambda r: [a for a in r.of("firing") if a["watch"] == "other"], 60)
+        (again,) = receiver.wait_for(lambda r: [a for a in r.of("firing") if a["watch"] == "other"])
         assert again["observed"] == firing["observed"]

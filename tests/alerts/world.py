@@ -58,7 +58,7 @@ class AlertWorld(World):
     def write_watches(self, watches: str) -> None:
         self.watches_path.write_text(WATCHES.format(watches=watches))
 
-    def wait_until_watching(self, timeout_s: float = 60.0) -> None:
+    def wait_until_watching(self, timeout_s: float = 150.0) -> None:
         """Wait until a detector leads and the notifier's group has begun."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

@@ -17,7 +17,7 @@ from tests.crash.chaos import kill_a_worker, restart_clickhouse, run_with_chaos
 from tests.crash.workload import Workload
 from tests.crash.world import World
 
-pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.crash, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.crash, pytest.mark.timeout(600)]
 
 
 def test_a_worker_killed_on_the_embedded_broker_counts_every_event_once(tmp_path: Path) -> None:

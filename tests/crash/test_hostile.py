@@ -14,7 +14,7 @@ from tests.crash.cli import json_lines, run_cli
 from tests.crash.hostile import Hostile, Sent
 from tests.crash.world import World
 
-pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.crash, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.crash, pytest.mark.timeout(600)]
 
 At = tuple[int, int]
 """Partition and offset."""
@@ -46,7 +46,7 @@ async def dead_letters_in_kafka(world: World) -> list[DeadLetter]:
     try:
         consumer.assign(partitions)
         letters: list[DeadLetter] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while len(letters) < expected:
                 for batch in (await consumer.getmany(timeout_ms=200)).values():
                     letters += [DeadLetter.model_validate_json(record.value) for record in batch]

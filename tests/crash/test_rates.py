@@ -19,7 +19,7 @@ from tests.crash.cli import json_lines, run_cli
 from tests.crash.workload import RATE_CARDS, Workload
 from tests.crash.world import World
 
-pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.crash, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.crash, pytest.mark.timeout(600)]
 
 FACTOR = 600
 """So much dearer that calls change their size: what a replay prices otherwise is counted in another block."""
@@ -124,7 +124,7 @@ def metric(world: World, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 
-def until(condition: Callable[[], bool], world: World, timeout_s: float = 30) -> None:
+def until(condition: Callable[[], bool], world: World, timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, world.logs()

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.broker,
     pytest.mark.clickhouse,
     pytest.mark.crash,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not TRACES.is_dir(), reason="the Azure LLM traces are not beside the repository"),
 ]
 

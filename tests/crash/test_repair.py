@@ -15,7 +15,7 @@ from tests.crash.cli import run_cli
 from tests.crash.workload import Workload
 from tests.crash.world import World
 
-pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.crash, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.crash, pytest.mark.timeout(600)]
 
 AGO_S = 3 * 3600.0
 PER_SECOND = 400
@@ -59,7 +59,7 @@ def until_the_past_is_final(world: World, workload: Workload) -> None:
     """Every partition has calls of today: what was made three hours ago is closed."""
     partitions = world.settings.kafka_partitions
     recent = f"minute > toDateTime('{datetime.now(UTC) - timedelta(minutes=5):%Y-%m-%d %H:%M:%S}', 'UTC')"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while world.query(f"SELECT uniqExact(source_partition) FROM {ROLLUPS} WHERE {recent}")[0][0] < partitions:
         assert time.monotonic() < deadline, world.logs()
         time.sleep(0.2)

@@ -152,7 +152,7 @@ class World:
             await asyncio.sleep(0.5)
         raise TimeoutError(f"{len(left)} records were never acknowledged")
 
-    def drained(self, workload: Workload, timeout_s: float = 120) -> None:
+    def drained(self, workload: Workload, timeout_s: float = 240) -> None:
         """Wait until ledger, rollups and dead letters hold the expected numbers, and then stay so."""
         deadline = time.monotonic() + timeout_s
         expected = (len(workload.truth.cost_by_id), len(workload.truth.cost_by_id), workload.truth.dead_letters)

@@ -62,7 +62,7 @@ class World:
             await task
 
     async def started(self, name: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while None in (await self.committed(name)).values():  # noqa: ASYNC110 - the broker knows
                 await asyncio.sleep(0.1)
 
@@ -92,7 +92,7 @@ class World:
 
     async def until_committed(self, name: str, records: int) -> None:
         """Return once a group has committed this many records."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while await self.committed_records(name) != records:  # noqa: ASYNC110 - the broker knows
                 await asyncio.sleep(0.1)
 

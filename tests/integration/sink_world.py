@@ -25,7 +25,7 @@ from tests.unit.sinks.make import ipc, priced_calls
 
 PARTITIONS = 3
 SESSION_S = 2.0
-DRAIN_TIMEOUT_S = 40.0
+DRAIN_TIMEOUT_S = 120.0
 
 
 class Seen(NoMetrics):

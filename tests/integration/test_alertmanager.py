@@ -19,7 +19,7 @@ from tests.alertmanager import LocalAlertmanager
 from tests.integration.notify_world import World
 from tests.unit.notifiers.make import NOON, Receiver, make_alert, make_notifier, receiver
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 
 class Stack:

@@ -22,12 +22,12 @@ from spendstream.kafka.topics import TopicNotCreated, TopicReport, TopicSpec, en
 from tests.kafka import install
 from tests.kafka.server import LocalKafka
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 Broker = LocalKafka | EmbeddedBroker
 
 MIB = 1024 * 1024
-READ_TIMEOUT_S = 20.0
+READ_TIMEOUT_S = 90.0
 SENT_AT_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 

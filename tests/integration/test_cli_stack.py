@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaProducer
 
 from spendstream.schemas import topics
 
-pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(600)]
 
 TEAMS = ("search", "support")
 EVENTS = 1_000
@@ -66,7 +66,7 @@ def process(*arguments: str, env: Mapping[str, str], log: Path) -> Iterator[subp
                 child.kill()
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 150.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, what

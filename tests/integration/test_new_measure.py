@@ -19,7 +19,7 @@ from spendstream.clickhouse.migrate import load_migrations
 from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from tests.integration import new_measure
 
-pytestmark = [pytest.mark.clickhouse, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.clickhouse, pytest.mark.timeout(600)]
 
 NAME = "prompt_tools_tokens"
 LINE = f'    summed("{NAME}", "Tokens of tool results in the prompt.", watched_as="tool tokens"),\n'

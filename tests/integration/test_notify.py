@@ -25,7 +25,7 @@ from spendstream.waiting import Backoff
 from tests.integration.notify_world import World, ids, of_groups, sent_ids
 from tests.unit.notifiers.make import make_alert, make_notifier, receiver, until
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 LONG_AGO_MS = 2 * 3600 * 1000
 

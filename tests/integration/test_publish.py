@@ -25,7 +25,7 @@ from spendstream.schemas.dead_letter import Reason
 from spendstream.sinks.encoders import DeadLetterEncoder
 from tests.unit.sinks.make import dead_letter_value, records
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 PARTITIONS = 4
 
@@ -67,7 +67,7 @@ def read(bootstrap: str, topic: str) -> list[Any]:
         await consumer.start()
         consumer.assign(partitions)
         found: list[Any] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while len(found) < expected:
                 for batch in (await consumer.getmany(timeout_ms=200)).values():
                     found += batch

@@ -33,7 +33,7 @@ from spendstream.sinks.calls import CallEncoder
 from spendstream.sinks.encoders import RateCardEncoder, RollupEncoder, RowEncoder
 from tests.unit.sinks.make import records
 
-pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(600)]
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 LOG = "19cb-0"

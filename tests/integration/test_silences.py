@@ -14,7 +14,7 @@ from spendstream.kafka.topics import ensure_topics, topic_specs
 from spendstream.settings import Settings
 from tests.kafka.server import LocalKafka
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 Broker = LocalKafka | EmbeddedBroker
 

@@ -22,7 +22,7 @@ from tests.integration.sink_world import SESSION_S, World, calls_values, count_c
 from tests.kafka.server import LocalKafka
 from tests.unit.sinks.make import dead_letter_value, ipc, priced_calls, rollup_value
 
-pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ async def test_a_restarted_sink_repeats_what_was_not_committed(kafka_world: Worl
     values, count, cost = calls_values(streams=6, rows=10)
     await world.publish(values)
     async with running(world.sink(CallEncoder())):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while not proxy.written:  # noqa: ASYNC110 - a thread sets it
                 await asyncio.sleep(0.05)
     assert set((await world.committed()).values()) == {0}

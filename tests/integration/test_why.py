@@ -24,7 +24,7 @@ from spendstream.embedded.clickhouse import EmbeddedClickHouse
 from spendstream.schemas import topics
 from tests.kafka.server import LocalKafka
 
-pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(600)]
 
 DATABASE = "explained"
 AT = datetime.now(UTC) - timedelta(minutes=1)

@@ -56,7 +56,7 @@ def settings(**more: Any) -> Settings:
 
 
 async def until(what: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         while not what():  # noqa: ASYNC110 (what is waited for has no event)
             await asyncio.sleep(0.01)
 

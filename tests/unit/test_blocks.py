@@ -7,8 +7,8 @@ import pytest
 
 from spendstream.core.aggregates import SIZES, TIERS, Tier, blocks
 from spendstream.core.lateness import CORRECTION_CODE, LATE_CODE, ON_TIME_CODE
-from spendstream.core.money import PUSD
-from spendstream.schemas.rate_card import MAX_RATE_USD_PER_MTOK
+from spendstream.core.pricing.price import MAX_PUSD
+from spendstream.schemas.buckets import TOKEN_BUCKETS
 from spendstream.schemas.rollup import ON_TIME
 from spendstream.schemas.usage import MAX_GPU_SECONDS, MAX_TOKENS
 
@@ -29,9 +29,10 @@ def test_a_block_full_of_its_dearest_calls_fits_64_bits(tier: Tier) -> None:
     assert (tier.below - 1) * tier.offsets < 2**63
 
 
-def test_the_dearest_bucket_and_the_longest_gpu_time_fit_a_tier() -> None:
-    assert TIERS[-1].below > MAX_RATE_USD_PER_MTOK * PUSD // 10**6 * MAX_TOKENS
+def test_the_dearest_call_the_longest_gpu_time_and_the_most_tokens_fit_a_tier() -> None:
+    assert TIERS[-1].below > MAX_PUSD
     assert TIERS[1].below > MAX_GPU_SECONDS * 10**6
+    assert TIERS[0].below > MAX_TOKENS * len(TOKEN_BUCKETS)
 
 
 def test_ordinary_calls_share_a_block_within_two_million_offsets() -> None:

@@ -15,6 +15,7 @@ from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import MeterRules, PartitionMeter, new_marker
 from spendstream.core.pricing import PriceBook, Unpriced
 from spendstream.schemas.buckets import COST_BUCKETS
+from spendstream.schemas.measures import COLUMN
 from spendstream.schemas.priced import DEFAULTS, LATENESS, PRICED_SCHEMA, REQUIRED, UNPRICED_REASONS
 from spendstream.schemas.rate_card import MAX_RATE_USD_PER_MTOK
 from spendstream.schemas.usage import MAX_TOKENS
@@ -118,6 +119,28 @@ def test_a_call_with_a_fee_that_has_no_rate_is_partly_priced_and_says_so(acme_bo
     row = row_of(acme_book, web_searches=1)
     assert (row["price_quality"], row["price_notes"]) == ("partial", "no rate for web_searches")
     assert row["cost_usd"] == row_of(acme_book)["cost_usd"] > 0
+
+
+def test_a_call_with_a_unit_that_has_no_rate_is_partly_priced_from_ledger_to_rollup(acme_book: PriceBook) -> None:
+    log = Log()
+    for event in (make_usage_event(1, units={"pages": 2, "parsecs": "0.5"}), make_usage_event(2)):
+        log.append(event)
+    meter = PartitionMeter(new_marker(3, "life-1", -1), MeterRules(), acme_book)
+    meter.absorb(log.batch(), NOON)
+    taken = meter.take()
+    assert taken.calls is not None
+    partial, whole = rows_of(ledger_table(taken.calls, partition=3, source_log="life-1"))
+    assert (partial["price_quality"], partial["price_notes"]) == ("partial", "no rate for pages, parsecs")
+    assert (whole["price_quality"], whole["price_notes"]) == ("exact", "")
+    assert partial["cost_usd"] == whole["cost_usd"] > 0
+    assert partial["cost_by_unit"] == []
+    assert meter.counters.partly_priced == 1
+    assert sum(int(totals[COLUMN["partly_priced_calls"]]) for _, totals in taken.rollups) == 1
+
+
+def test_the_usage_of_a_whole_batch_is_priced_exactly(acme_book: PriceBook) -> None:
+    row = row_of(acme_book, input_tokens=MAX_TOKENS - 1, output_tokens=0)
+    assert row["cost_usd"] == (MAX_TOKENS - 1) * Decimal(6).scaleb(-6)  # $6 per million above 200,000 tokens
 
 
 def test_a_cost_that_64_bits_do_not_hold_is_unpriced_and_named(book_of_cards: Cards) -> None:

@@ -40,8 +40,8 @@ from spendstream.schemas.units import UNITS, WEB_SEARCHES, canonical_unit
 from spendstream.schemas.usage import Capacity, ServiceTier
 
 MAX_RATE_USD_PER_MTOK: Final = 10_000
-"""The highest rate of one bucket. With ``spendstream.schemas.usage.MAX_TOKENS`` one bucket of one call costs at most
-10^8 tokens x 10^10 pico-dollars = 10^18 pico-dollars (a million USD), which a signed 64-bit integer holds."""
+"""The highest rate of one bucket. A call that costs more than 9.2 million USD, which 64 bits of pico-dollars hold, is
+unpriced: ``too_large``."""
 
 MAX_FEE_USD: Final = 100
 MAX_GPU_HOUR_USD: Final = 1_000

@@ -20,9 +20,8 @@ Capacity = Literal["on_demand", "provisioned"]
 Status = Literal["ok", "error", "timeout", "cancelled", "rate_limited", "filtered"]
 UsageQuality = Literal["reported", "partial", "estimated"]
 
-MAX_TOKENS: Final = 100_000_000
-"""Largest count of one bucket of one call. With ``spendstream.schemas.rate_card.MAX_RATE_USD_PER_MTOK`` it keeps
-every product of tokens and rate inside a signed 64-bit integer of pico-dollars."""
+MAX_TOKENS: Final = 100_000_000_000
+"""Of one bucket of one event: no call has so many, but the usage of a whole batch or of an imported day may."""
 
 MAX_GPU_SECONDS: Final = 10_000_000
 EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC)

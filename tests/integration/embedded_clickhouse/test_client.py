@@ -63,7 +63,7 @@ def test_abandoned_stream_does_not_hold_the_server(client: Client, server: Embed
     body._connection.sock.shutdown(2)
     body.close()
     query = "SELECT count() FROM system.processes WHERE query LIKE '%10000000000%' AND query NOT LIKE '%processes%'"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (left := ask(server, body=query)[2]) != b"0\n":
         assert time.monotonic() < deadline, f"{left!r} statements still run"
         time.sleep(0.05)

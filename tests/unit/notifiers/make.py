@@ -126,12 +126,12 @@ class Receiver:
         assert isinstance(answer, int)
         return web.Response(status=answer, text=self.words, headers=self.headers)
 
-    async def count(self, at_least: int, timeout_s: float = 30.0) -> None:
+    async def count(self, at_least: int, timeout_s: float = 120.0) -> None:
         """Return once this many requests have arrived."""
         await until(lambda: len(self.requests) >= at_least, timeout_s)
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - another task changes it
             await asyncio.sleep(0.01)

@@ -69,6 +69,12 @@ def usd(book: PriceBook, row: dict[str, Any]) -> tuple[Decimal | None, str]:
         ("0.00003", call("databricks-claude-sonnet-4-5", provider="databricks", input=10)),
         ("0.00006", call("voyage-4", provider="openai-compatible", input=1_000)),
         ("0.0128", call("grok-4-latest", provider="x-ai", input=2_240, units={"social_searches": 2})),
+        # Rerankings, by the search and by the token
+        ("0.006", call("rerank-v3.5", provider="cohere", units={"search_units": 3})),
+        ("0.0025", call("rerank-v4.0-pro", provider="cohere", units={"search_units": 1})),
+        ("0.002", call("cohere.rerank-v3-5:0", provider="aws", units={"search_units": 1})),
+        ("0.001", call("amazon.rerank-v1:0", provider="aws", units={"search_units": 1})),
+        ("0.00005", call("rerank-2.5", provider="voyage", input=1_000)),
     ],
 )
 def test_a_correction_gives_the_sellers_amount(expected: str, row: dict[str, Any]) -> None:
@@ -112,10 +118,13 @@ def test_no_correction_says_what_the_price_book_says() -> None:
         if card.region is not None:  # the book has no prices of single regions
             continue
         tier = card.service_tier or "standard"
-        tokens = {"input": 1_000, "output": 1_000, "cache_read": 1_000}
+        usage: dict[str, Any] = {"input": 1_000, "output": 1_000, "cache_read": 1_000}
+        if card.provider in ("cohere", "voyageai") or "rerank" in card.model:
+            usage = {bucket: 1_000 for entry in card.rates for bucket in entry.usd_per_mtok or {}}
+            usage["units"] = {unit: 1 for entry in card.rates for unit in entry.usd_per_unit or {}}
         like = [m for p, m in LISTED if p == card.provider and fnmatchcase(m.lower(), card.model.lower())]
         noon = [
-            call(model, provider=card.provider, tier=tier, at=THE_20TH, **tokens)
+            call(model, provider=card.provider, tier=tier, at=THE_20TH, **usage)
             for model in (like if "*" in card.model else [card.model])
         ]
         rows = frame(*noon, *(row | {"priced_at_us": row["priced_at_us"] + 14 * 3_600_000_000} for row in noon))
