@@ -42,6 +42,24 @@ class Metrics:
         self._flush = Histogram(
             "spendstream_flush_seconds", "Time until a flush is acknowledged.", buckets=_SECONDS, registry=r
         )
+        self._stage_failures = Counter(
+            "spendstream_stage_failures_total",
+            "Errors of this software while metering. Each is looked into: see spendstream_quarantined_records_total.",
+            ["stage"],
+            registry=r,
+        )
+        self._quarantined = Counter(
+            "spendstream_quarantined_records_total",
+            "Records that this software fails on. They became dead letters of internal_error.",
+            ["stage"],
+            registry=r,
+        )
+        self._unreadable = Counter(
+            "spendstream_unreadable_records_total",
+            "Records of internal topics that could not be read, and were skipped.",
+            ["topic"],
+            registry=r,
+        )
         self._watermark = Gauge(
             "spendstream_watermark_timestamp_seconds", "Greatest event time so far.", ["partition"], registry=r
         )
@@ -151,6 +169,15 @@ class Metrics:
     def batch_absorbed(self, records: int, seconds: float) -> None:
         self._batch.observe(records)
         self._absorb.observe(seconds)
+
+    def stage_failed(self, stage: str) -> None:
+        self._stage_failures.labels(stage).inc()
+
+    def quarantined(self, stage: str) -> None:
+        self._quarantined.labels(stage).inc()
+
+    def unreadable(self, topic: str, records: int = 1) -> None:
+        self._unreadable.labels(topic).inc(records)
 
     def flushed(self, partition: int, before: Counters, after: Counters, rollups: int, seconds: float) -> None:
         for outcome in _OUTCOMES:

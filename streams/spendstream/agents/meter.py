@@ -4,24 +4,25 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import structlog
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, MessageSizeTooLargeError
 from faust import Stream
 from faust.types import TP, AppT, EventT, StreamT
 
 from spendstream.agents.meter_state import Flusher, Recovery
 from spendstream.core.batch import RecordBatch
-from spendstream.core.meter import PartitionMeter, UnknownRateBook
+from spendstream.core.meter import PartitionMeter, StageFailed, UnknownRateBook
+from spendstream.core.quarantine import find_faults, quarantined
 from spendstream.kafka.batched import FetchedBatch
 from spendstream.kafka.consumer import seen_end
 from spendstream.metrics import Metrics
-from spendstream.schemas.progress import BookInForce, Counters
+from spendstream.schemas.progress import BookInForce, Counters, Quarantined
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,36 @@ MAX_BATCH_RECORDS: Final = 30_000
 """Fetches are absorbed together, up to about this many records."""
 
 _SEEK_AGAIN_S: Final = 2.0
+
+_OF_RECORDS: Final = (StageFailed, MessageSizeTooLargeError)
+"""Errors that records may be the cause of. Others are the worker's: a restart replays from the marker.
+
+The second is of a rollup or a marker, which is smaller when fewer records are flushed.
+"""
+
+
+@dataclass(frozen=True)
+class _Care:
+    """How a partition is read again after an error: each piece is tried first, and made durable at once.
+
+    ``until``: the last offset that may hold the cause. A piece that fails though its trial passed is halved: up to
+    ``near``, pieces have at most ``records``. ``condemned``: the record that failed alone.
+    """
+
+    until: int
+    near: int = -1
+    records: int = MAX_BATCH_RECORDS
+    condemned: Quarantined | None = None
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What is being metered with care. ``is_quarantined``: one record, already a dead letter."""
+
+    first_offset: int
+    last_offset: int
+    records: int
+    is_quarantined: bool
 
 
 @dataclass
@@ -49,6 +80,10 @@ class _Lease:
     reported: Counters = field(default_factory=Counters)
     reported_book: BookInForce = field(default_factory=BookInForce)
     gap: "_Gap | None" = None
+    care: _Care | None = None
+    piece: _Piece | None = None
+    is_broken: bool = False
+    """Its meter failed half-way: it must be neither absorbed into nor flushed."""
 
 
 def _fetched(event: EventT[Any]) -> FetchedBatch:
@@ -88,6 +123,7 @@ class MeterAgent:
         self._metrics = metrics
         self._leases: dict[int, _Lease] = {}
         self._recoveries: dict[tuple[int, int], asyncio.Task[PartitionMeter]] = {}
+        self._cares: dict[int, _Care] = {}
 
     async def run(self, stream: StreamT[Any]) -> AsyncIterator[None]:
         """Absorb batches as they come. An event is acked by the flush that makes it durable."""
@@ -97,6 +133,33 @@ class MeterAgent:
             except Exception as error:
                 await self._fail(error)
             yield
+
+    async def _failed(self, lease: _Lease, error: Exception) -> None:
+        """Forget a meter that failed half-way, and read its partition again from the marker, with care.
+
+        So a record that this software fails on becomes a dead letter, and those around it are metered.
+        """
+        lease.is_broken = True
+        partition, offset = lease.meter.marker.partition, lease.meter.marker.through_offset + 1
+        if self._leases.get(partition) is not lease:
+            return  # revoked, or forgotten by another task
+        piece, alone = lease.piece, lease.piece is not None and lease.piece.records == 1
+        is_undecided = isinstance(error, StageFailed) and not (piece is not None and piece.is_quarantined)
+        if not isinstance(error, _OF_RECORDS) or (alone and not is_undecided):
+            await self._fail(error)
+            return
+        care = _Care(max(lease.expected_offset - 1, lease.care.until if lease.care else -1))
+        if piece is not None:
+            condemned = quarantined(piece.first_offset, error) if alone and isinstance(error, StageFailed) else None
+            care = _Care(care.until, piece.last_offset, max(1, piece.records // 2), condemned)
+        del self._leases[partition]
+        lease.inbox.clear()
+        self._cares[partition] = care
+        stage = error.stage if isinstance(error, StageFailed) else "produce"
+        self._metrics.stage_failed(stage)
+        log.error("meter.stage_failed", stage=stage, partition=partition, from_offset=offset, exc_info=error)
+        with contextlib.suppress(IllegalStateError):  # the partition was revoked at this moment
+            await self._app.consumer.seek(TP(self._topic, partition), offset)
 
     async def _fail(self, error: Exception) -> None:
         """Crash the worker: a meter that failed half-way must not be flushed. A restart replays from the marker."""
@@ -121,30 +184,72 @@ class MeterAgent:
     async def _absorb_inbox(self, lease: _Lease) -> None:
         """Absorb what has arrived, in as few batches as possible: each batch has a fixed cost, whatever it holds."""
         try:
-            while lease.inbox:
+            while lease.inbox and not lease.is_broken:
+                if lease.care is not None:
+                    await self._absorb_with_care(lease, lease.care)
+                    continue
                 while lease.meter.pending_calls > MAX_PENDING_CALLS:
                     await self._flush(lease)
                 async with lease.absorbing:
                     await self._absorb(lease)
         except Exception as error:
-            await self._fail(error)
+            await self._failed(lease, error)
 
     async def _absorb(self, lease: _Lease) -> None:
         events, count = [lease.inbox.popleft()], 0
         while lease.inbox and (count := count + len(_fetched(events[-1]))) < MAX_BATCH_RECORDS:
             events.append(lease.inbox.popleft())
         fetches = [_fetched(event) for event in events]
-        started = time.perf_counter()
         loop = asyncio.get_running_loop()
         batch = await loop.run_in_executor(self._executor, _joined, fetches)
+        await self._absorb_batch(lease, batch)
+        lease.unacked.extend(events)
+
+    async def _absorb_batch(self, lease: _Lease, batch: RecordBatch) -> None:
+        started = time.perf_counter()
+        try:
+            await self._with_books(lease.meter.absorb, batch, datetime.now(UTC))
+        except StageFailed:
+            lease.is_broken = True  # before the lock is released: a flush may wait for it
+            raise
+        self._metrics.batch_absorbed(len(batch.values), time.perf_counter() - started)
+
+    async def _with_books(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function in a thread; if it needs a rate book that isn't at hand, fetch that and run it again."""
         while True:
             try:
-                await loop.run_in_executor(self._executor, lease.meter.absorb, batch, datetime.now(UTC))
-                break
+                return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
             except UnknownRateBook as unknown:
                 await self._recovery.books.learn(unknown.switch)
-        lease.unacked.extend(events)
-        self._metrics.batch_absorbed(len(batch.values), time.perf_counter() - started)
+
+    async def _absorb_with_care(self, lease: _Lease, care: _Care) -> None:
+        """Meter one fetch in pieces. Nothing is pending before a piece, nor after it."""
+        event = lease.inbox.popleft()
+        rest = _joined([_fetched(event)]).after(lease.meter.through_offset)
+        while rest is not None and not lease.is_broken:
+            size = care.records if rest.first_offset <= care.near else MAX_BATCH_RECORDS
+            batch, rest = rest.split(size)
+            await self._meter_piece(lease, batch, care.condemned)
+        async with lease.absorbing:
+            lease.unacked.append(event)
+        await self._flush(lease)
+        if lease.meter.through_offset >= care.until:
+            lease.care = lease.piece = None
+
+    async def _meter_piece(self, lease: _Lease, batch: RecordBatch, condemned: Quarantined | None) -> None:
+        faults = await self._with_books(find_faults, lease.meter, batch, datetime.now(UTC), self._flusher.encode)
+        if condemned is not None and condemned.offset == batch.first_offset:
+            faults = faults or [condemned]
+        size = len(batch.values)
+        lease.piece = _Piece(batch.first_offset, batch.last_offset, size, is_quarantined=size == 1 and bool(faults))
+        async with lease.absorbing:
+            if faults:
+                await self._flusher.quarantine(lease.meter, faults)
+            await self._absorb_batch(lease, batch)
+        for fault in faults:
+            self._metrics.quarantined(fault.stage)
+            log.error("meter.record_quarantined", partition=batch.partition, **fault.model_dump())
+        await self._flush(lease)
 
     def assigned(self, partitions: set[TP]) -> None:
         """Start to recover the partitions that were assigned, all at once."""
@@ -165,7 +270,11 @@ class MeterAgent:
                 # the log was empty then: now that it has a record, its name and its rate book can be stated
                 meter = await self._recovery.recover(partition)
             lease = self._leases[partition] = _Lease(
-                meter, generation, expected_offset=meter.through_offset + 1, reported=meter.counters
+                meter,
+                generation,
+                expected_offset=meter.through_offset + 1,
+                reported=meter.counters,
+                care=self._cares.pop(partition, None),
             )
             self._report_book(lease)
         return lease
@@ -191,34 +300,47 @@ class MeterAgent:
         """Let go of revoked partitions; their next owner replays from the last marker."""
         for tp in partitions:
             self._leases.pop(tp.partition, None)
+            self._cares.pop(tp.partition, None)
         for recovery in self._recoveries.values():
             recovery.cancel()
         self._recoveries.clear()
 
     async def flush_all(self) -> None:
         """Flush every partition that has something to flush."""
+        await asyncio.gather(*map(self._flush_or_forget, list(self._leases.values())))
+
+    async def _flush_or_forget(self, lease: _Lease) -> None:
         try:
-            await asyncio.gather(*(self._flush(lease) for lease in list(self._leases.values())))
+            await self._flush(lease)
         except Exception as error:
-            await self._fail(error)
+            await self._failed(lease, error)
 
     async def _flush(self, lease: _Lease) -> None:
         async with lease.flushing:
-            async with lease.absorbing:
-                events, lease.unacked = lease.unacked, []
-                if not lease.meter.has_pending:
-                    # Read again after a crash between marker and commit: durable before, but no flush would commit it.
-                    self._ack(lease, events)
-                    return
-                output = lease.meter.take()
-            started = time.perf_counter()
+            try:
+                await self._flush_pending(lease)
+            except Exception:
+                lease.is_broken = True  # what was taken can't be taken again
+                raise
 
-            async def commit() -> None:
+    async def _flush_pending(self, lease: _Lease) -> None:
+        async with lease.absorbing:
+            if lease.is_broken:
+                return
+            events, lease.unacked = lease.unacked, []
+            if not lease.meter.has_pending:
+                # Read again after a crash between marker and commit: durable before, but no flush would commit it.
                 self._ack(lease, events)
+                return
+            output = lease.meter.take()
+        started = time.perf_counter()
 
-            await self._flusher.flush(lease.meter, output, lease.absorbing, commit)
-            async with lease.absorbing:
-                self._report(lease, len(output.rollups), time.perf_counter() - started)
+        async def commit() -> None:
+            self._ack(lease, events)
+
+        await self._flusher.flush(lease.meter, output, lease.absorbing, commit)
+        async with lease.absorbing:
+            self._report(lease, len(output.rollups), time.perf_counter() - started)
 
     def _ack(self, lease: _Lease, events: Sequence[EventT[Any]]) -> None:
         if self._leases.get(lease.meter.marker.partition) is lease:

@@ -6,7 +6,8 @@ Recovery: rebuild a partition's meter from what was published, before its first 
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,8 +16,10 @@ from typing import Any, Final
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import MessageSizeTooLargeError
 
 from spendstream.agents.rate_books import RateBooks
+from spendstream.core.batch import CutValue
 from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import (
     MeterOutput,
@@ -26,16 +29,18 @@ from spendstream.core.meter import (
     new_marker,
     newest_marker,
     restore,
+    stage,
 )
 from spendstream.core.pricing import card_record
 from spendstream.core.progress import ProgressRecord, read_progress, write_progress
+from spendstream.core.quarantine import shortened
 from spendstream.core.rollup_record import NotARollup, read_rollup, rollup_record
 from spendstream.errors import SpendstreamError
 from spendstream.kafka.consumer import high_watermarks, read_to_end
 from spendstream.kafka.producer import AckedProducer, Record
 from spendstream.schemas import topics
 from spendstream.schemas.dead_letter import DeadLetter
-from spendstream.schemas.progress import Progress
+from spendstream.schemas.progress import Progress, Quarantined
 
 log = structlog.get_logger(__name__)
 
@@ -43,12 +48,23 @@ PRICED_MAX_ROWS = 20_000
 PRICED_MAX_BYTES = 900_000
 """Below Kafka's default of 1 MB a record, so that a topic created by hand accepts it."""
 
+MAX_KEPT_BYTES: Final = 1_500_000
+"""Of a value or key in a dead letter. Base64 makes 2 MB of it, and both together fit into a record of 8 MB."""
+
+_REFUSED_KEPT_BYTES: Final = 10_000
+"""Of a letter that the broker refuses as too large: its topic was made by hand, with a lower limit."""
+
+_MAX_MESSAGE: Final = 2_000
+_MAX_FIELD: Final = 256
+
 _FIRST_RECORD_TIMEOUT_MS: Final = 10_000
 _RECOVERY_TIMEOUT_S: Final = 300
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class Encoded:
+    """The Kafka records of an output, by topic."""
+
     cards: list[Record]
     priced: list[Record]
     rollups: list[Record]
@@ -78,16 +94,17 @@ class Flusher:
         3. The marker is acknowledged: what is at or below it is counted, and its event ids are known.
         4. The source offset is committed: Kafka need not deliver it again.
         """
-        partition, source_log = output.progress.marker.partition, output.progress.marker.source_log
+        partition = output.progress.marker.partition
         loop = asyncio.get_running_loop()
-        encoded = await loop.run_in_executor(self.executor, self._encode, partition, source_log, output)
-        await self.producer.write(self.topic(topics.RATE_CARD), encoded.cards)
-        self.published_cards.update(output.cards)
-        await asyncio.gather(
-            self.producer.write(self.topic(topics.PRICED), encoded.priced),
-            self.producer.write(self.topic(topics.DEAD_LETTER), encoded.dead_letters),
-            self.producer.write(self.topic(topics.USAGE), encoded.rerouted),
-        )
+        encoded = await loop.run_in_executor(self.executor, self.encode, output)
+        with stage("produce", MessageSizeTooLargeError):
+            await self.producer.write(self.topic(topics.RATE_CARD), encoded.cards)
+            self.published_cards.update(output.cards)
+            await asyncio.gather(
+                self.producer.write(self.topic(topics.PRICED), encoded.priced),
+                self._write_dead_letters(output, encoded.dead_letters),
+                self.producer.write(self.topic(topics.USAGE), encoded.rerouted),
+            )
         offset = await self.producer.write_packed(self.topic(topics.ROLLUP), partition, encoded.rollups)
         async with at_rest:
             progress = meter.rollups_written(output, offset)
@@ -101,46 +118,91 @@ class Flusher:
             meter.mark_durable(progress, stands_at or 0)
         await commit()
 
-    def _encode(self, partition: int, source_log: str, output: MeterOutput) -> _Encoded:
+    async def quarantine(self, meter: PartitionMeter, faults: Sequence[Quarantined]) -> None:
+        """Make it durable that records become dead letters, before the meter absorbs them. Nothing may be pending."""
+        marker = meter.quarantine(faults)
+        record = Record(key=str(marker.marker.partition).encode(), value=write_progress(marker))
+        await self.producer.write_packed(self.topic(topics.PROGRESS), marker.marker.partition, [record])
+
+    def encode(self, output: MeterOutput) -> Encoded:
+        """Return the Kafka records of an output. Raises: StageFailed."""
+        partition, source_log = output.progress.marker.partition, output.progress.marker.source_log
         priced: list[Record] = []
-        if output.calls is not None:
-            table = ledger_table(output.calls, partition=partition, source_log=source_log)
-            priced = [
-                Record(key=None, value=payload, partition=partition)
-                for payload in ledger_records(table, PRICED_MAX_ROWS, PRICED_MAX_BYTES)
-            ]
-        return _Encoded(
-            cards=[
+        with stage("encode_calls"):
+            if output.calls is not None:
+                table = ledger_table(output.calls, partition=partition, source_log=source_log)
+                priced = [
+                    Record(key=None, value=payload, partition=partition)
+                    for payload in ledger_records(table, PRICED_MAX_ROWS, PRICED_MAX_BYTES)
+                ]
+        with stage("encode_cards"):
+            cards = [
                 Record(key=card_id.encode(), value=card_record(rates).model_dump_json().encode())
                 for card_id, rates in output.cards.items()
                 if card_id not in self.published_cards
-            ],
-            priced=priced,
-            rollups=[
+            ]
+        with stage("encode_rollups"):
+            rollups = [
                 Record(*rollup_record(source_log, partition, self.dimensions, key, totals), partition=partition)
                 for key, totals in output.rollups
-            ],
-            dead_letters=[self._dead_letter(partition, source_log, rejected) for rejected in output.rejected],
+            ]
+        with stage("encode_dead_letters"):
+            letters = [self._dead_letter(output.progress.marker, rejected) for rejected in output.rejected]
+        return Encoded(
+            cards=cards,
+            priced=priced,
+            rollups=rollups,
+            dead_letters=letters,
             rerouted=[Record(key=r.key, value=r.value, timestamp_ms=r.timestamp_ms) for r in output.rerouted],
         )
 
-    def _dead_letter(self, partition: int, source_log: str, rejected: Rejected) -> Record:
-        rejection = rejected.rejection
+    async def _write_dead_letters(self, output: MeterOutput, letters: Sequence[Record]) -> None:
+        """Write dead letters; those that the broker finds too large with only the beginning of their record."""
+        topic = self.topic(topics.DEAD_LETTER)
+        try:
+            await self.producer.write(topic, letters)
+        except MessageSizeTooLargeError:
+            for rejected, letter in zip(output.rejected, letters, strict=True):
+                try:
+                    await self.producer.write(topic, [letter])
+                except MessageSizeTooLargeError:
+                    short = self._dead_letter(output.progress.marker, rejected, _REFUSED_KEPT_BYTES)
+                    log.warning("meter.dead_letter_cut", topic=topic, offset=rejected.offset, size=len(letter.value))
+                    await self.producer.write(topic, [short])
+
+    def _dead_letter(self, marker: Progress, rejected: Rejected, kept_bytes: int = MAX_KEPT_BYTES) -> Record:
+        rejection, value = rejected.rejection, rejected.value or b""
+        is_cut = isinstance(value, CutValue) or len(value) > kept_bytes
+        size = value.size if isinstance(value, CutValue) else len(value)
+        message = rejection.message
+        if is_cut:
+            message += f"; of its {size} bytes the letter has the first {min(len(value), kept_bytes)}"
+        key = rejected.key
+        if key is not None and len(key) > kept_bytes:
+            message += f"; of its key's {len(key)} bytes the letter has the first {kept_bytes}"
+            is_cut, key = True, key[:kept_bytes]
         letter = DeadLetter(
             topic=self.topic(topics.USAGE),
-            source_log=source_log,
-            partition=partition,
+            source_log=marker.source_log,
+            partition=marker.partition,
             offset=rejected.offset,
             reason=rejection.reason,
-            field=rejection.field,
-            message=rejection.message,
+            field=None if rejection.field is None else shortened(rejection.field, _MAX_FIELD),
+            message=shortened(message, _MAX_MESSAGE),
             event_id=rejection.event_id,
             service=rejection.service,
             recorded_at=datetime.fromtimestamp(max(rejected.timestamp_ms, 0) / 1000, UTC),
-            key=None if rejected.key is None else base64.b64encode(rejected.key),
-            original=base64.b64encode(rejected.value or b""),
+            key=None if key is None else base64.b64encode(key),
+            original=base64.b64encode(value[:kept_bytes]),
+            original_bytes=size if is_cut else None,
+            original_sha256=_sha256(value) if is_cut else None,
+            stage=rejection.stage,
         )
-        return Record(key=f"{partition}/{rejected.offset}".encode(), value=letter.model_dump_json().encode())
+        return Record(key=f"{marker.partition}/{rejected.offset}".encode(), value=letter.model_dump_json().encode())
+
+
+def _sha256(value: bytes) -> str:
+    return value.sha256 if isinstance(value, CutValue) else hashlib.sha256(value).hexdigest()
 
 
 class InterruptedFlush(SpendstreamError):

@@ -10,6 +10,19 @@ from numpy.typing import NDArray
 NO_TIMESTAMP = -1
 
 
+class CutValue(bytes):
+    """The beginning of a value too large to keep. ``size``: bytes of the whole; ``sha256``: of the whole, in hex."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, beginning: bytes, size: int, sha256: str) -> "CutValue":
+        value = cls(beginning)
+        value.size, value.sha256 = size, sha256
+        return value
+
+
 @dataclass(frozen=True)
 class RecordBatch:
     """Records in offset order; all sequences have the same length, at least 1.
@@ -31,6 +44,11 @@ class RecordBatch:
     def last_offset(self) -> int:
         return int(self.offsets[-1])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values."""
+        return sum(len(each) for column in (self.keys, self.values) for each in column if each is not None)
+
     @staticmethod
     def joined(batches: "Sequence[RecordBatch]") -> "RecordBatch":
         """Return successive batches of one partition as one."""
@@ -49,8 +67,15 @@ class RecordBatch:
         start = int(np.searchsorted(self.offsets, offset, side="right"))
         if start == 0:
             return self
-        if start == len(self.values):
-            return None
+        return None if start == len(self.values) else self._part(slice(start, None))
+
+    def split(self, records: int) -> "tuple[RecordBatch, RecordBatch | None]":
+        """Return the first records, at least one, and the rest."""
+        if records >= len(self.values):
+            return self, None
+        return self._part(slice(records)), self._part(slice(records, None))
+
+    def _part(self, rows: slice) -> "RecordBatch":
         return RecordBatch(
-            self.partition, self.offsets[start:], self.timestamps_ms[start:], self.keys[start:], self.values[start:]
+            self.partition, self.offsets[rows], self.timestamps_ms[rows], self.keys[rows], self.values[rows]
         )

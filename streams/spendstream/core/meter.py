@@ -6,7 +6,8 @@ since the last take. Once all of that is acknowledged, ``mark_durable`` drops wh
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -37,7 +38,7 @@ from spendstream.schemas.measures import (
     PRICE_QUALITIES,
     SUBSTITUTED,
 )
-from spendstream.schemas.progress import BookInForce, Counters, Progress, RateSwitch
+from spendstream.schemas.progress import BookInForce, Counters, Progress, Quarantined, RateSwitch
 from spendstream.schemas.rollup import DEFAULT_DIMENSIONS
 
 Books = Mapping[tuple[str, int], PriceBook | None]
@@ -102,6 +103,25 @@ class UnknownRateBook(LookupError):
         super().__init__(f"rate book {switch.rate_book}, published at offset {switch.published}")
 
 
+class StageFailed(Exception):
+    """A bug stopped a stage half-way: the meter is unusable. ``stage``: where; the cause is chained."""
+
+    def __init__(self, stage: str, error: Exception) -> None:
+        self.stage = stage
+        super().__init__(f"{stage}: {error!r}")
+
+
+@contextmanager
+def stage(name: str, unexpected: type[Exception] = Exception) -> Iterator[None]:
+    """Name the stage that an unexpected error comes from. Raises: StageFailed."""
+    try:
+        yield
+    except (UnknownRateBook, StageFailed):
+        raise
+    except unexpected as error:
+        raise StageFailed(name, error) from error
+
+
 @dataclass
 class _Pending:
     first_offset: int | None = None
@@ -133,6 +153,7 @@ class PartitionMeter:
         self.seen = SeenIds(rules.dedupe_horizon_s)
         self.aggregates = Aggregates(rules.dimensions, rules.cardinality_cap)
         self._pending = _Pending()
+        self._quarantined = {each.offset: each for each in marker.quarantined}
         self._rollup_end = marker.rollups_from
         self._ids_from: dict[int, int] = {}
         self._progress_end = 0
@@ -182,19 +203,29 @@ class PartitionMeter:
         stamps = np.clip(recorded.timestamps_ms, NO_TIMESTAMP, latest_ms)
         fresh = dataclasses.replace(recorded, timestamps_ms=stamps)
         log_clock = np.maximum(np.maximum.accumulate(fresh.timestamps_ms), self._log_clock_ms)
-        decoded = decode(fresh.values, self._rules.max_record_bytes)
-        switches = {row: switch for row in decoded.rejected if (switch := _switch(fresh.values[row])) is not None}
-        books = self._books_from(fresh, switches)
+        with stage("decode"):
+            held = self._held(fresh)
+            values = (
+                [None if row in held else value for row, value in enumerate(fresh.values)] if held else fresh.values
+            )
+            decoded = decode(values, self._rules.max_record_bytes)
+            rejected = decoded.rejected | held
+            switches = {row: switch for row in decoded.rejected if (switch := _switch(values[row])) is not None}
+            books = self._books_from(fresh, switches)
         if self._pending.first_offset is None:
             self._pending.first_offset = self._through + 1
-        self._reject(fresh, {row: why for row, why in decoded.rejected.items() if row not in switches})
-        calls = self._located(decoded.calls, fresh, log_clock)
-        calls = self._without_future(calls, fresh)  # first: a dead letter stays in the partition where it was recorded
-        calls = self._without_keyless(calls, fresh)
-        calls = self._in_time(calls)
-        calls = self._deduplicated(calls)
-        calls = self._priced_by(books, calls, now)
-        fresh_calls = self.aggregates.absorb(calls.with_columns(pl.Series("block", blocks(calls))))
+        with stage("check"):
+            self._reject(fresh, {row: why for row, why in rejected.items() if row not in switches})
+            calls = self._located(decoded.calls, fresh, log_clock)
+            # first: a dead letter stays in the partition where it was recorded
+            calls = self._without_future(calls, fresh)
+            calls = self._without_keyless(calls, fresh)
+            calls = self._in_time(calls)
+            calls = self._deduplicated(calls)
+        with stage("price"):
+            calls = self._priced_by(books, calls, now)
+        with stage("fold"):
+            fresh_calls = self.aggregates.absorb(calls.with_columns(pl.Series("block", blocks(calls))))
         if fresh_calls.height:
             self._pending.calls.append(fresh_calls)
         self._book, self._prices = books[-1]
@@ -203,6 +234,38 @@ class PartitionMeter:
         self._through_timestamp_ms = int(recorded.timestamps_ms[-1])
         self._log_clock_ms = int(log_clock[-1])
         self.seen.forget(self._log_clock_ms)
+
+    def quarantine(self, faults: Sequence[Quarantined]) -> ProgressRecord:
+        """Turn records that are still to be absorbed into dead letters. Returns the marker that makes it durable.
+
+        Nothing may be pending: the marker repeats what is durable.
+        """
+        assert not self.has_pending
+        self._quarantined.update({each.offset: each for each in faults})
+        self._marker = self._marker.model_copy(update={"quarantined": list(self._quarantined.values())})
+        marker = self._marker.model_copy(update={"first_offset": self._through + 1, "id_segments": []})
+        return ProgressRecord(marker, _NO_IDS, _NO_GENERATIONS)
+
+    def trial(self, first_offset: int) -> "PartitionMeter":
+        """Return an empty meter of the same rules and books that starts at an offset: to see what fails."""
+        marker = self._marker.model_copy(
+            update={
+                "through_offset": first_offset - 1,
+                "book": self._book,
+                "quarantined": [*self._quarantined.values()],
+            }
+        )
+        return PartitionMeter(marker, self._rules, self._prices, self._books)
+
+    def _held(self, batch: RecordBatch) -> dict[int, Rejection]:
+        """Return the records of a batch that are quarantined, by row."""
+        if not self._quarantined:
+            return {}
+        return {
+            row: Rejection(Reason.INTERNAL_ERROR, None, f"{found.stage}: {found.error}", stage=found.stage)
+            for row, offset in enumerate(batch.offsets.tolist())
+            if (found := self._quarantined.get(offset)) is not None
+        }
 
     def _reject(self, batch: RecordBatch, rejected: dict[int, Rejection]) -> None:
         for row, rejection in rejected.items():
@@ -368,6 +431,7 @@ class PartitionMeter:
                 "counters": self.counters,
                 "book": self._book,
                 "id_segments": [],
+                "quarantined": [each for offset, each in self._quarantined.items() if offset > self._through],
             }
         )
         return MeterOutput(
@@ -403,6 +467,7 @@ class PartitionMeter:
         ``offset``: of the progress record in the progress topic.
         """
         self._marker = progress.marker
+        self._quarantined = {at: each for at, each in self._quarantined.items() if at > self._marker.through_offset}
         self._note_ids(progress, offset)
         return self.aggregates.evict(
             progress.marker.watermark_us, progress.marker.through_offset, self._rules.allowed_lateness_s
@@ -468,6 +533,7 @@ def restore(
     marker = newest_marker(source_log, [record for _, record in records])
     if in_force is not None:
         marker = marker.model_copy(update={"book": in_force})
+    marker = marker.model_copy(update={"quarantined": _quarantined_after(marker, [record for _, record in records])})
     meter = PartitionMeter(marker, rules, book, books)
     for offset, record in records:
         meter._note_ids(record, offset)
@@ -480,6 +546,18 @@ def restore(
         meter.aggregates.restore(rollup.key, values, offset)
     meter.aggregates.evict(marker.watermark_us, marker.through_offset, rules.allowed_lateness_s)
     return meter
+
+
+def _quarantined_after(marker: Progress, records: Sequence[ProgressRecord]) -> list[Quarantined]:
+    """Return what any worker has quarantined behind a marker: its dead letter may be written already."""
+    found = {
+        each.offset: each
+        for record in records
+        if record.marker.source_log == marker.source_log
+        for each in record.marker.quarantined
+        if each.offset > marker.through_offset
+    }
+    return [found[offset] for offset in sorted(found)]
 
 
 def _unit_costs(by_call: Mapping[int, Mapping[str, int]], n: int) -> pl.Series:

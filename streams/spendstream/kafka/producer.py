@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from spendstream.waiting import Backoff
 
@@ -93,6 +93,8 @@ class AckedProducer:
                 return await send(producer)
             except MessageSizeTooLargeError:
                 raise
+            except RecordListTooLargeError as error:
+                raise MessageSizeTooLargeError(str(error)) from error
             except KafkaError as error:
                 pause_s = round(_BACKOFF.pause_s(attempt), 3)
                 log.warning("kafka.write_retried", topic=topic, error=repr(error), pause_s=pause_s)

@@ -19,6 +19,8 @@ class Reason(StrEnum):
     INVALID_VALUE = "invalid_value"
     INCONSISTENT_USAGE = "inconsistent_usage"
     OCCURRED_IN_FUTURE = "occurred_in_future"
+    INTERNAL_ERROR = "internal_error"
+    """An error of this software, not of the record: publish it again with a release that has the fix."""
 
 
 class DeadLetter(BaseModel):
@@ -37,4 +39,12 @@ class DeadLetter(BaseModel):
     service: str | None = Field(None, description="If it could be read: whom to contact.")
     recorded_at: datetime = Field(description="The record's Kafka timestamp.")
     key: Base64Bytes | None = None
-    original: Base64Bytes = Field(description="The complete value of the record.")
+    original: Base64Bytes = Field(
+        description="The value of the record: complete unless original_bytes says that it is longer."
+    )
+    original_bytes: int | None = Field(
+        None,
+        description="Length of the value, where `original` is only its beginning: such a letter can't be replayed.",
+    )
+    original_sha256: str | None = Field(None, description="Of the complete value in hex, where it was cut.")
+    stage: str | None = Field(None, description="Where it failed, for internal_error: decode, price, encode, produce…")

@@ -48,6 +48,20 @@ class RateSwitch(BaseModel):
     published: int = Field(ge=0, description="The book's offset in the topic of rate books.")
 
 
+class Quarantined(BaseModel):
+    """A record on which this software fails. It becomes a dead letter, whatever it holds.
+
+    Written to the progress topic before the dead letter, so that every replay decides the same: also one by a release
+    that has the fix. Otherwise a crash between dead letter and marker would let the record count twice.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    offset: int
+    stage: str
+    error: str
+
+
 class Progress(BaseModel):
     """Written once everything up to ``through_offset`` is acknowledged. The record's value also carries
     the 16-byte event ids counted since the previous marker, so that duplicates are recognized after a crash.
@@ -70,6 +84,9 @@ class Progress(BaseModel):
     )
     counters: Counters = Counters()
     book: BookInForce = Field(default=BookInForce(), description="Prices what comes after through_offset.")
+    quarantined: list[Quarantined] = Field(
+        default_factory=list, description="Records after through_offset that become dead letters of internal_error."
+    )
     id_segments: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
         default_factory=list, description="[generation, count] runs over the ids that follow, in offset order."
     )

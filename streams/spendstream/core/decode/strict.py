@@ -82,6 +82,7 @@ class Rejection:
     message: str
     event_id: str | None = None
     service: str | None = None
+    stage: str | None = None
 
 
 def read_strict(values: Sequence[bytes]) -> tuple[pl.DataFrame, list[bool]]:
