@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from spendstream.schemas.dead_letter import Reason
+from spendstream.schemas.usage import MAX_TOKENS
 
 MAX_EVENT_BYTES: Final = 1_000_000
 MAX_RECORD_BYTES: Final = 1_048_588 - 100
@@ -103,7 +104,7 @@ class Hostile:
         )
         return [
             self._bad(range_, input_tokens=-1),
-            self._bad(range_, input_tokens=100_000_001),
+            self._bad(range_, input_tokens=MAX_TOKENS + 1),
             self._bad(range_, output_tokens=2**63),
             self._bad(range_, output_tokens=10**400),
             self._bad(range_, gpu_seconds=1e300),
@@ -171,7 +172,7 @@ class Hostile:
             self._good(unknown=deep, another=-1e300),
             self._good(service="ü😀" * 100, tags={"k" * 256: "v" * 256}),
             self._good(occurred_at="2020-01-01T00:00:00Z"),
-            self._good(input_tokens=100_000_000, team=None),
+            self._good(input_tokens=MAX_TOKENS, team=None),
             self._good(key=self._random.randbytes(900_000)),
             self._good(key=None, service="a", task_id="t" * 256),
         ]
