@@ -9,7 +9,6 @@ import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
@@ -62,7 +61,7 @@ def read(
         fetch_columns(client, [columns])
     reader = fetcher.PartitionRecords(
         TopicPartition(topic, PARTITION),
-        MemoryRecords(raw),
+        fetcher.MemoryRecords(raw),
         [],
         fetch_offset,
         None,

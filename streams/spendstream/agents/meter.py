@@ -29,8 +29,14 @@ log = structlog.get_logger(__name__)
 MAX_PENDING_CALLS: Final = 200_000
 """Calls absorbed and not yet durable, per partition: beyond it the agent waits for the flush."""
 
+MAX_PENDING_BYTES: Final = 32_000_000
+"""The same in bytes: calls as columns, and what dead letters and rerouted records hold."""
+
 MAX_BATCH_RECORDS: Final = 30_000
 """Fetches are absorbed together, up to about this many records."""
+
+MAX_BATCH_BYTES: Final = 16_000_000
+"""The same in bytes of keys and values."""
 
 _SEEK_AGAIN_S: Final = 2.0
 
@@ -152,8 +158,7 @@ class MeterAgent:
         if piece is not None:
             condemned = quarantined(piece.first_offset, error) if alone and isinstance(error, StageFailed) else None
             care = _Care(care.until, piece.last_offset, max(1, piece.records // 2), condemned)
-        del self._leases[partition]
-        lease.inbox.clear()
+        self._forget(partition)
         self._cares[partition] = care
         stage = error.stage if isinstance(error, StageFailed) else "produce"
         self._metrics.stage_failed(stage)
@@ -170,7 +175,8 @@ class MeterAgent:
     async def _receive(self, event: EventT[Any]) -> None:
         """Put a batch into its partition's inbox, if it joins what came before."""
         if event.message.generation_id != self._app.consumer_generation_id:
-            return  # fetched under an assignment that is over; its partition is read again from the marker
+            _fetched(event).take()  # of an assignment that is over; its partition is read again from the marker
+            return
         lease = await self._lease(event.message.partition, event.message.generation_id)
         records = _fetched(event)
         if not await self._follows(lease, records.first_offset, event.message.tp):
@@ -188,7 +194,7 @@ class MeterAgent:
                 if lease.care is not None:
                     await self._absorb_with_care(lease, lease.care)
                     continue
-                while lease.meter.pending_calls > MAX_PENDING_CALLS:
+                while lease.meter.pending_calls > MAX_PENDING_CALLS or lease.meter.pending_bytes > MAX_PENDING_BYTES:
                     await self._flush(lease)
                 async with lease.absorbing:
                     await self._absorb(lease)
@@ -196,9 +202,11 @@ class MeterAgent:
             await self._failed(lease, error)
 
     async def _absorb(self, lease: _Lease) -> None:
-        events, count = [lease.inbox.popleft()], 0
-        while lease.inbox and (count := count + len(_fetched(events[-1]))) < MAX_BATCH_RECORDS:
+        events: list[EventT[Any]] = []
+        records = size = 0
+        while lease.inbox and records < MAX_BATCH_RECORDS and size < MAX_BATCH_BYTES:
             events.append(lease.inbox.popleft())
+            records, size = records + len(_fetched(events[-1])), size + _fetched(events[-1]).nbytes
         fetches = [_fetched(event) for event in events]
         loop = asyncio.get_running_loop()
         batch = await loop.run_in_executor(self._executor, _joined, fetches)
@@ -299,11 +307,17 @@ class MeterAgent:
     def revoked(self, partitions: set[TP]) -> None:
         """Let go of revoked partitions; their next owner replays from the last marker."""
         for tp in partitions:
-            self._leases.pop(tp.partition, None)
+            self._forget(tp.partition)
             self._cares.pop(tp.partition, None)
         for recovery in self._recoveries.values():
             recovery.cancel()
         self._recoveries.clear()
+
+    def _forget(self, partition: int) -> None:
+        """Let go of a lease, and of what waits in it: the consumer fetches no more while too much is waiting."""
+        lease = self._leases.pop(partition, None)
+        while lease is not None and lease.inbox:
+            _fetched(lease.inbox.popleft()).take()
 
     async def flush_all(self) -> None:
         """Flush every partition that has something to flush."""

@@ -49,7 +49,10 @@ PRICED_MAX_BYTES = 900_000
 """Below Kafka's default of 1 MB a record, so that a topic created by hand accepts it."""
 
 MAX_KEPT_BYTES: Final = 1_500_000
-"""Of a value or key in a dead letter. Base64 makes 2 MB of it, and both together fit into a record of 8 MB."""
+"""A value or key in a dead letter is whole up to this. Base64 makes 2 MB of it, and both fit into a record of 8 MB."""
+
+CUT_BYTES: Final = 100_000
+"""How much is kept of a larger one."""
 
 _REFUSED_KEPT_BYTES: Final = 10_000
 """Of a letter that the broker refuses as too large: its topic was made by hand, with a lower limit."""
@@ -170,17 +173,16 @@ class Flusher:
                     log.warning("meter.dead_letter_cut", topic=topic, offset=rejected.offset, size=len(letter.value))
                     await self.producer.write(topic, [short])
 
-    def _dead_letter(self, marker: Progress, rejected: Rejected, kept_bytes: int = MAX_KEPT_BYTES) -> Record:
+    def _dead_letter(self, marker: Progress, rejected: Rejected, most: int = MAX_KEPT_BYTES) -> Record:
         rejection, value = rejected.rejection, rejected.value or b""
-        is_cut = isinstance(value, CutValue) or len(value) > kept_bytes
-        size = value.size if isinstance(value, CutValue) else len(value)
-        message = rejection.message
-        if is_cut:
-            message += f"; of its {size} bytes the letter has the first {min(len(value), kept_bytes)}"
-        key = rejected.key
-        if key is not None and len(key) > kept_bytes:
-            message += f"; of its key's {len(key)} bytes the letter has the first {kept_bytes}"
-            is_cut, key = True, key[:kept_bytes]
+        message, size, key = rejection.message, _size(value), rejected.key
+        kept = value if size <= most else value[: min(most, CUT_BYTES)]
+        if size > len(kept):
+            message += f"; of its {size} bytes the letter has the first {len(kept)}"
+        if key is not None and _size(key) > most:
+            message += f"; of its key's {_size(key)} bytes the letter has the first {min(most, CUT_BYTES)}"
+            key = key[: min(most, CUT_BYTES)]
+        is_cut = size > len(kept) or (key is not None and _size(rejected.key or b"") > len(key))
         letter = DeadLetter(
             topic=self.topic(topics.USAGE),
             source_log=marker.source_log,
@@ -193,12 +195,16 @@ class Flusher:
             service=rejection.service,
             recorded_at=datetime.fromtimestamp(max(rejected.timestamp_ms, 0) / 1000, UTC),
             key=None if key is None else base64.b64encode(key),
-            original=base64.b64encode(value[:kept_bytes]),
+            original=base64.b64encode(kept),
             original_bytes=size if is_cut else None,
             original_sha256=_sha256(value) if is_cut else None,
             stage=rejection.stage,
         )
         return Record(key=f"{marker.partition}/{rejected.offset}".encode(), value=letter.model_dump_json().encode())
+
+
+def _size(value: bytes) -> int:
+    return value.size if isinstance(value, CutValue) else len(value)
 
 
 def _sha256(value: bytes) -> str:

@@ -23,6 +23,18 @@ class CutValue(bytes):
         return value
 
 
+class UnreadableValue(bytes):
+    """In place of a value that could not be read from the wire: the beginning of its batch. ``error``: why."""
+
+    error: str
+
+    @classmethod
+    def of(cls, beginning: bytes, error: str) -> "UnreadableValue":
+        value = cls(beginning)
+        value.error = error
+        return value
+
+
 @dataclass(frozen=True)
 class RecordBatch:
     """Records in offset order; all sequences have the same length, at least 1.
@@ -47,7 +59,7 @@ class RecordBatch:
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values."""
-        return sum(len(each) for column in (self.keys, self.values) for each in column if each is not None)
+        return sum(map(len, filter(None, self.values))) + sum(map(len, filter(None, self.keys)))
 
     @staticmethod
     def joined(batches: "Sequence[RecordBatch]") -> "RecordBatch":

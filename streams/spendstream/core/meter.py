@@ -131,6 +131,7 @@ class _Pending:
     rerouted: list[Rerouted] = field(default_factory=list)
     ids: list[Ids] = field(default_factory=list)
     generations: list[NDArray[np.int64]] = field(default_factory=list)
+    nbytes: int = 0
 
 
 class PartitionMeter:
@@ -182,6 +183,11 @@ class PartitionMeter:
         return sum(frame.height for frame in self._pending.calls)
 
     @property
+    def pending_bytes(self) -> int:
+        """About what the pending calls, dead letters and rerouted records hold."""
+        return self._pending.nbytes
+
+    @property
     def watermark_us(self) -> int:
         return self._watermark_us
 
@@ -228,6 +234,7 @@ class PartitionMeter:
             fresh_calls = self.aggregates.absorb(calls.with_columns(pl.Series("block", blocks(calls))))
         if fresh_calls.height:
             self._pending.calls.append(fresh_calls)
+            self._pending.nbytes += int(fresh_calls.estimated_size())
         self._book, self._prices = books[-1]
         self._counters["records"] += len(fresh.values) - len(switches)
         self._through = fresh.last_offset
@@ -269,6 +276,7 @@ class PartitionMeter:
 
     def _reject(self, batch: RecordBatch, rejected: dict[int, Rejection]) -> None:
         for row, rejection in rejected.items():
+            self._pending.nbytes += len(batch.keys[row] or b"") + len(batch.values[row] or b"")
             self._pending.rejected.append(
                 Rejected(
                     offset=int(batch.offsets[row]),
@@ -302,6 +310,7 @@ class PartitionMeter:
             value = batch.values[call["row"]]
             assert value is not None, "a decoded record has a value"
             key = call["task_id"] or call["conversation_id"] or uuid_text(call["id_hi"], call["id_lo"])
+            self._pending.nbytes += len(value)
             self._pending.rerouted.append(Rerouted(call["offset"], call["recorded_at_us"] // 1000, key.encode(), value))
         self._counters["rerouted"] += int(keyless.sum())
         return calls.filter(pl.Series(~keyless))

@@ -15,6 +15,8 @@ aiokafka.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -23,18 +25,33 @@ from typing import Any, ClassVar, Final, cast
 
 import faust
 import numpy as np
+import structlog
 from aiokafka.consumer import fetcher
+from aiokafka.errors import ConsumerStoppedError
+from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, ConsumerMessage
 
-from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
+from spendstream.core.batch import NO_TIMESTAMP, RecordBatch, UnreadableValue
 from spendstream.kafka.consumer import seen_end
+from spendstream.kafka.wire import must_be_read_in_pieces, pieces
+
+log = structlog.get_logger(__name__)
 
 MAX_WAITING_RECORDS: Final = 100_000
 """Records delivered and not yet absorbed: beyond this the consumer stops fetching."""
 
+MAX_WAITING_BYTES: Final = 64_000_000
+"""The same for their keys and values, decompressed."""
+
+MAX_FETCH_BYTES: Final = 16_000_000
+"""Of keys and values, decompressed: delivered at once, give or take a piece."""
+
 _MAX_WAIT_S: Final = 1.0
 _WAIT_STEP_S: Final = 0.005
+
+_LENGTH: Final = struct.Struct(">i")
+_KEPT_OF_UNREADABLE: Final = 100_000
 
 _LOG_APPEND_TIME: Final = 1
 """The timestamp type of records that the broker stamped, with one time for a whole batch."""
@@ -42,6 +59,17 @@ _LOG_APPEND_TIME: Final = 1
 
 class ColumnTopics(frozenset[str]):
     """The topics that a consumer fetches as columns. It takes the place of the consumer's value deserializer."""
+
+
+@dataclass(frozen=True)
+class UnreadableRecord:
+    """A record of a batch that can't be read, in the attributes of aiokafka's records."""
+
+    offset: int
+    timestamp: int
+    value: bytes
+    key: bytes | None = None
+    timestamp_type: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,11 +103,26 @@ def record_batch(partition: int, records: Sequence[Any]) -> RecordBatch:
     )
 
 
-class _WholeBatch:
-    """A batch of aiokafka's parser that iterates in one step: over a ``WireBatch`` of all its records, if any."""
+class _MemoryRecords:
+    """aiokafka's parser of a partition's batches, which keeps the bytes that it parses."""
 
-    def __init__(self, parsed: Any) -> None:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._parsed: Any = MemoryRecords(data)
+        self.size_in_bytes = self._parsed.size_in_bytes
+        self.has_next = self._parsed.has_next
+        self.next_batch = self._parsed.next_batch
+
+
+class _WholeBatch:
+    """A batch of aiokafka's parser that iterates over ``WireBatch``: one of all its records, or several of a large one.
+
+    What can't be decompressed or parsed becomes records without a value: it stands there, and the partition goes on.
+    """
+
+    def __init__(self, parsed: Any, data: memoryview) -> None:
         self._parsed = parsed
+        self._data = data
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parsed, name)
@@ -88,19 +131,52 @@ class _WholeBatch:
         return next(self._parsed)
 
     def __iter__(self) -> Iterator[WireBatch]:
-        records = list(self._parsed)
-        return iter([WireBatch(records)] if records else [])
+        offset = self._parsed.base_offset
+        try:
+            for records in pieces(self._data) if must_be_read_in_pieces(self._data) else [list(self._parsed)]:
+                if records:
+                    yield WireBatch(records)
+                    offset = records[-1].offset + 1
+        except Exception as error:
+            log.error(
+                "kafka.batch_unreadable", from_offset=offset, to_offset=self._parsed.next_offset - 1, exc_info=error
+            )
+            value = UnreadableValue.of(bytes(self._data[:_KEPT_OF_UNREADABLE]), repr(error))
+            unread = range(offset, self._parsed.next_offset)
+            for start in range(0, len(unread), MAX_WAITING_RECORDS):
+                yield WireBatch(
+                    [
+                        UnreadableRecord(at, self._parsed.max_timestamp, value)
+                        for at in unread[start:][:MAX_WAITING_RECORDS]
+                    ]
+                )
 
 
 class _WholeBatches:
-    def __init__(self, parsed: Any) -> None:
-        self._parsed = parsed
+    def __init__(self, records: _MemoryRecords) -> None:
+        self._records = records
+        self._at = 0
+        self.is_inside_large = False
 
     def has_next(self) -> bool:
-        return bool(self._parsed.has_next())
+        return bool(self._records.has_next())
 
     def next_batch(self) -> _WholeBatch:
-        return _WholeBatch(self._parsed.next_batch())
+        self.is_inside_large = self.next_is_large()
+        return _WholeBatch(self._records.next_batch(), self._next())
+
+    def next_is_large(self) -> bool:
+        """Return whether the next batch could take long to read."""
+        at = self._at
+        is_large = self.has_next() and must_be_read_in_pieces(self._next())
+        self._at = at
+        return is_large
+
+    def _next(self) -> memoryview:
+        start = self._at
+        (length,) = _LENGTH.unpack_from(self._records.data, start + 8)
+        self._at = start + 12 + length
+        return memoryview(self._records.data)[start : self._at]
 
 
 class _PartitionRecords(fetcher.PartitionRecords):
@@ -108,10 +184,13 @@ class _PartitionRecords(fetcher.PartitionRecords):
         self, tp: Any, records: Any, aborted: Any, offset: int, keys: Any, values: Any, crcs: bool, isolation: int
     ) -> None:
         as_columns = isinstance(values, ColumnTopics)
-        whole = as_columns and tp.topic in values
+        self.batches = _WholeBatches(records) if as_columns and tp.topic in values else None
+        self._ahead: tuple[Any, int] | None = None
+        self.next_fetch_offset: int
+        self._records_iterator: Any
         super().__init__(
             tp,
-            _WholeBatches(records) if whole else records,
+            self.batches or records,
             aborted,
             offset,
             keys,
@@ -119,6 +198,27 @@ class _PartitionRecords(fetcher.PartitionRecords):
             crcs,
             isolation,
         )
+
+    def is_slow(self) -> bool:
+        """Return whether the next piece may take long."""
+        return self.batches is not None and (self.batches.is_inside_large or self.batches.next_is_large())
+
+    def read_ahead(self) -> None:
+        """Read the next piece, which may take long, in any thread. It is not consumed yet."""
+        if self._ahead is None:
+            start = self.next_fetch_offset
+            piece = next(self._records_iterator, None)
+            self._ahead = piece, self.next_fetch_offset
+            self.next_fetch_offset = start
+
+    def __next__(self) -> Any:
+        if self._ahead is None:
+            return super().__next__()
+        (piece, self.next_fetch_offset), self._ahead = self._ahead, None
+        if piece is None:
+            self._records_iterator = None
+            raise StopIteration
+        return piece
 
     def _consumer_record(self, tp: Any, record: Any) -> Any:
         if not isinstance(record, WireBatch):
@@ -132,22 +232,25 @@ def fetch_columns(consumer: Any, topics: Iterable[str]) -> None:
     """Let an ``AIOKafkaConsumer``, before its start, deliver these topics as a ``RecordBatch`` for each wire batch."""
     consumer._value_deserializer = ColumnTopics(topics)
     fetcher.PartitionRecords = _PartitionRecords
+    fetcher.MemoryRecords = _MemoryRecords
 
 
 class Backlog:
-    """Counts the records that were delivered and not yet absorbed. Thread-safe."""
+    """Counts the records and bytes that were delivered and not yet absorbed. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._records = 0
+        self.records = 0
+        self.nbytes = 0
 
     @property
-    def records(self) -> int:
-        return self._records
+    def is_full(self) -> bool:
+        return self.records >= MAX_WAITING_RECORDS or self.nbytes >= MAX_WAITING_BYTES
 
-    def add(self, records: int) -> None:
+    def add(self, records: int, nbytes: int) -> None:
         with self._lock:
-            self._records += records
+            self.records += records
+            self.nbytes += nbytes
 
 
 class FetchedBatch:
@@ -157,8 +260,9 @@ class FetchedBatch:
         self.first_offset, self.last_offset = batches[0].first_offset, batches[-1].last_offset
         self._size = sum(len(batch.values) for batch in batches)
         self._batches: Sequence[RecordBatch] = batches
+        self.nbytes = sum(batch.nbytes for batch in batches)
         self._backlog = backlog or Backlog()
-        self._backlog.add(self._size)
+        self._backlog.add(self._size, self.nbytes)
 
     def __len__(self) -> int:
         """Return how many records were fetched, absorbed or not."""
@@ -168,7 +272,7 @@ class FetchedBatch:
         """Return the records, to be absorbed now: they no longer wait, and the batch keeps none of them."""
         batches, self._batches = self._batches, ()
         if batches:
-            self._backlog.add(-self._size)
+            self._backlog.add(-self._size, -self.nbytes)
         return batches
 
     def __del__(self) -> None:
@@ -183,6 +287,52 @@ class _ColumnThread(AIOKafkaConsumerThread):
         fetch_columns(client, cast(BatchedConsumer, self.consumer).batched_topics)
         return client
 
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: Any,
+        timeout: float | None = None,  # noqa: ASYNC109 (Faust's)
+        max_records: int | None = None,
+    ) -> dict[Any, list[Any]]:
+        """Return what was fetched, up to about ``MAX_FETCH_BYTES``, decompressed piece by piece.
+
+        What may take long runs in a thread: heartbeats need this loop, and without them the group expels the worker.
+        """
+        if not self.consumer.flow_active:
+            return {}
+        source = consumer._fetcher
+        if consumer._closed or source._closed:
+            raise ConsumerStoppedError
+        drained: dict[Any, list[Any]] = {}
+        size = 0
+        with source._subscriptions.fetch_context():
+            while size < MAX_FETCH_BYTES:
+                tp = next((tp for tp in source._records if not active_partitions or tp in active_partitions), None)
+                if tp is None:
+                    if drained or not timeout:
+                        break
+                    waiter = source._create_fetch_waiter()
+                    await asyncio.wait([waiter], timeout=timeout)
+                    if not waiter.done():
+                        waiter.cancel()
+                        break
+                    waiter.result()  # raises what authorization refuses
+                    timeout = None
+                    continue
+                await self._read_ahead(source._records[tp])
+                got = await source.fetched_records([tp], timeout=0, max_records=1)
+                for at, batches in got.items():
+                    drained.setdefault(at, []).extend(batches)
+                    size += sum(batch.nbytes if isinstance(batch, RecordBatch) else 0 for batch in batches)
+                with contextlib.suppress(KeyError):  # the next partition's turn
+                    source._records.move_to_end(tp)
+        return drained
+
+    async def _read_ahead(self, result: Any) -> None:
+        records = getattr(result, "_partition_records", None)
+        if isinstance(records, _PartitionRecords) and records.is_slow():
+            await asyncio.get_running_loop().run_in_executor(None, records.read_ahead)
+
 
 class BatchedConsumer(Consumer):
     """Faust's aiokafka consumer, with batches for chosen topics."""
@@ -196,17 +346,19 @@ class BatchedConsumer(Consumer):
         super().on_init()
         self._backlog = Backlog()
 
-    async def _until_absorbed(self) -> None:
-        """Pause while too many records are waiting. Bounded: what a rebalance dropped is never absorbed, only freed."""
+    async def _has_room(self) -> bool:
+        """Wait a moment while too much is waiting. Returns whether there is room now."""
         deadline = time.monotonic() + _MAX_WAIT_S
         while time.monotonic() < deadline and not self.should_stop:
-            if self._backlog.records < MAX_WAITING_RECORDS:
-                return
+            if not self._backlog.is_full:
+                return True
             await asyncio.sleep(_WAIT_STEP_S)
+        return False
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 (Faust's)
         """Yield one message per partition fetched; record by record for topics that aren't batched."""
-        await self._until_absorbed()
+        if not await self._has_room():
+            return
         generation = self.app.consumer_generation_id
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
