@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
 from spendstream.agents.rate_books import RateBooks
+from spendstream.agents.source_logs import Comparison, SourceLogs, new_name
 from spendstream.core.batch import CutValue
 from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import (
@@ -26,6 +26,7 @@ from spendstream.core.meter import (
     MeterRules,
     PartitionMeter,
     Rejected,
+    live_log,
     new_marker,
     newest_marker,
     restore,
@@ -36,11 +37,12 @@ from spendstream.core.progress import ProgressRecord, read_progress, write_progr
 from spendstream.core.quarantine import shortened
 from spendstream.core.rollup_record import NotARollup, read_rollup, rollup_record
 from spendstream.errors import SpendstreamError
-from spendstream.kafka.consumer import high_watermarks, read_to_end
+from spendstream.kafka.consumer import READ_COMMITTED, delete_records, read_to_end
 from spendstream.kafka.producer import AckedProducer, Record
+from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.schemas.dead_letter import DeadLetter
-from spendstream.schemas.progress import Progress, Quarantined
+from spendstream.schemas.progress import Counters, Progress, Quarantined
 
 log = structlog.get_logger(__name__)
 
@@ -60,8 +62,8 @@ _REFUSED_KEPT_BYTES: Final = 10_000
 _MAX_MESSAGE: Final = 2_000
 _MAX_FIELD: Final = 256
 
-_FIRST_RECORD_TIMEOUT_MS: Final = 10_000
 _RECOVERY_TIMEOUT_S: Final = 300
+_PRUNE_RECORDS: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -226,12 +228,14 @@ class Recovery:
         rules: MeterRules,
         books: RateBooks,
         producer: AckedProducer,
+        metrics: Metrics | None = None,
     ) -> None:
         self._client = client
         self._group = group
         self._topic = topic
         self._rules = rules
         self._producer = producer
+        self._metrics = metrics
         self.books = books
 
     async def recover(self, partition: int) -> PartitionMeter:
@@ -239,18 +243,11 @@ class Recovery:
 
         Without a marker it starts where the group has committed, else at the beginning of the log.
 
-        Raises: InterruptedFlush, when a crash left rollups of other dimensions after the marker; NotARollup;
-            TimeoutError.
+        Raises: StartUnknown, when it was metered and has no marker; InterruptedFlush, when a crash left rollups of
+            other dimensions after the marker; NotARollup; TimeoutError.
         """
         await self.books.ready.wait()
-        consumer = AIOKafkaConsumer(
-            **self._client,
-            group_id=self._group,  # never joined: partitions are assigned by hand, to read what was committed
-            enable_auto_commit=False,
-            fetch_max_wait_ms=100,
-            fetch_max_bytes=64_000_000,
-            max_partition_fetch_bytes=16_000_000,
-        )
+        consumer = self._consumer()
         try:
             async with asyncio.timeout(_RECOVERY_TIMEOUT_S):
                 await consumer.start()
@@ -260,16 +257,43 @@ class Recovery:
 
     async def _recover(self, consumer: AIOKafkaConsumer, partition: int) -> PartitionMeter:
         records = await self._progress(consumer, partition)
-        live = await self._live_log(consumer, partition, [record for _, record in records])
-        if live is None:
-            marker, is_empty = await self._first_marker(consumer, partition)
-            live = marker.source_log
-            records.append((records[-1][0] if records else -1, _without_ids(marker)))
-            log.info("meter.new_log", partition=partition, source_log=live, offset=marker.through_offset + 1)
+        logs = SourceLogs(consumer, self._topic)
+        if records:
+            live = live_log([record for _, record in records])
+            marker = newest_marker(live, [record for _, record in records])
+            found, records = await self._compare(logs, consumer, marker, records)
+            if found.fork is not None:
+                through = max(found.fork, found.begin - 1)
+                rewritten = marker.through_offset - through
+                log.error(
+                    "meter.log_rewritten",
+                    partition=partition,
+                    former_log=live,
+                    metered_through=marker.through_offset,
+                    same_through=found.fork,
+                    begin_offset=found.begin,
+                    end_offset=found.end,
+                    rewritten=rewritten,
+                )
+                marker = self._next_life(marker, through, rewritten=max(0, rewritten))
+            elif await logs.rollups_expired(marker):
+                marker = self._next_life(marker, marker.through_offset)
         else:
-            marker, is_empty = newest_marker(live, [record for _, record in records]), False
-        if not marker.book.id and not is_empty:
-            records = await self._state_book(consumer, marker, records[0][0])
+            await logs.require_never_metered(partition)
+            begin, end = await logs.span(partition)
+            committed = await logs.committed(partition)
+            start = committed if committed is not None and begin <= committed <= end else begin
+            found = Comparison(begin, end, None)
+            marker = new_marker(partition, new_name(), start - 1, former_log="")
+            log.info("meter.new_log", partition=partition, source_log=marker.source_log, offset=start)
+        live = marker.source_log
+        # a name and a book are stated before the first record is priced, and not without need: most restarts add none
+        is_empty = marker.through_offset + 1 >= found.end and not marker.book.id
+        if is_empty:
+            records.append((records[-1][0] if records else -1, ProgressRecord.without_ids(marker)))
+        elif not marker.book.id:
+            records = await self._state(consumer, marker, records[0][0] if records else 0)
+            live = live_log([record for _, record in records])
         newest = newest_marker(live, [record for _, record in records])
         in_force, prices = await self.books.in_force(newest.book, newest.through_offset)
         rollups = []
@@ -290,6 +314,9 @@ class Recovery:
                 )
         stated = None if is_empty else in_force
         meter = restore(live, records, rollups, self._rules, prices, self.books.shelf, stated)
+        if (lost := found.begin - newest.through_offset - 1) > 0:
+            log.error("meter.records_lost", partition=partition, records=lost, before_offset=found.begin)
+            meter.pass_over(found.begin - 1, lost)
         self.books.metered_by(partition, meter)
         log.info(
             "meter.recovered",
@@ -302,12 +329,45 @@ class Recovery:
         )
         return meter
 
-    async def _state_book(
+    def _next_life(self, marker: Progress, through: int, rewritten: int = 0) -> Progress:
+        """Return the marker of the log that follows another from an offset on; its totals stand beside the former's."""
+        name = new_name()
+        log.info("meter.new_log", partition=marker.partition, source_log=name, offset=through + 1)
+        life = new_marker(marker.partition, name, through, former_log=marker.source_log)
+        counters = Counters(rewritten=rewritten)
+        return life.model_copy(update={"rollups_from": max(marker.rollups_to, 0), "counters": counters})
+
+    async def _compare(
+        self, logs: SourceLogs, consumer: AIOKafkaConsumer, marker: Progress, records: list[tuple[int, ProgressRecord]]
+    ) -> tuple[Comparison, list[tuple[int, ProgressRecord]]]:
+        """Compare the log with the markers; where none within the horizon agrees, with the older ones as well.
+
+        Returns: the comparison, and the markers since the fork, whose ids tell what behind it was counted.
+        """
+        found = await logs.compare(marker, [record.marker for _, record in records])
+        if found.fork != -1:
+            return found, records
+        at = TopicPartition(self._topic(topics.PROGRESS), marker.partition)
+        older = [
+            (record.offset, read_progress(record.value).marker)
+            async for _, fetched in read_to_end(consumer, {at: None}, until={at: records[0][0]})
+            for record in fetched
+            if record.value is not None
+        ]
+        if not older:
+            return found, records
+        found = await logs.compare(marker, [*(each for _, each in older), *(record.marker for _, record in records)])
+        since = [offset for offset, each in older if each.through_offset > (found.fork or 0)]
+        return found, records if found.fork == -1 or not since else await self._progress_from(
+            consumer, marker.partition, since[0]
+        )
+
+    async def _state(
         self, consumer: AIOKafkaConsumer, marker: Progress, ids_from: int
     ) -> list[tuple[int, ProgressRecord]]:
-        """State the book of a log that has none before its first record is priced; return the markers since.
+        """State a log's name and rate book before its first record is priced; return the markers since.
 
-        Two workers may do so at once, with different books. Each reads both afterwards, and the first one counts.
+        Two workers may do so at once, with different names and books. Each reads both afterwards, and the first counts.
         """
         book, _ = await self.books.in_force(marker.book, marker.through_offset)
         stated = marker.model_copy(
@@ -315,11 +375,64 @@ class Recovery:
         )
         record = Record(
             key=str(marker.partition).encode(),
-            value=write_progress(_without_ids(stated)),
+            value=write_progress(ProgressRecord.without_ids(stated)),
             timestamp_ms=marker.log_clock_ms or None,
         )
         await self._producer.write_packed(self._topic(topics.PROGRESS), marker.partition, [record])
+        if self._metrics is not None and stated.counters.rewritten:
+            self._metrics.log_rewritten(marker.partition, stated.counters.rewritten)
         return await self._progress(consumer, marker.partition)
+
+    async def still_holds(self, partition: int, checkpoint: tuple[int, str]) -> bool:
+        """Return whether the usage topic still has a record that was metered, or none in its place."""
+        consumer = self._consumer()
+        try:
+            async with asyncio.timeout(_RECOVERY_TIMEOUT_S):
+                await consumer.start()
+                logs = SourceLogs(consumer, self._topic)
+                begin, end = await logs.span(partition)
+                if checkpoint[0] < begin:
+                    return True
+                return checkpoint[0] < end and await logs.holds(partition, *checkpoint) is not False
+        finally:
+            await consumer.stop()
+
+    async def prune(self, partition: int) -> None:
+        """Delete the markers that nothing needs any more, if they are many: without, the progress topic only grows.
+
+        Those within the dedupe horizon are needed for their ids, and those since the usage log's first record to find
+        out up to where a log that was cut is still the same.
+        """
+        consumer, at = self._consumer(), TopicPartition(self._topic(topics.PROGRESS), partition)
+        try:
+            async with asyncio.timeout(_RECOVERY_TIMEOUT_S):
+                await consumer.start()
+                last = await self._read(consumer, topics.PROGRESS, partition, -1)
+                low = (await consumer.beginning_offsets([at]))[at]
+                if not last or read_progress(last[-1][1]).marker.ids_from - low < _PRUNE_RECORDS:
+                    return
+                logs = SourceLogs(consumer, self._topic)
+                begin, _ = await logs.span(partition)
+                high = read_progress(last[-1][1]).marker.ids_from
+                while high - low > _PRUNE_RECORDS:
+                    middle = (low + high) // 2
+                    record = await logs.record(at, middle)
+                    is_needed = record is None or read_progress(record.value).marker.through_offset >= begin
+                    low, high = (low, middle) if is_needed else (middle, high)
+            await delete_records(self._client, at, low)
+        finally:
+            await consumer.stop()
+
+    def _consumer(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            **self._client,
+            group_id=self._group,  # never joined: partitions are assigned by hand, to read what was committed
+            enable_auto_commit=False,
+            isolation_level=READ_COMMITTED,
+            fetch_max_wait_ms=100,
+            fetch_max_bytes=64_000_000,
+            max_partition_fetch_bytes=16_000_000,
+        )
 
     async def _progress(self, consumer: AIOKafkaConsumer, partition: int) -> list[tuple[int, ProgressRecord]]:
         """Read the markers whose ids lie within the dedupe horizon; the last marker says where they begin."""
@@ -327,52 +440,15 @@ class Recovery:
         if not last:
             return []
         offset, value = last[-1]
-        start = min(read_progress(value).marker.ids_from, offset)
+        return await self._progress_from(consumer, partition, min(read_progress(value).marker.ids_from, offset))
+
+    async def _progress_from(
+        self, consumer: AIOKafkaConsumer, partition: int, start: int
+    ) -> list[tuple[int, ProgressRecord]]:
         return [
             (offset, read_progress(value))
             for offset, value in await self._read(consumer, topics.PROGRESS, partition, start)
         ]
-
-    async def _first_marker(self, consumer: AIOKafkaConsumer, partition: int) -> tuple[Progress, bool]:
-        """Name a log that was never metered after its first record, so that every worker gives it the same name.
-
-        Returns: its marker, and whether it has no record yet; the name is only provisional then.
-        """
-        source = TopicPartition(self._topic(topics.USAGE), partition)
-        consumer.assign([source])
-        begin = (await consumer.beginning_offsets([source]))[source]
-        end = (await high_watermarks(consumer, [source]))[source]
-        committed = await consumer.committed(source)
-        start = committed if committed is not None and begin <= committed <= end else begin
-        first = await self._first_record(consumer, source, start) if start < end else None
-        first_ms = 0 if first is None else max(int(first.timestamp or 0), 0)
-        return new_marker(partition, f"{first_ms:x}-{start:x}", start - 1), start >= end
-
-    async def _live_log(self, consumer: AIOKafkaConsumer, partition: int, records: list[ProgressRecord]) -> str | None:
-        """Return the log that the newest marker speaks of, or None where the topic was recreated since."""
-        if not records:
-            return None
-        marker = records[-1].marker
-        newest = newest_marker(marker.source_log, records)
-        source = TopicPartition(self._topic(topics.USAGE), partition)
-        begin = (await consumer.beginning_offsets([source]))[source]
-        end = (await high_watermarks(consumer, [source]))[source]
-        recreated = newest.through_offset >= end
-        if not recreated and begin <= newest.through_offset and newest.through_timestamp_ms >= 0:
-            found = await self._first_record(consumer, source, newest.through_offset)
-            if found is not None and found.offset == newest.through_offset:
-                recreated = found.timestamp != newest.through_timestamp_ms
-        if recreated:
-            log.warning("meter.topic_recreated", partition=partition, former_log=marker.source_log, end_offset=end)
-            return None
-        return newest.source_log
-
-    async def _first_record(self, consumer: AIOKafkaConsumer, source: TopicPartition, offset: int) -> Any:
-        """Return the first record at or behind an offset; None where the broker sends none in time."""
-        consumer.assign([source])
-        consumer.seek(source, offset)
-        fetched = await consumer.getmany(source, timeout_ms=_FIRST_RECORD_TIMEOUT_MS, max_records=1)
-        return next(iter(fetched.get(source, [])), None)
 
     async def _read(
         self, consumer: AIOKafkaConsumer, topic: str, partition: int, start: int
@@ -385,7 +461,3 @@ class Recovery:
             for record in records
             if record.value is not None
         ]
-
-
-def _without_ids(marker: Progress) -> ProgressRecord:
-    return ProgressRecord(marker, np.zeros((0, 2), dtype=np.uint64), np.zeros(0, dtype=np.int64))

@@ -33,7 +33,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP, ConsumerMessage
 
 from spendstream.core.batch import NO_TIMESTAMP, RecordBatch, UnreadableValue
-from spendstream.kafka.consumer import seen_end
+from spendstream.kafka.consumer import seen_end, stable_end
 from spendstream.kafka.wire import must_be_read_in_pieces, pieces
 
 log = structlog.get_logger(__name__)
@@ -51,6 +51,8 @@ _MAX_WAIT_S: Final = 1.0
 _WAIT_STEP_S: Final = 0.005
 
 _LENGTH: Final = struct.Struct(">i")
+_LEADER_EPOCH: Final = struct.Struct(">i")
+_LEADER_EPOCH_AT: Final = 12
 _KEPT_OF_UNREADABLE: Final = 100_000
 
 _LOG_APPEND_TIME: Final = 1
@@ -83,7 +85,16 @@ class WireBatch:
         return int(self.records[-1].offset)
 
 
-def record_batch(partition: int, records: Sequence[Any]) -> RecordBatch:
+@dataclass(frozen=True)
+class Passed:
+    """Offsets that hold no record to deliver: a transaction's marker, or the records of one that was aborted."""
+
+    first_offset: int
+    last_offset: int
+    leader_epoch: int
+
+
+def record_batch(partition: int, records: Sequence[Any], leader_epoch: int = -1) -> RecordBatch:
     """Return parsed records, at least one, of one batch on the wire as columns."""
     first, last, n = records[0], records[-1], len(records)
     return RecordBatch(
@@ -100,6 +111,7 @@ def record_batch(partition: int, records: Sequence[Any]) -> RecordBatch:
         ),
         keys=[r.key for r in records],
         values=[r.value for r in records],
+        leader_epoch=leader_epoch,
     )
 
 
@@ -123,6 +135,8 @@ class _WholeBatch:
     def __init__(self, parsed: Any, data: memoryview) -> None:
         self._parsed = parsed
         self._data = data
+        self.leader_epoch = int(_LEADER_EPOCH.unpack_from(data, _LEADER_EPOCH_AT)[0]) if parsed.magic >= 2 else -1
+        self.is_read = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parsed, name)
@@ -131,6 +145,7 @@ class _WholeBatch:
         return next(self._parsed)
 
     def __iter__(self) -> Iterator[WireBatch]:
+        self.is_read = True
         offset = self._parsed.base_offset
         try:
             for records in pieces(self._data) if must_be_read_in_pieces(self._data) else [list(self._parsed)]:
@@ -156,14 +171,39 @@ class _WholeBatches:
     def __init__(self, records: _MemoryRecords) -> None:
         self._records = records
         self._at = 0
+        self._batch: _WholeBatch | None = None
+        self._passed: list[Passed] = []
         self.is_inside_large = False
+
+    @property
+    def leader_epoch(self) -> int:
+        """Of the batch that is read."""
+        return -1 if self._batch is None else self._batch.leader_epoch
+
+    def take_passed(self, from_offset: int) -> list[Passed]:
+        """Return what was passed over without being read since the last call, from an offset on."""
+        self._note_passed()
+        passed, self._passed = self._passed, []
+        return [
+            Passed(max(each.first_offset, from_offset), each.last_offset, each.leader_epoch)
+            for each in passed
+            if each.last_offset >= from_offset
+        ]
+
+    def _note_passed(self) -> None:
+        batch = self._batch
+        if batch is not None and not batch.is_read:
+            batch.is_read = True
+            self._passed.append(Passed(batch.base_offset, batch.next_offset - 1, batch.leader_epoch))
 
     def has_next(self) -> bool:
         return bool(self._records.has_next())
 
     def next_batch(self) -> _WholeBatch:
         self.is_inside_large = self.next_is_large()
-        return _WholeBatch(self._records.next_batch(), self._next())
+        self._note_passed()
+        self._batch = _WholeBatch(self._records.next_batch(), self._next())
+        return self._batch
 
     def next_is_large(self) -> bool:
         """Return whether the next batch could take long to read."""
@@ -220,10 +260,24 @@ class _PartitionRecords(fetcher.PartitionRecords):
             raise StopIteration
         return piece
 
+    def _unpack_records(self) -> Iterator[Any]:
+        if self.batches is None:
+            yield from super()._unpack_records()
+            return
+        start = self.next_fetch_offset
+        for item in super()._unpack_records():
+            behind = self.next_fetch_offset
+            for passed in self.batches.take_passed(start):
+                self.next_fetch_offset = passed.last_offset + 1
+                yield passed
+            self.next_fetch_offset = behind
+            yield item
+        yield from self.batches.take_passed(start)
+
     def _consumer_record(self, tp: Any, record: Any) -> Any:
-        if not isinstance(record, WireBatch):
+        if not isinstance(record, WireBatch) or self.batches is None:
             return super()._consumer_record(tp, record)
-        batch = record_batch(tp.partition, record.records)
+        batch = record_batch(tp.partition, record.records, self.batches.leader_epoch)
         # a batch is fetched whole, though it may begin before the offset that was asked for
         return batch.after(self.next_fetch_offset - 1)
 
@@ -254,11 +308,18 @@ class Backlog:
 
 
 class FetchedBatch:
-    """The records of one fetch of one partition. It counts as waiting until it is absorbed, or forgotten."""
+    """What one fetch brought of one partition. Its records count as waiting until they are absorbed, or forgotten.
 
-    def __init__(self, batches: Sequence[RecordBatch], backlog: Backlog | None = None) -> None:
-        self.first_offset, self.last_offset = batches[0].first_offset, batches[-1].last_offset
+    ``missing``: offsets between the first and the last whose records are gone: the topic is compacted.
+    """
+
+    def __init__(self, fetched: Sequence[RecordBatch | Passed], backlog: Backlog | None = None) -> None:
+        self.first_offset, self.last_offset = fetched[0].first_offset, fetched[-1].last_offset
+        self.first_epoch, self.last_epoch = fetched[0].leader_epoch, fetched[-1].leader_epoch
+        batches = [each for each in fetched if isinstance(each, RecordBatch)]
+        passed = sum(each.last_offset - each.first_offset + 1 for each in fetched if isinstance(each, Passed))
         self._size = sum(len(batch.values) for batch in batches)
+        self.missing = self.last_offset - self.first_offset + 1 - self._size - passed
         self._batches: Sequence[RecordBatch] = batches
         self.nbytes = sum(batch.nbytes for batch in batches)
         self._backlog = backlog or Backlog()
@@ -285,7 +346,12 @@ class _ColumnThread(AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Transport) -> Any:
         client = super()._create_worker_consumer(transport)
         fetch_columns(client, cast(BatchedConsumer, self.consumer).batched_topics)
+        client._isolation_level = "read_committed"  # Faust offers it only with transactions of its own
         return client
+
+    def highwater(self, tp: TP) -> int:
+        """Return the offset up to which records can be read: before the first transaction that is still open."""
+        return cast(int, stable_end(self._ensure_consumer(), tp))
 
     async def _fetch_records(
         self,
@@ -381,13 +447,14 @@ class BatchedConsumer(Consumer):
                 for record in fetched:
                     yield tp, self._to_message(tp, record)
 
-    def _batch_message(self, tp: TP, batches: Sequence[RecordBatch]) -> ConsumerMessage:
-        records = FetchedBatch(batches, self._backlog)
+    def _batch_message(self, tp: TP, fetched: Sequence[RecordBatch | Passed]) -> ConsumerMessage:
+        records = FetchedBatch(fetched, self._backlog)
+        last = fetched[-1]
         return ConsumerMessage(
             topic=tp.topic,
             partition=tp.partition,
             offset=records.last_offset,
-            timestamp=max(0, int(batches[-1].timestamps_ms[-1])) / 1000.0,
+            timestamp=max(0, int(last.timestamps_ms[-1])) / 1000.0 if isinstance(last, RecordBatch) else 0.0,
             timestamp_type=0,
             headers=None,
             key=None,
@@ -409,6 +476,12 @@ class BatchedConsumer(Consumer):
         acked.clear()
         self._acked_index[tp].clear()
         return int(last) + 1
+
+    def rewind(self, tp: TP, offset: int) -> None:
+        """Let an offset below what was committed be committed: the log was cut."""
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        self._committed_offset[tp] = offset
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Between two batches' last offsets lies a batch, not a gap."""
