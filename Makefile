@@ -38,8 +38,9 @@ demo: setup ## the whole stack on this machine with a realistic load and a live 
 test: setup kafka alertmanager sdks ## all tests, on a real Kafka, ClickHouse engine and Alertmanager
 	POLARS_MAX_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-fuzz: setup sdks ## try the laws on fresh random examples; what fails lands in tests/examples, and `make test` replays it
+fuzz: setup sdks kafka ## try the laws on fresh random examples, which land in tests/examples where they fail; then a million hostile records through a worker
 	$(BIN)/pytest -q -n auto --maxprocesses 4 --timeout 3600 -m 'hypothesis and not broker and not clickhouse and not crash' --hypothesis-profile=fuzz
+	POLARS_MAX_THREADS=1 $(BIN)/python -m tests.crash.fuzz_records
 
 fast-tests: setup sdks ## the tests that need no broker, no ClickHouse and kill nothing
 	$(BIN)/pytest -q -m 'not broker and not clickhouse and not crash'

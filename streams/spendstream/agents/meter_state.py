@@ -13,19 +13,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
 from spendstream.agents.rate_books import RateBooks
 from spendstream.agents.source_logs import Comparison, SourceLogs, new_name
+from spendstream.core.aggregates import CORRECTION_BLOCK_OFFSETS
 from spendstream.core.batch import CutValue
+from spendstream.core.lateness import is_final
 from spendstream.core.ledger import ledger_records, ledger_table
 from spendstream.core.meter import (
     MeterOutput,
     MeterRules,
     PartitionMeter,
     Rejected,
+    covered_through,
     live_log,
     new_marker,
     newest_marker,
@@ -35,7 +39,8 @@ from spendstream.core.meter import (
 from spendstream.core.pricing import card_record
 from spendstream.core.progress import ProgressRecord, read_progress, write_progress
 from spendstream.core.quarantine import shortened
-from spendstream.core.rollup_record import NotARollup, read_rollup, rollup_record
+from spendstream.core.rollup_record import NotARollup, Rollup, read_rollup, refused, rollup_record, totals_of
+from spendstream.core.timestamps import epoch_us
 from spendstream.errors import SpendstreamError
 from spendstream.kafka.consumer import READ_COMMITTED, delete_records, read_to_end
 from spendstream.kafka.producer import AckedProducer, Record
@@ -43,6 +48,7 @@ from spendstream.metrics import Metrics
 from spendstream.schemas import topics
 from spendstream.schemas.dead_letter import DeadLetter
 from spendstream.schemas.progress import Counters, Progress, Quarantined
+from spendstream.schemas.rollup import ON_TIME
 
 log = structlog.get_logger(__name__)
 
@@ -296,22 +302,7 @@ class Recovery:
             live = live_log([record for _, record in records])
         newest = newest_marker(live, [record for _, record in records])
         in_force, prices = await self.books.in_force(newest.book, newest.through_offset)
-        rollups = []
-        for offset, value in await self._read(consumer, topics.ROLLUP, partition, newest.rollups_from):
-            try:
-                rollup = read_rollup(value)
-            except NotARollup as error:
-                at = f"{self._topic(topics.ROLLUP)}[{partition}], offset {offset}"
-                raise NotARollup(f"{at}: {error}. If a newer release wrote it, upgrade this worker") from error
-            if tuple(rollup.dimensions) == self._rules.dimensions:
-                rollups.append((offset, rollup))
-            elif rollup.source_log == live and rollup.through_offset > newest.through_offset:
-                former = ",".join(rollup.dimensions)
-                raise InterruptedFlush(
-                    f"a flush was interrupted while METER_DIMENSIONS was {former}, and now it is "
-                    f"{','.join(self._rules.dimensions)}: its calls would count twice. Start once with the former "
-                    "dimensions, stop, then change them"
-                )
+        rollups = await self._rollups(consumer, newest)
         stated = None if is_empty else in_force
         meter = restore(live, records, rollups, self._rules, prices, self.books.shelf, stated)
         if (lost := found.begin - newest.through_offset - 1) > 0:
@@ -349,10 +340,10 @@ class Recovery:
             return found, records
         at = TopicPartition(self._topic(topics.PROGRESS), marker.partition)
         older = [
-            (record.offset, read_progress(record.value).marker)
+            (record.offset, found_marker.marker)
             async for _, fetched in read_to_end(consumer, {at: None}, until={at: records[0][0]})
             for record in fetched
-            if record.value is not None
+            if (found_marker := _marker(record.value or b"", marker.partition)) is not None
         ]
         if not older:
             return found, records
@@ -409,15 +400,17 @@ class Recovery:
                 await consumer.start()
                 last = await self._read(consumer, topics.PROGRESS, partition, -1)
                 low = (await consumer.beginning_offsets([at]))[at]
-                if not last or read_progress(last[-1][1]).marker.ids_from - low < _PRUNE_RECORDS:
+                newest = _marker(last[-1][2], partition) if last else None
+                if newest is None or newest.marker.ids_from - low < _PRUNE_RECORDS:
                     return
                 logs = SourceLogs(consumer, self._topic)
                 begin, _ = await logs.span(partition)
-                high = read_progress(last[-1][1]).marker.ids_from
+                high = newest.marker.ids_from
                 while high - low > _PRUNE_RECORDS:
                     middle = (low + high) // 2
                     record = await logs.record(at, middle)
-                    is_needed = record is None or read_progress(record.value).marker.through_offset >= begin
+                    found = None if record is None else _marker(record.value or b"", partition)
+                    is_needed = found is None or found.marker.through_offset >= begin
                     low, high = (low, middle) if is_needed else (middle, high)
             await delete_records(self._client, at, low)
         finally:
@@ -434,30 +427,136 @@ class Recovery:
             max_partition_fetch_bytes=16_000_000,
         )
 
+    async def _rollups(self, consumer: AIOKafkaConsumer, marker: Progress) -> list[tuple[int, Rollup]]:
+        """Read the rollups of what a marker leaves open. Raises: NotARollup, InterruptedFlush."""
+        read: list[tuple[int, bytes | None, Rollup]] = []
+        wrong: dict[int, tuple[bytes | None, NotARollup]] = {}
+        for offset, key, value in await self._read(consumer, topics.ROLLUP, marker.partition, marker.rollups_from):
+            try:
+                read.append((offset, key, read_rollup(value)))
+            except NotARollup as refusal:
+                wrong[offset] = key, refusal
+        for number, error in refused([rollup for *_, rollup in read], totals_of).items():
+            wrong[read[number][0]] = read[number][1], error
+        read = [each for each in read if each[0] not in wrong]
+        last_offset = {key: offset for offset, key, _ in read}
+        for offset, (key, error) in wrong.items():
+            self._note_unreadable(topics.ROLLUP, marker.partition, offset, error)
+            is_replaced = last_offset.get(key, -1) > offset
+            if not is_replaced and is_key_of_open_rollup(key, marker, self._rules.allowed_lateness_s):
+                at = f"{self._topic(topics.ROLLUP)}[{marker.partition}], offset {offset}"
+                raise NotARollup(
+                    f"{at}: {error}. It stands in place of a total that is still open: without that, amounts would be "
+                    "wrong. If a newer release wrote it, upgrade this worker; if not, write the last readable record "
+                    "of its key again"
+                )
+        rollups: list[tuple[int, Rollup]] = []
+        for offset, _, rollup in read:
+            if rollup.source_log != marker.source_log or rollup.source_partition != marker.partition:
+                continue
+            if tuple(rollup.dimensions) == self._rules.dimensions:
+                rollups.append((offset, rollup))
+            elif rollup.through_offset > marker.through_offset:
+                former = ",".join(rollup.dimensions)
+                raise InterruptedFlush(
+                    f"a flush was interrupted while METER_DIMENSIONS was {former}, and now it is "
+                    f"{','.join(self._rules.dimensions)}: its calls would count twice. Start once with the former "
+                    "dimensions, stop, then change them"
+                )
+        return rollups
+
+    def _note_unreadable(self, topic: str, partition: int, offset: int, error: Exception) -> None:
+        log.error("record.unreadable", topic=self._topic(topic), partition=partition, offset=offset, error=str(error))
+        if self._metrics is not None:
+            self._metrics.unreadable(self._topic(topic))
+
     async def _progress(self, consumer: AIOKafkaConsumer, partition: int) -> list[tuple[int, ProgressRecord]]:
-        """Read the markers whose ids lie within the dedupe horizon; the last marker says where they begin."""
-        last = await self._read(consumer, topics.PROGRESS, partition, -1)
-        if not last:
+        """Read the markers whose ids lie within the dedupe horizon; the last marker says where they begin.
+
+        What can't be read is skipped. Where an older marker is the last one, what follows it is replayed, which is
+        exact: aggregates skip what they hold, and ids are learned again.
+        """
+        for start in (-1, -100, -10_000, None):
+            found = [
+                (offset, marker)
+                for offset, _, value in await self._read(consumer, topics.PROGRESS, partition, start)
+                if (marker := _marker(value, partition)) is not None
+            ]
+            if found:
+                break
+        else:
             return []
-        offset, value = last[-1]
-        return await self._progress_from(consumer, partition, min(read_progress(value).marker.ids_from, offset))
+        last_offset, newest = found[-1]
+        return await self._progress_from(consumer, partition, min(newest.marker.ids_from, last_offset))
 
     async def _progress_from(
         self, consumer: AIOKafkaConsumer, partition: int, start: int
     ) -> list[tuple[int, ProgressRecord]]:
+        records: list[tuple[int, ProgressRecord]] = []
+        skipped = 0
+        for offset, _, value in await self._read(consumer, topics.PROGRESS, partition, start):
+            marker = _marker(value, partition)
+            if marker is not None:
+                records.append((offset, marker))
+                continue
+            skipped += 1
+            self._note_unreadable(topics.PROGRESS, partition, offset, ValueError(f"not a marker: {value[:80]!r}"))
+        return await self._without_holes(consumer, partition, records) if skipped else records
+
+    async def _without_holes(
+        self, consumer: AIOKafkaConsumer, partition: int, records: list[tuple[int, ProgressRecord]]
+    ) -> list[tuple[int, ProgressRecord]]:
+        """Leave out the markers behind one that can't be read: its ids are learned again by a replay.
+
+        Foreign records leave no hole. Where Kafka no longer has the usage, no replay can learn the ids: repeats of
+        those events would count twice, which is said, and metering goes on at the newest marker.
+        """
+        live = records[-1][1].marker.source_log
+        through = covered_through(record.marker for _, record in records if record.marker.source_log == live)
+        if through >= newest_marker(live, [record for _, record in records]).through_offset:
+            return records
+        source = TopicPartition(self._topic(topics.USAGE), partition)
+        consumer.assign([source])
+        begin = (await consumer.beginning_offsets([source]))[source]
+        log.error("meter.marker_missing", partition=partition, after_offset=through, replayed=begin <= through + 1)
+        if begin > through + 1:
+            return records
         return [
-            (offset, read_progress(value))
-            for offset, value in await self._read(consumer, topics.PROGRESS, partition, start)
+            (offset, record)
+            for offset, record in records
+            if record.marker.source_log != live or record.marker.through_offset <= through
         ]
 
     async def _read(
-        self, consumer: AIOKafkaConsumer, topic: str, partition: int, start: int
-    ) -> list[tuple[int, bytes]]:
-        """Read a partition to its end, as ``read_to_end`` does: (offset, value), without tombstones."""
+        self, consumer: AIOKafkaConsumer, topic: str, partition: int, start: int | None
+    ) -> list[tuple[int, bytes | None, bytes]]:
+        """Read a partition to its end, as ``read_to_end`` does: (offset, key, value), without tombstones."""
         at = TopicPartition(self._topic(topic), partition)
         return [
-            (record.offset, record.value)
+            (record.offset, record.key, record.value)
             async for _, records in read_to_end(consumer, {at: start})
             for record in records
             if record.value is not None
         ]
+
+
+def _marker(value: bytes, partition: int) -> ProgressRecord | None:
+    """Return a record of the progress topic; None where it is none, or of another partition."""
+    try:
+        record = read_progress(value)
+    except ValueError:
+        return None
+    return record if record.marker.partition == partition else None
+
+
+def is_key_of_open_rollup(key: bytes | None, marker: Progress, allowed_lateness_s: int) -> bool:
+    """Return whether a key is of an aggregate that the marker's log may still change."""
+    try:
+        source_log, partition, minute, block, *_ = msgspec.json.decode(key or b"", type=list[Any])
+        minute_us = epoch_us(datetime.fromisoformat(minute))
+        is_ours = (source_log, partition) == (marker.source_log, marker.partition) and isinstance(block, int)
+    except (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return False
+    if block <= ON_TIME:
+        return is_ours and not is_final(minute_us, marker.watermark_us, allowed_lateness_s)
+    return is_ours and block >= (marker.through_offset + 1) // CORRECTION_BLOCK_OFFSETS

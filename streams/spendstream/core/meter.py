@@ -6,7 +6,7 @@ since the last take. Once all of that is acknowledged, ``mark_durable`` drops wh
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -574,6 +574,17 @@ def newest_marker(source_log: str, records: Sequence[ProgressRecord]) -> Progres
     """
     markers = (record.marker for record in records if record.marker.source_log == source_log)
     return max(markers, key=lambda marker: (marker.through_offset, marker.book.id != ""))
+
+
+def covered_through(markers: Iterable[Progress]) -> int:
+    """Return up to where the markers of one log, at least one, cover it from the first of them on without a hole."""
+    first, *others = sorted(markers, key=lambda marker: (marker.first_offset, marker.through_offset))
+    through = first.through_offset
+    for marker in others:
+        if marker.first_offset > through + 1:
+            break
+        through = max(through, marker.through_offset)
+    return through
 
 
 def restore(
