@@ -544,7 +544,7 @@ def _marker(value: bytes, partition: int) -> ProgressRecord | None:
     """Return a record of the progress topic; None where it is none, or of another partition."""
     try:
         record = read_progress(value)
-    except ValueError:
+    except (ValueError, OverflowError, MemoryError):
         return None
     return record if record.marker.partition == partition else None
 
