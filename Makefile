@@ -80,6 +80,9 @@ check: lint types contract check-schemas fast-tests ## format, lint, types, impo
 soak: setup kafka ## randomized crash soak: kills, rebalances, outages, then exact reconciliation
 	$(BIN)/python -m tests.crash.soak
 
+simulate: setup ## histories of a whole deployment in virtual time, from seeds: SECONDS=600, SEEDS=0 (without end), FROM=1000000
+	$(BIN)/python -m tests.simulation --from $(or $(FROM),1000000) --seeds $(or $(SEEDS),0) --seconds $(or $(SECONDS),600)
+
 bench: setup kafka ## throughput and latency, with ratios measured side by side in one run
 	$(UV_INSTALL) --group bench
 	$(BIN)/python -m tests.bench
@@ -87,4 +90,4 @@ bench: setup kafka ## throughput and latency, with ratios measured side by side 
 bench-alerts: setup ## quality and cost of anomaly alerts on labelled synthetic incidents
 	$(BIN)/python -m tests.bench.alerts
 
-.PHONY: help setup lock demo test fuzz fast-tests kafka alertmanager sdks format lint types contract schemas price-history check-schemas check soak bench bench-alerts
+.PHONY: help setup lock demo test fuzz fast-tests kafka alertmanager sdks format lint types contract schemas price-history check-schemas check soak simulate bench bench-alerts
