@@ -27,12 +27,14 @@ from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import read_progress
 from spendstream.kafka import consumer as consumer_module
 from spendstream.kafka import producer as producer_module
-from spendstream.kafka.topics import SINK_GROUPS
+from spendstream.kafka.topics import SINK_GROUPS, topic_specs
 from spendstream.schemas import topics
+from spendstream.schemas.progress import Progress
+from spendstream.settings import Settings
 from spendstream.sinks import kafka_sink, writer
 from tests import reference_meter
 from tests.reference_meter import Outcome, Prices, Rules
-from tests.simulation.broker import Broker, Consumer, Producer, Trap, Weather
+from tests.simulation.broker import Broker, Consumer, PartitionLog, Producer, Trap, Weather
 from tests.simulation.clickhouse import LEDGER, ROLLUPS, ClickHouse
 from tests.simulation.clock import PROCESS, Stopwatch, VirtualLoop
 from tests.simulation.worker import Deployment, work
@@ -40,6 +42,11 @@ from tests.unit.conftest import CARDS
 from tests.unit.log import encode, event_id, make_usage_event
 
 MINE: Final = (topics.PRICED, topics.ROLLUP, topics.DEAD_LETTER, topics.RATE_CARD)
+COMPACTION_WAITS: bool = any(
+    "min.compaction.lag.ms" in s.config for s in topic_specs(Settings()) if s.name == topics.ROLLUP
+)
+"""Whether the topic of rollups, as it is specified, keeps what an open minute needs from compaction."""
+
 HEALED_AFTER_S: Final = 7.0
 DRAINED_WITHIN_S: Final = 300.0
 SHAPES: Final[tuple[dict[str, Any], ...]] = (
@@ -89,10 +96,14 @@ def prices() -> tuple[PriceBook, Prices]:
 
 @dataclass
 class History:
-    """A seed's world. ``run`` raises AssertionError with the faults in it, where a number is wrong."""
+    """A seed's world. ``run`` raises AssertionError with the faults in it, where a number is wrong.
+
+    ``kinds``: draw only these faults. ``given``: a plan in place of the seed's, which then draws all else.
+    """
 
     seed: int
     kinds: tuple[str, ...] = ()
+    given: Plan | None = None
     trace: list[str] = field(default_factory=list)
 
     def run(self) -> History:
@@ -100,7 +111,7 @@ class History:
         self.book, self.prices = prices()
         rng = self.rng = random.Random(self.seed)
         random.seed(self.seed)  # the pauses between attempts
-        self.plan = Plan.of(rng, self.kinds or tuple(FAULTS))
+        self.plan = self.given or Plan.of(rng, self.kinds or tuple(FAULTS))
         self.loop = VirtualLoop(think=lambda: rng.choice((0, 0, 0.01, 0.2)))
         self.broker = Broker(self.loop, rng, self._kill)
         self.clickhouse = ClickHouse(rng.random)
@@ -293,16 +304,22 @@ class History:
         assert found == set(letters), f"dead letters: {sorted(found ^ set(letters))}"
 
     def _check_counters(self, partition: int, outcome: Outcome) -> None:
-        markers = [read_progress(r.value or b"").marker for r in self.broker.logs(topics.PROGRESS)[partition].records]
-        if not markers:
+        marker = newest_marker(self.broker.logs(topics.PROGRESS)[partition])
+        if marker is None:
             assert not outcome.counters["records"], f"partition {partition}: no marker"
             return
-        counters = max(markers, key=lambda marker: marker.through_offset).counters.model_dump()
+        counters = marker.counters.model_dump()
         expected = {name: outcome.counters[name] for name in counters}
         assert counters == expected, f"partition {partition}: counters {counters}, not {expected}"
 
 
 EXPECTED: Final[tuple[type[BaseException], ...]] = (TimeoutError, KafkaError)
+
+
+def newest_marker(log: PartitionLog) -> Progress | None:
+    """Return the marker of most records; None before the first."""
+    markers = (read_progress(record.value or b"").marker for record in log.records)
+    return max(markers, key=lambda marker: marker.through_offset, default=None)
 
 
 def same(what: str, stored: dict[Any, Any], expected: dict[Any, Any], columns: tuple[str, ...]) -> None:
@@ -403,8 +420,12 @@ def forget_commits(history: History) -> None:
 
 
 def compact(history: History) -> None:
+    """Of each key only the last record stays, below an offset that no lag protects: it outlives every open minute."""
     for log in history.broker.logs(topics.ROLLUP):
         before = history.rng.randint(0, log.end)
+        if COMPACTION_WAITS:
+            marker = newest_marker(history.broker.logs(topics.PROGRESS)[log.at.partition])
+            before = min(before, 0 if marker is None else marker.rollups_from)
         history.say(f"{log.at} is compacted before {before}: {log.compact(before)} records go")
 
 

@@ -29,3 +29,11 @@ def test_snapshots_silences_rate_cards_and_books_never_expire(settings: Settings
     config = next(spec.config for spec in topic_specs(settings) if spec.name == f"t.{name}")
     assert config["cleanup.policy"] == "compact"
     assert "retention.ms" not in config
+
+
+@pytest.mark.parametrize(("lateness_s", "lag_h"), [(600, 24), (12 * 3600, 24), (24 * 3600, 48)])
+def test_no_total_of_an_open_minute_is_compacted_away(lateness_s: int, lag_h: int) -> None:
+    """The last total of a key may be an expelled worker's, and smaller than one before it. See tests/simulation."""
+    settings = Settings(meter_allowed_lateness_s=lateness_s)
+    config = next(spec.config for spec in topic_specs(settings) if spec.name.endswith(topics.ROLLUP))
+    assert config["min.compaction.lag.ms"] == str(lag_h * 3_600_000)

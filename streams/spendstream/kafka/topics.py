@@ -84,8 +84,13 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         # broker's, because a producer's wrong one would move the dedupe horizon and expire records at once
         topics.USAGE: {"retention.ms": str(7 * _DAY_MS), "message.timestamp.type": "LogAppendTime"},
         topics.PRICED: {"retention.ms": str(7 * _DAY_MS), "max.message.bytes": _LARGE_RECORD},
-        # upserts: the last record of a key is enough; a minute is final long before a week
-        topics.ROLLUP: {"cleanup.policy": "compact,delete", "retention.ms": str(7 * _DAY_MS)},
+        # upserts: the greatest total of a key is enough. It isn't always the last: a worker that lost its partition
+        # without knowing may write an older one. Recovery needs the greatest of an open minute: compaction waits
+        topics.ROLLUP: {
+            "cleanup.policy": "compact,delete",
+            "retention.ms": str(7 * _DAY_MS),
+            "min.compaction.lag.ms": str(max(_DAY_MS, 2 * settings.meter_allowed_lateness_s * 1000)),
+        },
         # a dead letter waits for someone to look at it; its original bytes are base64
         topics.DEAD_LETTER: {"retention.ms": str(30 * _DAY_MS), "max.message.bytes": _LARGE_RECORD},
         # without the last marker nobody knows what is counted: never deleted by age; the meter deletes what it outgrew
