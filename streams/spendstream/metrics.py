@@ -138,7 +138,10 @@ class Metrics:
             "spendstream_sink_insert_seconds", "Duration of one insert.", ["table"], buckets=_SECONDS, registry=r
         )
         self._sink_errors = Counter(
-            "spendstream_sink_errors_total", "Inserts that failed, by kind.", ["table", "kind"], registry=r
+            "spendstream_sink_errors_total",
+            "Attempts to insert that failed: ClickHouse was unavailable or rejected them, or the sink failed.",
+            ["table", "kind"],
+            registry=r,
         )
         self._undecodable = Counter(
             "spendstream_sink_undecodable_total", "Records that a sink could not read.", ["topic"], registry=r

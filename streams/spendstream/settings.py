@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     clickhouse_url: str = Field("http://localhost:8123", description="HTTP interface.")
     clickhouse_user: str = "default"
     clickhouse_password: str = Field("", repr=False)
+    clickhouse_password_file: Path | None = Field(
+        None, description="File with the password, read at each connection: rotate it without a restart."
+    )
     clickhouse_database: str = "spendstream"
     clickhouse_cluster: str | None = Field(None, description="Name of a cluster: tables are replicated, ON CLUSTER.")
     retention_calls_days: int = Field(0, ge=0, description="0 keeps for ever.")

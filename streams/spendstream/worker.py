@@ -129,7 +129,7 @@ async def run_worker(settings: Settings, *, ready: Callable[[str], None] | None 
             parts.append(asyncio.create_task(_run_app(app, books, health), name="meter"))
         if "sink" in settings.worker_roles:
             sinks = build_sinks(settings, metrics)
-            parts.extend(asyncio.create_task(sink.run(), name="sink") for sink in sinks)
+            parts.extend(asyncio.create_task(sink.keep_running(), name="sink") for sink in sinks)
         alerting = Alerting(settings, metrics)
         parts.extend(alerting.tasks())
         collect_rarely()

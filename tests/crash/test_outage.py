@@ -114,13 +114,16 @@ def meet(proxy: FaultProxy, fault: Fault) -> None:
     until(lambda: proxy.written > written, f"nothing was written after: {fault}")
 
 
-def test_503_resets_and_slowness_before_and_after_the_commit_lose_and_double_nothing(
+def test_503_resets_slowness_and_refusals_lose_and_double_nothing_and_the_worker_lives(
     world: World, proxy: FaultProxy
 ) -> None:
     workload = Workload(seed=32)
     publisher = publishing(world, workload, FAULTS_S)
     until(lambda: all(world.counts()), "nothing lands")
-    faults = [Fault.BUSY, Fault.RESET_BEFORE, Fault.RESET_AFTER, Fault.TOO_MANY_PARTS, Fault.CUT, Fault.SLOW]
+    faults = [
+        Fault.BUSY, Fault.RESET_BEFORE, Fault.RESET_AFTER, Fault.TOO_MANY_PARTS, Fault.CUT, Fault.SLOW,
+        Fault.WRONG_PASSWORD, Fault.READONLY, Fault.UNKNOWN_CODE,
+    ]  # fmt: skip
     before = metered(world)
     for fault in faults:
         meet(proxy, fault)

@@ -25,11 +25,24 @@ class Fault(StrEnum):
     NONE = "none"
     BUSY = "answers 503 without a word of ClickHouse"
     TOO_MANY_PARTS = "answers as a server whose merges are behind"
+    WRONG_PASSWORD = "answers as a server whose password was rotated"
+    READONLY = "answers as a server on which the user may only read"
+    UNKNOWN_CODE = "answers with an error that no release knows yet"
     RESET_BEFORE = "resets the connection, ClickHouse never sees the insert"
     RESET_AFTER = "resets the connection after ClickHouse has written"
     CUT = "passes half of the body, then resets"
     SLOW = "answers after 0.3 s"
     HANG_AFTER = "ClickHouse writes, the answer never comes"
+
+
+_REFUSALS = {
+    Fault.BUSY: (503, 0, "upstream is busy"),
+    Fault.TOO_MANY_PARTS: (500, 252, "Too many parts. (TOO_MANY_PARTS)"),
+    Fault.WRONG_PASSWORD: (403, 516, "default: Authentication failed. (AUTHENTICATION_FAILED)"),
+    Fault.READONLY: (500, 164, "default: Cannot execute query in readonly mode. (READONLY)"),
+    Fault.UNKNOWN_CODE: (500, 9999, "Something new. (NOVELTY)"),
+}
+"""HTTP status, ClickHouse's error code (0: not ClickHouse's answer), words."""
 
 
 class FaultProxy:
@@ -141,7 +154,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             fault = proxy.next_fault() if self._is_insert(body) else Fault.NONE
-            if fault in (Fault.BUSY, Fault.TOO_MANY_PARTS):
+            if fault in _REFUSALS:
                 self._refuse(fault)
             elif fault is Fault.RESET_BEFORE:
                 self._drop()
@@ -164,9 +177,9 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             return "INSERT INTO" in unquote_plus(self.path).upper() or body[:11].upper() == b"INSERT INTO"
 
         def _refuse(self, fault: Fault) -> None:
-            headers = {"X-ClickHouse-Exception-Code": "252"} if fault is Fault.TOO_MANY_PARTS else {}
-            text = b"Code: 252. DB::Exception: Too many parts. (TOO_MANY_PARTS)" if headers else b"upstream is busy"
-            self._answer(500 if headers else 503, headers, text)
+            status, code, words = _REFUSALS[fault]
+            headers = {"X-ClickHouse-Exception-Code": str(code)} if code else {}
+            self._answer(status, headers, f"Code: {code}. DB::Exception: {words}".encode() if code else words.encode())
 
         def _headers(self) -> dict[str, str]:
             return {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}

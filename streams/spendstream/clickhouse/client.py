@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -43,6 +44,7 @@ class ClickHouseSettings:
     url: str = "http://localhost:8123"
     user: str = "default"
     password: str = field(default="", repr=False)
+    password_file: Path | None = None
     database: str = "spendstream"
     cluster: str | None = None
     connect_timeout_s: float = 5.0
@@ -55,6 +57,7 @@ def clickhouse_settings(settings: Settings) -> ClickHouseSettings:
         url=settings.clickhouse_url,
         user=settings.clickhouse_user,
         password=settings.clickhouse_password,
+        password_file=settings.clickhouse_password_file,
         database=settings.clickhouse_database,
         cluster=settings.clickhouse_cluster,
     )
@@ -63,8 +66,10 @@ def clickhouse_settings(settings: Settings) -> ClickHouseSettings:
 def open_client(settings: ClickHouseSettings, *, database: str | None = None) -> Any:
     """Connect and return a clickhouse-connect client. ``database``: the default one of its statements; it must exist.
 
-    Blocks. Raises: clickhouse-connect's errors.
+    Blocks. Raises: clickhouse-connect's errors; OSError, where the password's file can't be read.
     """
+    secret = settings.password_file
+    password = settings.password if secret is None else secret.read_text("utf-8").strip()
     url = urlsplit(settings.url)
     is_tls = url.scheme == "https"
     return clickhouse_connect.get_client(
@@ -72,7 +77,7 @@ def open_client(settings: ClickHouseSettings, *, database: str | None = None) ->
         port=url.port or (8443 if is_tls else 8123),
         secure=is_tls,
         username=settings.user,
-        password=settings.password,
+        password=password,
         database=database or "default",
         connect_timeout=settings.connect_timeout_s,
         send_receive_timeout=settings.insert_timeout_s,

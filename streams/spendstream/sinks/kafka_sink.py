@@ -24,13 +24,14 @@ from spendstream.kafka.consumer import membership, seen_end
 from spendstream.schemas.dead_letter import Reason
 from spendstream.sinks.encoders import ConsumedRecord, Encoded, RowEncoder, Undecodable, undecodable_insert
 from spendstream.sinks.writer import ClickHouseWriter, NoMetrics, SinkMetrics
-from spendstream.waiting import in_thread, sleep_unless_stopped
+from spendstream.waiting import Backoff, in_thread, sleep_unless_stopped
 
 log = structlog.get_logger(__name__)
 
 _IDLE_POLL_S: Final = 0.5
 _RETRY_S: Final = 1.0
 _LAG_INTERVAL_S: Final = 5.0
+_AFTER_FAILURE: Final = Backoff(first_s=1.0, max_s=30.0)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Gaps:
 
 
 class KafkaSink:
-    """One sink. ``run()`` returns after ``stop()``, or raises what must not be ignored."""
+    """One sink. ``run()`` returns after ``stop()``."""
 
     def __init__(
         self,
@@ -115,9 +116,9 @@ class KafkaSink:
         self._stopped.set()
 
     async def run(self) -> None:
-        """Move records until ``stop()``.
+        """Move records until ``stop()``. What it could not commit, a later run begins with.
 
-        Raises: InsertRejected, when ClickHouse refuses rows. They stay uncommitted, so a later run begins with them.
+        Raises: what nobody foresaw.
         """
         self._stopped.clear()
         consumer = None
@@ -130,6 +131,19 @@ class KafkaSink:
                 await consumer.stop()
             await self._writer.close()
             self._stopped.set()
+
+    async def keep_running(self) -> None:
+        """Run until ``stop()``. An error that nobody foresaw costs a pause, not the worker: metering goes on."""
+        attempt = 0
+        while not self._stopping.is_set():
+            try:
+                await self.run()
+            except Exception as error:
+                attempt += 1
+                pause_s = _AFTER_FAILURE.pause_s(attempt)
+                log.error("sink.failed", topic=self._topic, pause_s=round(pause_s, 1), exc_info=error)
+                self._metrics.insert_failed(self._encoder.table, "failed")
+                await sleep_unless_stopped(pause_s, self._stopping)
 
     async def stop(self) -> None:
         """Finish the current insert, or abandon it after ``stop_timeout_s`` seconds; return when ``run()`` is done."""

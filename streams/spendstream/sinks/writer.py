@@ -1,11 +1,14 @@
-"""Inserts into ClickHouse over HTTP: repeated until acknowledged, or refused with the server's words.
+"""Inserts into ClickHouse over HTTP: repeated until acknowledged.
 
-How a write can fail:
+How an attempt can fail:
 
 SinkError
-├── Unavailable       not now: ClickHouse is down, full or too busy. Retried for ever; nothing is lost meanwhile.
-└── InsertRejected    never: the rows don't fit the table. Raised; nothing is dropped or committed.
+├── Unavailable       ClickHouse is down, full or too busy. It passes.
+└── InsertRejected    ClickHouse refuses: a rotated password, a missing grant or column. Someone must act.
     └── NotMigrated   the database or the table is missing: run ``spendstream migrate``
+
+Both are retried for ever: nothing is lost meanwhile, and nothing else waits. A refusal is an error in the log, repeated
+once a minute.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from spendstream.waiting import Backoff, in_thread
 
 log = structlog.get_logger(__name__)
 
-FailureKind = Literal["unavailable", "rejected"]
+FailureKind = Literal["unavailable", "rejected", "failed"]
 
 PASSING: Final = frozenset(
     {
@@ -69,6 +72,7 @@ PASSING: Final = frozenset(
 )
 """ClickHouse's error codes that go away, on their own or once an operator acts; the same rows then succeed."""
 
+_SAY_AGAIN_S: Final = 60.0
 _STATUS: Final = re.compile(r"HTTP status (\d{3})")
 _PASSING_STATUS: Final = (408, 425, 429)
 
@@ -111,9 +115,9 @@ class Unavailable(SinkError):
 
 
 class InsertRejected(SinkError):
-    """ClickHouse refuses these rows: the message has the table and the server's words.
+    """ClickHouse refuses these rows, or whoever sends them: the message has the table and the server's words.
 
-    The records stay uncommitted in Kafka, so nothing is lost. The sink continues once rows and table fit.
+    The records stay uncommitted in Kafka, so nothing is lost. The sink continues once its inserts are accepted.
     """
 
 
@@ -132,17 +136,17 @@ class ClickHouseWriter:
         self._backoff = backoff or Backoff()
         self._client: Any = None
         self._away_since: float | None = None
+        self._refusal_logged_at: float | None = None
         self._insert_settings = dict(INSERT_SETTINGS)
         if settings.cluster:
             # Acknowledged by one replica alone, rows would be lost with it, while Kafka's offset is committed.
             self._insert_settings["insert_quorum"] = "auto"
 
     async def insert(self, insert: Insert) -> None:
-        """Return once ClickHouse has acknowledged the rows. While it is unavailable, retry for as long as it takes.
+        """Return once ClickHouse has acknowledged the rows. Until then, retry for as long as it takes.
 
-        An attempt whose answer was lost may have been written. It is repeated, and the table replaces equal keys.
-
-        Raises: InsertRejected, when ClickHouse refuses the rows; NotMigrated, when the table is not there.
+        An attempt whose answer was lost may have been written. It is repeated, and the table replaces equal keys. After
+        a refusal the connection is opened again: users, grants and settings may have changed.
         """
         attempt = 0
         while True:
@@ -158,14 +162,23 @@ class ClickHouseWriter:
                 await asyncio.sleep(self._backoff.pause_s(attempt))
             except InsertRejected as error:
                 self._metrics.insert_failed(insert.table, "rejected")
-                log.error("sink.insert_rejected", table=insert.table, rows=insert.rows, error=str(error))
-                raise
+                self._say_refused(insert, attempt, str(error))
+                await self.close()
+                await asyncio.sleep(self._backoff.pause_s(attempt))
             else:
                 self._metrics.inserted(insert.table, insert.rows, time.monotonic() - started)
+                self._refusal_logged_at = None
                 if self._away_since is not None:
                     away_s, self._away_since = round(time.monotonic() - self._away_since, 3), None
                     log.info("sink.clickhouse_back", table=insert.table, away_s=away_s, attempts=attempt)
                 return
+
+    def _say_refused(self, insert: Insert, attempt: int, words: str) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        if self._refusal_logged_at is None or time.monotonic() - self._refusal_logged_at >= _SAY_AGAIN_S:
+            self._refusal_logged_at = time.monotonic()
+            log.error("sink.insert_rejected", table=insert.table, rows=insert.rows, attempt=attempt, error=words)
 
     async def close(self) -> None:
         """Close idle connections."""

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaConnectionError
+from structlog.testing import capture_logs
 
 from spendstream.schemas.dead_letter import Reason
+from spendstream.sinks import kafka_sink
 from spendstream.sinks.encoders import ConsumedRecord, Encoded, Insert, Undecodable
 from spendstream.sinks.kafka_sink import Gaps, KafkaSink, KafkaSinkSettings
-from spendstream.sinks.writer import InsertRejected, NoMetrics
+from spendstream.sinks.writer import NoMetrics
+from spendstream.waiting import Backoff
 from tests.unit.sinks.make import FakeRecord
 
 P0, P1 = TopicPartition("topic", 0), TopicPartition("topic", 1)
@@ -189,13 +192,19 @@ async def test_a_batch_is_full_at_its_bytes() -> None:
         await until(lambda: world.consumer.commits == [{P0: 2}, {P0: 4}])
 
 
-async def test_a_refused_insert_ends_the_sink_and_commits_nothing() -> None:
+async def test_an_error_that_nobody_foresaw_is_said_and_the_sink_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_sink, "_AFTER_FAILURE", Backoff(first_s=0.01, max_s=0.01))
     world = World()
-    world.writer.error = InsertRejected("calls: no such column")
+    world.writer.error = ZeroDivisionError("a bug")
     world.consumer.put(P0, 5)
-    with pytest.raises(InsertRejected, match="no such column"):
-        await asyncio.wait_for(world.sink.run(), 5)
-    assert world.consumer.commits == []
+    running = asyncio.create_task(world.sink.keep_running())
+    with capture_logs() as logs:
+        await until(lambda: [entry["event"] for entry in logs].count("sink.failed") == 1)
+    world.writer.error = None
+    world.consumer.put(P0, 5)  # not committed: read again
+    await until(lambda: world.consumer.commits == [{P0: 6}])
+    await world.sink.stop()
+    await asyncio.wait_for(running, 60)
 
 
 async def test_an_undecodable_record_is_kept_as_a_dead_letter_before_the_commit() -> None:

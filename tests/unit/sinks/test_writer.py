@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from structlog.testing import capture_logs
 
+from spendstream.clickhouse import client
 from spendstream.clickhouse.client import ClickHouseSettings
 from spendstream.sinks import writer
 from spendstream.sinks.encoders import Insert
@@ -121,11 +123,20 @@ async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(wri
     assert [entry["log_level"] for entry in logs] == ["warning", "info"]
 
 
-async def test_a_refusal_is_raised_at_once_with_the_table_and_the_servers_message(writer_of: Any) -> None:
-    writer, client, seen = writer_of([server_error(53)])
-    with pytest.raises(InsertRejected, match=r"spendstream\.calls.*It says so"):
-        await writer.insert(INSERT)
-    assert (len(client.bodies), seen.rows, seen.failures) == (1, 0, ["rejected"])
+async def test_a_refusal_is_said_once_a_minute_with_the_servers_message_and_repeated_until_it_ends(
+    writer_of: Any,
+) -> None:
+    writer_, client, seen = writer_of([server_error(516)] * 3 + [None, server_error(497), None])
+    with capture_logs() as logs:
+        await writer_.insert(INSERT)
+        await writer_.insert(INSERT)
+    assert [(entry["log_level"], entry["event"]) for entry in logs] == [
+        ("error", "sink.insert_rejected"),
+        ("info", "sink.clickhouse_back"),
+    ] * 2
+    assert "spendstream.calls" in logs[0]["error"]
+    assert "It says so" in logs[0]["error"]
+    assert (len(client.bodies), seen.rows, seen.failures) == (6, 6, ["rejected"] * 4)
 
 
 async def test_a_cluster_acknowledges_with_a_quorum(writer_of: Any) -> None:
@@ -147,6 +158,16 @@ async def test_an_insert_that_never_answers_can_be_cancelled(writer_of: Any) -> 
 def test_pauses_double_up_to_the_maximum_and_are_spread_over_their_upper_half(attempt: int, longest: float) -> None:
     assert Backoff().pause_s(attempt, lambda: 0.0) == pytest.approx(longest / 2)
     assert Backoff().pause_s(attempt, lambda: 1.0) == pytest.approx(longest)
+
+
+def test_a_password_in_a_file_is_read_at_each_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    monkeypatch.setattr(client.clickhouse_connect, "get_client", lambda **named: used.append(named["password"]))
+    secret = tmp_path / "password"
+    for password in ("old", "new"):
+        secret.write_text(f"{password}\n")
+        client.open_client(ClickHouseSettings(password="unused", password_file=secret))
+    assert used == ["old", "new"]
 
 
 def test_the_password_is_in_no_representation() -> None:
