@@ -110,3 +110,28 @@ def test_a_closed_hour_is_repaired_while_the_meter_goes_on_and_stays_so_through_
         world.assert_exact(workload)
         hours, verdict = reconcile(world, hour)
         assert ([each["status"] for each in hours], verdict["differing_hours"]) == (["ok"], 0)
+
+
+def test_a_ledger_that_lost_rows_is_filled_from_kafka_and_no_repair_cuts_the_rollups(tmp_path: Path) -> None:
+    workload = Workload(seed=52)
+    with World(tmp_path) as world:
+        world.keep_running(1)
+        workload.behind_s = AGO_S
+        world.publish(workload, seconds=3, per_second=PER_SECOND)
+        workload.behind_s = 0.0
+        world.publish(workload, seconds=1, per_second=PER_SECOND)
+        world.drained(workload)
+        client = world.client()
+        lost = "cityHash64(event_id) % 3 = 0 SETTINGS mutations_sync = 1"
+        client.command(f"ALTER TABLE spendstream.calls DELETE WHERE {lost}")
+        client.close()
+        before = world.counts()
+        for options in ((), ("--repair",)):
+            done = run_cli("reconcile", *options, "--json", env=world.environment)
+            verdict = json.loads(done.stdout.splitlines()[-1])
+            assert (done.returncode, verdict["ok"], verdict["repaired_rows"]) == (1, False, 0)
+        assert any("Nothing was lowered" in problem for problem in verdict["problems"])
+        assert world.counts() == before
+        done = run_cli("reconcile", "--refill", "--json", env=world.environment)
+        assert (done.returncode, json.loads(done.stdout.splitlines()[-1])["ok"]) == (0, True)
+        world.assert_exact(workload)

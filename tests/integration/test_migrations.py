@@ -39,7 +39,7 @@ pytestmark = pytest.mark.clickhouse
 NUMBERS = [migration.number for migration in load_migrations()]
 CARD_VIEWS = {"rate_cards_v", "rates_v", "charges_v"}
 VIEWS = {"calls_v", "spend_1m", "spend_1h", "spend_1d", "dead_letters_v", "alerts_v", "alerts_current", *CARD_VIEWS}
-TABLES = {"calls", "rollups_1m", "dead_letters", "rate_cards", "alerts", "schema_migrations"}
+TABLES = {"calls", "rollups_1m", "dead_letters", "rate_cards", "alerts", "repairs", "schema_migrations"}
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_the_cluster_form_differs_in_engine_and_on_cluster_only() -> None:
     single = statements(Target("spend"))
     for one, many in zip(single, statements(CLUSTER), strict=True):
         plain = many.replace("ON CLUSTER 'main'", "")
-        versions = dict.fromkeys(("calls", "rollups_1m", "dead_letters", "alerts"), "ver") | {
+        versions = dict.fromkeys(("calls", "rollups_1m", "dead_letters", "alerts", "repairs"), "ver") | {
             "rate_cards": "inserted_at"
         }
         for table, version in versions.items():

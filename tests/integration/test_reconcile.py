@@ -149,8 +149,16 @@ class World:
         await producer.flush()
         await producer.stop()
 
-    async def reconcile(self, *, repair: bool = False) -> Report:
-        return await reconcile(self.settings, Range(), repair=repair)
+    async def reconcile(self, **how: bool) -> Report:
+        return await reconcile(self.settings, Range(), **how)
+
+    def repairs(self) -> list[tuple[Any, ...]]:
+        """The calls before and after, of each total that a repair replaced."""
+        found = self.client.query(
+            f"SELECT JSONExtractInt(total_before, 'calls'), JSONExtractInt(total_after, 'calls') "
+            f"FROM {self.settings.clickhouse_database}.repairs ORDER BY repaired_at, minute, dimensions"
+        )
+        return [tuple(row) for row in found.result_rows]
 
     def rollups(self) -> list[dict[str, Any]]:
         """The rollups that hold calls, without what only says when they were written."""
@@ -268,13 +276,56 @@ async def test_an_event_counted_twice_is_found_and_repaired_and_stays_repaired(w
     assert found.cells[0].rollups_minus_ledger["calls"] == 1
     assert any("beyond the dedupe horizon" in problem for problem in found.problems)
 
-    repaired = await world.reconcile(repair=True)
+    # the meter counted two calls, so a row of the ledger may be what is missing: it is for an operator to say
+    refused = await world.reconcile(repair=True)
+    assert (refused.ok, refused.repaired_rows, world.repairs()) == (False, 0, [])
+    assert any("Nothing was lowered" in problem for problem in refused.problems)
+
+    repaired = await world.reconcile(repair=True, trust_ledger=True)
     assert repaired.ok, repaired.summary()
     assert (repaired.repaired_rows, repaired.repaired_minutes) == (1, 1)
     assert [hour.status for hour in repaired.hours] == ["repaired", "ok"]
+    ((before, after),) = world.repairs()
+    assert before == after + 1
 
     world.insert_rollups(taken)  # a sink inserts the same totals once more
     assert (await world.reconcile()).ok
+
+
+async def test_rollups_are_not_cut_down_to_a_ledger_that_lacks_calls(world: World, metered: MeterOutput) -> None:
+    world.insert_rollups(metered)
+    before = world.rollups()
+    table = f"{world.settings.clickhouse_database}.calls"
+    world.client.command(f"ALTER TABLE {table} DELETE WHERE source_offset % 3 = 0 SETTINGS mutations_sync = 1")
+    report = await world.reconcile(repair=True)
+    assert not report.ok
+    assert report.repaired_rows == 0
+    assert any("the ledger lacks calls that the meter counted" in problem for problem in report.problems)
+    assert world.rollups() == before
+    assert world.repairs() == []
+
+
+async def test_what_a_repair_would_change_can_be_seen_first_and_is_kept_afterwards(
+    world: World, metered: MeterOutput
+) -> None:
+    world.insert_rollups(metered)
+    as_metered = world.rollups()
+    wrong = json.loads(rollup_values(metered)[0])
+    wrong["calls"] += 3
+    wrong["through_offset"] += 1
+    world.insert(RollupEncoder(), [json.dumps(wrong).encode()])
+    damaged = world.rollups()
+
+    shown = await world.reconcile(repair=True, dry_run=True)
+    assert (shown.ok, shown.repaired_rows, world.repairs()) == (False, 0, [])
+    assert world.rollups() == damaged
+    (change,) = shown.changes
+    assert change.before is not None
+    assert change.before["calls"] == change.after["calls"] + 3
+
+    assert (await world.reconcile(repair=True)).ok
+    assert [(row["calls"], row["minute"]) for row in world.rollups()] == [(r["calls"], r["minute"]) for r in as_metered]
+    assert world.repairs() == [(change.before["calls"], change.after["calls"])]
 
 
 async def test_a_total_without_calls_in_the_ledger_becomes_zero(world: World, metered: MeterOutput) -> None:

@@ -21,6 +21,7 @@ TABLES: Final = {
     "dead_letters": "Records that could not be metered, with their original bytes. Read dead_letters_v.",
     "alerts": "Transitions of alerts. Read alerts_v and alerts_current.",
     "rate_cards": "Rate cards that priced calls of the ledger, one row a card.",
+    "repairs": "What repairs of rollups replaced: a row per total, as it was and as it became.",
     "schema_migrations": "Which migrations are applied.",
     "calls_v": "The ledger: one row per priced call, without duplicates.",
     "spend_1m": "Spend per minute (UTC) and dimensions, without duplicates.",
@@ -118,6 +119,11 @@ _COLUMNS: Final = {
     "reason": "Reason code, such as not_json or missing_field.",
     "key": "Key of the record, raw bytes; null if it had none.",
     "replayed_at": "When the record was published again (UTC); null if it was not.",
+    # repairs
+    "repaired_at": "When the repair began (UTC).",
+    "dimensions": "Dimensions of the total, a JSON object.",
+    "total_before": "The row of rollups_1m before, a JSON object; empty if there was none.",
+    "total_after": "The row of rollups_1m that was written, a JSON object.",
     # alerts
     "alert_id": "Id of the alert: the same in all of its transitions.",
     "transition_id": "Id of the transition.",

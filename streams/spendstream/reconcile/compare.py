@@ -45,6 +45,11 @@ class Cell:
     minute: datetime
     rollups_minus_ledger: dict[str, int | Decimal]
 
+    @property
+    def would_be_lowered(self) -> bool:
+        """Whether the ledger holds less than the rollups of any measure."""
+        return any(difference > 0 for difference in self.rollups_minus_ledger.values())
+
 
 @dataclass(frozen=True)
 class HourTotals:
@@ -215,6 +220,22 @@ def stored_counts(client: Any, database: str, topic: str, state: Positions) -> d
             if (log, number) in live:
                 counts[number].update(row)
     return {number: StoredCounts(**found) for number, found in counts.items()}
+
+
+def ledger_shortage(client: Any, database: str, state: Positions) -> dict[tuple[str, int], int]:
+    """Return how many calls the ledger lacks of those that the meter's marker counts, by source log and partition.
+
+    Only calls at or below the marker are counted: what came later must not make up for what is missing.
+    """
+    short: dict[tuple[str, int], int] = {}
+    for number, marker in state.markers.items():
+        (row,) = rows(
+            client,
+            f"SELECT toInt64(count()) AS calls FROM {database}.calls AS c FINAL WHERE c.source_partition = {number} "
+            f"AND c.source_log = {quoted(marker.source_log)} AND c.source_offset <= {marker.through_offset}",
+        )
+        short[marker.source_log, number] = max(0, marker.counters.metered - row["calls"])
+    return short
 
 
 def retention_days(client: Any, database: str) -> dict[str, int]:

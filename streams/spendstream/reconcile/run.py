@@ -18,6 +18,7 @@ from spendstream.reconcile.compare import (
     dead_letter_hours,
     differing_cells,
     ledger_hours,
+    ledger_shortage,
     missing_cards,
     notes,
     problems,
@@ -26,7 +27,7 @@ from spendstream.reconcile.compare import (
     stored_counts,
 )
 from spendstream.reconcile.positions import Positions, read_positions
-from spendstream.reconcile.repair import Repaired, repair_cells
+from spendstream.reconcile.repair import Change, Repaired, repair_cells
 from spendstream.schemas import topics
 from spendstream.settings import Settings
 from spendstream.waiting import in_thread
@@ -75,6 +76,8 @@ class Report:
     notes: tuple[str, ...] = ()
     repaired_rows: int = 0
     repaired_minutes: int = 0
+    changes: tuple[Change, ...] = ()
+    """The totals that a repair replaced, or would replace."""
 
     @property
     def is_drained(self) -> bool:
@@ -98,6 +101,7 @@ class Report:
             "differing_minutes": sum(hour.differing_minutes for hour in self.differing_hours),
             "repaired_minutes": self.repaired_minutes,
             "repaired_rows": self.repaired_rows,
+            "changes": [change.record() for change in self.changes],
             "records_behind": max(self.state.records_behind, sum(each.behind for each in self.state.partitions)),
             "partitions": list(self._partitions()),
             "problems": list(self.problems),
@@ -134,12 +138,16 @@ _NOTHING_REPAIRED: Final = Repaired(0, 0, frozenset())
 _NONE: Final = HourTotals()
 
 
-async def reconcile(settings: Settings, within: Range, *, repair: bool = False) -> Report:
+async def reconcile(
+    settings: Settings, within: Range, *, repair: bool = False, trust_ledger: bool = False, dry_run: bool = False
+) -> Report:
     """Compare Kafka, ledger, rollups and dead letters; with ``repair``, also repair the rollups.
 
     1. The meter's markers are read; then it waits for the sinks, until ClickHouse has what the markers cover.
     2. Ledger and rollups are compared, minute by minute.
-    3. With ``repair``: final minutes that differ are repaired from the ledger, and everything is compared again.
+    3. With ``repair``: final minutes that differ are repaired from the ledger, and everything is compared again. No
+       total is lowered where the ledger itself lacks calls that the meter counted, unless ``trust_ledger``.
+       ``dry_run``: nothing is written, and the report has what would be.
 
     Raises: NotRepairable; TopicsMissing; aiokafka's and clickhouse-connect's errors, when one doesn't answer.
     """
@@ -148,9 +156,16 @@ async def reconcile(settings: Settings, within: Range, *, repair: bool = False) 
     try:
         found = await in_thread(lambda: _compare(client, settings, within), "compare")
         repaired = _NOTHING_REPAIRED
+        contradicted: list[Cell] = []
         if repair and (repairable := found.repairable()):
             _require_safe(state)
-            repaired = await repair_cells(client, settings, repairable, state.markers)
+            if not trust_ledger:
+                short = await in_thread(
+                    lambda: ledger_shortage(client, settings.clickhouse_database, state), "ledger-shortage"
+                )
+                contradicted = [cell for cell in repairable if _is_contradicted(cell, short)]
+            repairable = [cell for cell in repairable if cell not in contradicted]
+            repaired = await repair_cells(client, settings, repairable, state.markers, dry_run=dry_run)
             found = await in_thread(lambda: _compare(client, settings, within), "compare")
         database, usage = settings.clickhouse_database, settings.topic(topics.USAGE)
         stored = await in_thread(lambda: stored_counts(client, database, usage, state), "stored-counts")
@@ -162,11 +177,28 @@ async def reconcile(settings: Settings, within: Range, *, repair: bool = False) 
         cells=tuple(found.cells),
         state=state,
         stored=stored,
-        problems=tuple(problems(state, stored, found.retention, missing)),
+        problems=(*problems(state, stored, found.retention, missing), *_not_lowered(contradicted)),
         notes=(*notes(state, stored, found.retention), *found.refusals(repair, repaired)),
         repaired_rows=repaired.rows,
         repaired_minutes=repaired.minutes,
+        changes=repaired.changes,
     )
+
+
+def _is_contradicted(cell: Cell, short: Mapping[tuple[str, int], int]) -> bool:
+    """Whether a repair would lower a total though the ledger may be what is short: of a former life nobody knows."""
+    return cell.would_be_lowered and short.get((cell.source_log, cell.source_partition), 1) > 0
+
+
+def _not_lowered(cells: Sequence[Cell]) -> Iterator[str]:
+    """Say which totals a repair left as they are."""
+    by_partition = Counter((cell.source_log, cell.source_partition) for cell in cells)
+    for (log, number), minutes in sorted(by_partition.items()):
+        yield (
+            f"partition {number}, log {log}: {minutes} minutes hold more than the ledger, and the ledger lacks calls "
+            "that the meter counted. Nothing was lowered. Fill the ledger from Kafka with `spendstream reconcile "
+            "--refill`. If an event_id was repeated beyond the dedupe horizon instead, repair with --trust-ledger"
+        )
 
 
 def _require_safe(state: Positions) -> None:

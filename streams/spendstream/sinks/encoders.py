@@ -25,6 +25,7 @@ ROLLUPS: Final = "rollups_1m"
 DEAD_LETTERS: Final = "dead_letters"
 RATE_CARDS: Final = "rate_cards"
 ALERTS: Final = "alerts"
+REPAIRS: Final = "repairs"
 
 # A third of the bytes on the network, and quicker to write than the uncompressed stream.
 IPC_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")

@@ -1,0 +1,1 @@
+DROP TABLE IF EXISTS {database}.repairs {on_cluster} SYNC;
