@@ -48,8 +48,12 @@ class PartitionState:
 
     @property
     def behind(self) -> int:
-        """Records that the group has yet to make durable. A partition that holds none is done, committed or not."""
-        return max(0, self.end - max(self.committed or 0, self.begin))
+        """Records that the group has yet to make durable. A partition that holds none is done, committed or not.
+
+        A group that has committed behind the end has seen another log: the topic was recreated or cut.
+        """
+        committed = 0 if self.committed is None or self.committed > self.end else self.committed
+        return max(0, self.end - max(committed, self.begin))
 
 
 @dataclass(frozen=True)

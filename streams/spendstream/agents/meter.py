@@ -230,7 +230,6 @@ class MeterAgent:
         offset = (await self._lease(partition, lease.generation)).meter.through_offset + 1
         tp = TP(self._topic, partition)
         with contextlib.suppress(IllegalStateError):  # the partition was revoked at this moment
-            cast(BatchedConsumer, self._app.consumer).rewind(tp, offset)
             await self._app.consumer.seek(tp, offset)
 
     async def _absorb_inbox(self, lease: _Lease) -> None:
@@ -353,6 +352,8 @@ class MeterAgent:
                 care=self._cares.pop(partition, None),
             )
             self._report_book(lease)
+            if meter.marker.counters.rewritten:  # what the group has committed may be an offset of the former log
+                cast(BatchedConsumer, self._app.consumer).rewind(TP(self._topic, partition), lease.expected_offset)
         return lease
 
     async def _follows(self, lease: _Lease, first_offset: int, tp: TP) -> bool:
