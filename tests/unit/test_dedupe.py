@@ -132,3 +132,16 @@ def test_ids_whose_mixed_numbers_meet_are_told_apart() -> None:
     other_lo = (number ^ (other_hi * spread_hi % wrap)) * pow(spread_lo, -1, wrap) % wrap
     ids = np.array([[hi, lo], [other_hi, other_lo], [hi, lo]], dtype=np.uint64)
     assert SeenIds(3600).accept(ids, np.zeros(3, dtype=np.int64)).tolist() == [True, True, False]
+
+
+def test_ids_chosen_to_share_a_slot_elsewhere_spread_here() -> None:
+    """16,000 ids that mix to one number under another process's draw: each process draws its own."""
+    spread_lo, spread_hi = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
+    low = np.random.default_rng(1).integers(1, 2**63, size=16_000, dtype=np.uint64)
+    back = np.uint64(pow(spread_hi, -1, 2**64))
+    chosen = np.column_stack(((low * np.uint64(spread_lo) ^ np.uint64(77)) * back, low))
+    assert len(np.unique(chosen[:, 1] * np.uint64(spread_lo) ^ chosen[:, 0] * np.uint64(spread_hi))) == 1
+    table = IdTable()
+    table.add(chosen)
+    assert table.contains(chosen).all()
+    assert len(np.unique(table._home(chosen))) > 10_000

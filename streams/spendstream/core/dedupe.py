@@ -4,6 +4,7 @@ Ids are kept whole (128 bits: a shared hash would lose an event), in generations
 running maximum of Kafka timestamps, so the log alone decides what is known and when it is forgotten.
 """
 
+import secrets
 from typing import Final
 
 import numpy as np
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 GENERATIONS: Final = 4
 """Generations per horizon. An id is kept for one horizon to one and a quarter."""
 
-_SPREAD_LO: Final = np.uint64(0x9E3779B97F4A7C15)
-_SPREAD_HI: Final = np.uint64(0xC2B2AE3D27D4EB4F)
+_SPREAD_LO: Final = np.uint64(secrets.randbits(64) | 1)
+_SPREAD_HI: Final = np.uint64(secrets.randbits(64) | 1)
+"""Odd, and drawn by each process: producers choose ids, and could choose many that share a slot. No result depends on
+where an id stands."""
+
 _SMALLEST_BITS: Final = 12
 
 Ids = NDArray[np.uint64]
