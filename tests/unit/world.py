@@ -26,6 +26,7 @@ from spendstream.core.meter import (
 from spendstream.core.pricing import PriceBook
 from spendstream.core.progress import ProgressRecord, read_progress, write_progress
 from spendstream.core.rollup_record import read_rollup, rollup_record
+from spendstream.schemas.priced import DEFAULTS
 from tests.reference_meter import EPOCH, LogRecord, Outcome
 from tests.unit.log import LATER, as_batch
 
@@ -78,7 +79,8 @@ class World:
             table = ledger_table(taken.calls, partition=0, source_log=LOG)
             table = table.slice(0, int(table.num_rows * share))
             for payload in ledger_records(table, 7, 100_000):
-                for row in pa.ipc.open_stream(io.BytesIO(payload)).read_all().to_pylist():
+                for stated in pa.ipc.open_stream(io.BytesIO(payload)).read_all().to_pylist():
+                    row = DEFAULTS | stated
                     self.ledger[row["source_offset"]] = row
                     self.ledger_by_id[row["event_id"]] = row
         for rejected in taken.rejected[: int(len(taken.rejected) * share)]:
