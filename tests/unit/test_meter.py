@@ -180,7 +180,9 @@ def test_batch_boundaries_change_nothing(acme_book: PriceBook, seed: int, sizes:
     assert (one.calls is None) == (other.calls is None)
     if one.calls is not None and other.calls is not None:
         assert one.calls.drop("row").equals(other.calls.drop("row"))
-    assert one.progress.marker == other.progress.marker
+    # which records a marker remembers, to know its log again, may depend on the batches: nothing else does
+    markers = [output.progress.marker.model_copy(update={"checkpoints": []}) for output in (one, other)]
+    assert markers[0] == markers[1]
     assert one.progress.ids.tolist() == other.progress.ids.tolist()
 
 
