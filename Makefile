@@ -38,9 +38,8 @@ demo: setup ## the whole stack on this machine with a realistic load and a live 
 test: setup kafka alertmanager sdks ## all tests, on a real Kafka, ClickHouse engine and Alertmanager
 	POLARS_MAX_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-fuzz: setup sdks kafka ## try the laws on fresh random examples, which land in tests/examples where they fail; then a million hostile records through a worker
+fuzz: setup sdks ## try the laws on fresh random examples; what fails lands in tests/examples, and `make test` replays it
 	$(BIN)/pytest -q -n auto --maxprocesses 4 --timeout 3600 -m 'hypothesis and not broker and not clickhouse and not crash' --hypothesis-profile=fuzz
-	POLARS_MAX_THREADS=1 $(BIN)/python -m tests.crash.fuzz_records
 
 fast-tests: setup sdks ## the tests that need no broker, no ClickHouse and kill nothing
 	$(BIN)/pytest -q -m 'not broker and not clickhouse and not crash'
@@ -80,9 +79,6 @@ check: lint types contract check-schemas fast-tests ## format, lint, types, impo
 soak: setup kafka ## randomized crash soak: kills, rebalances, outages, then exact reconciliation
 	$(BIN)/python -m tests.crash.soak
 
-simulate: setup ## histories of a whole deployment in virtual time, from seeds: SECONDS=600, SEEDS=0 (without end), FROM=1000000
-	$(BIN)/python -m tests.simulation --from $(or $(FROM),1000000) --seeds $(or $(SEEDS),0) --seconds $(or $(SECONDS),600)
-
 bench: setup kafka ## throughput and latency, with ratios measured side by side in one run
 	$(UV_INSTALL) --group bench
 	$(BIN)/python -m tests.bench
@@ -90,4 +86,4 @@ bench: setup kafka ## throughput and latency, with ratios measured side by side 
 bench-alerts: setup ## quality and cost of anomaly alerts on labelled synthetic incidents
 	$(BIN)/python -m tests.bench.alerts
 
-.PHONY: help setup lock demo test fuzz fast-tests kafka alertmanager sdks format lint types contract schemas price-history check-schemas check soak simulate bench bench-alerts
+.PHONY: help setup lock demo test fuzz fast-tests kafka alertmanager sdks format lint types contract schemas price-history check-schemas check soak bench bench-alerts

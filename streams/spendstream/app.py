@@ -22,7 +22,6 @@ from spendstream.settings import Settings
 
 _BUFFERED_BATCHES = 10_000  # the transport holds back by itself, by records
 _FETCH_RECORDS = 20_000
-_PRUNE_S = 3600.0
 
 
 class _App(faust.App):
@@ -59,7 +58,7 @@ def build_app(settings: Settings, metrics: Metrics, books: RateBooks) -> faust.A
     absorbing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="absorb")
     encoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
     producer = AckedProducer(kafka)
-    recovery = Recovery(kafka, settings.group("meter"), settings.topic, meter_rules(settings), books, producer, metrics)
+    recovery = Recovery(kafka, settings.group("meter"), settings.topic, meter_rules(settings), books, producer)
     flusher = Flusher(producer, settings.topic, encoding, settings.meter_dimensions)
     meter = MeterAgent(app, usage, recovery, flusher, absorbing, metrics)
     app.agent(app.topic(usage, schema=BatchSchema()), name="meter")(meter.run)
@@ -67,10 +66,6 @@ def build_app(settings: Settings, metrics: Metrics, books: RateBooks) -> faust.A
     @app.timer(settings.meter_flush_interval_s, name="flush")
     async def flush() -> None:
         await meter.flush_all()
-
-    @app.timer(_PRUNE_S, name="prune")
-    async def prune() -> None:
-        await meter.prune()
 
     @app.on_partitions_revoked.connect(weak=False)
     async def let_go(_app: Any, revoked: set[TP], **_: Any) -> None:

@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from spendstream.errors import SpendstreamError
-from spendstream.kafka.consumer import READ_COMMITTED, stable_ends
+from spendstream.kafka.consumer import high_watermarks
 from spendstream.kafka.topics import SINK_GROUPS
 from spendstream.schemas import topics
 from spendstream.settings import Settings
@@ -48,12 +48,8 @@ class PartitionState:
 
     @property
     def behind(self) -> int:
-        """Records that the group has yet to make durable. A partition that holds none is done, committed or not.
-
-        A group that has committed behind the end has seen another log: the topic was recreated or cut.
-        """
-        committed = 0 if self.committed is None or self.committed > self.end else self.committed
-        return max(0, self.end - max(committed, self.begin))
+        """Records that the group has yet to make durable. A partition that holds none is done, committed or not."""
+        return max(0, self.end - max(self.committed or 0, self.begin))
 
 
 @dataclass(frozen=True)
@@ -174,10 +170,7 @@ class _Offsets:
     def __init__(self, settings: Settings) -> None:
         self._admin: Any = AIOKafkaAdminClient(**settings.kafka_client())
         self._consumer: Any = AIOKafkaConsumer(
-            **settings.kafka_client(),
-            enable_auto_commit=False,
-            fetch_max_wait_ms=_FETCH_WAIT_MS,
-            isolation_level=READ_COMMITTED,
+            **settings.kafka_client(), enable_auto_commit=False, fetch_max_wait_ms=_FETCH_WAIT_MS
         )
         self._names = [settings.topic(name) for name in (topics.USAGE, *SINK_GROUPS)]
         self._partitions: dict[str, list[TopicPartition]] = {}
@@ -204,8 +197,8 @@ class _Offsets:
         await self._admin.close()
 
     async def ends(self, names: Sequence[str]) -> Mapping[TopicPartition, int]:
-        """Return the offset that each partition's next record will get, or that its first open transaction has."""
-        return await stable_ends(self._consumer, [each for name in names for each in self._partitions[name]])
+        """Return the offset that each partition's next record will get."""
+        return await high_watermarks(self._consumer, [each for name in names for each in self._partitions[name]])
 
     async def states(self, group: str, topic: str) -> list[PartitionState]:
         """Return how far a group is in a topic; the ends are read before the commits."""

@@ -54,18 +54,6 @@ class Metrics:
             ["stage"],
             registry=r,
         )
-        self._meter_lost = Counter(
-            "spendstream_meter_lost_records_total",
-            "Usage records that Kafka deleted before they were metered. They are in no total.",
-            ["partition"],
-            registry=r,
-        )
-        self._rewritten = Counter(
-            "spendstream_log_rewritten_offsets_total",
-            "Metered offsets of the usage topic that were cut off, or hold other records. The calls stay counted.",
-            ["partition"],
-            registry=r,
-        )
         self._unreadable = Counter(
             "spendstream_unreadable_records_total",
             "Records of internal topics that could not be read, and were skipped.",
@@ -194,15 +182,11 @@ class Metrics:
     def unreadable(self, topic: str, records: int = 1) -> None:
         self._unreadable.labels(topic).inc(records)
 
-    def log_rewritten(self, partition: int, offsets: int) -> None:
-        self._rewritten.labels(str(partition)).inc(offsets)
-
     def flushed(self, partition: int, before: Counters, after: Counters, rollups: int, seconds: float) -> None:
         for outcome in _OUTCOMES:
             self._records.labels(outcome).inc(max(0, getattr(after, outcome) - getattr(before, outcome)))
         for mark in _MARKS:
             self._marked.labels(mark).inc(max(0, getattr(after, mark) - getattr(before, mark)))
-        self._meter_lost.labels(str(partition)).inc(max(0, after.lost - before.lost))
         self._rollups.inc(rollups)
         self._flush.observe(seconds)
 

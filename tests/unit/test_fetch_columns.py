@@ -9,11 +9,12 @@ import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
 from spendstream.core.batch import RecordBatch
-from spendstream.kafka.batched import Backlog, ColumnTopics, FetchedBatch, Passed, fetch_columns
+from spendstream.kafka.batched import Backlog, ColumnTopics, FetchedBatch, fetch_columns
 
 PARTITION = 3
 GZIP = 1
@@ -46,16 +47,6 @@ def wire(
     return bytes(buffer)
 
 
-def test_a_fetch_covers_control_records_and_misses_compacted_ones() -> None:
-    raw = wire(100, [0], control=True) + wire(101, [0, 3]) + wire(105, [0], control=True)
-    fetched, next_offset = read(raw, 100)
-    batch = FetchedBatch(fetched)
-    assert (batch.first_offset, batch.last_offset, next_offset) == (100, 105, 106)
-    assert (len(batch), batch.missing) == (2, 2)
-    only_control, _ = read(wire(7, [0], control=True), 7)
-    assert (FetchedBatch(only_control).last_offset, len(FetchedBatch(only_control))) == (7, 0)
-
-
 class Client:
     """Stands for aiokafka's consumer: knows which topics to fetch as columns."""
 
@@ -71,7 +62,7 @@ def read(
         fetch_columns(client, [columns])
     reader = fetcher.PartitionRecords(
         TopicPartition(topic, PARTITION),
-        fetcher.MemoryRecords(raw),
+        MemoryRecords(raw),
         [],
         fetch_offset,
         None,
@@ -82,10 +73,8 @@ def read(
     return list(reader), reader.next_fetch_offset
 
 
-def rows(batches: list[RecordBatch | Passed]) -> Iterator[Row]:
+def rows(batches: list[RecordBatch]) -> Iterator[Row]:
     for batch in batches:
-        if isinstance(batch, Passed):
-            continue
         assert batch.partition == PARTITION
         yield from zip(batch.offsets.tolist(), batch.timestamps_ms.tolist(), batch.keys, batch.values, strict=True)
 

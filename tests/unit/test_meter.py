@@ -180,9 +180,7 @@ def test_batch_boundaries_change_nothing(acme_book: PriceBook, seed: int, sizes:
     assert (one.calls is None) == (other.calls is None)
     if one.calls is not None and other.calls is not None:
         assert one.calls.drop("row").equals(other.calls.drop("row"))
-    # which records a marker remembers, to know its log again, may depend on the batches: nothing else does
-    markers = [output.progress.marker.model_copy(update={"checkpoints": []}) for output in (one, other)]
-    assert markers[0] == markers[1]
+    assert one.progress.marker == other.progress.marker
     assert one.progress.ids.tolist() == other.progress.ids.tolist()
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import structlog
-from aiokafka.errors import IllegalStateError, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import IllegalStateError, MessageSizeTooLargeError
 from faust import Stream
 from faust.types import TP, AppT, EventT, StreamT
 
@@ -19,8 +19,7 @@ from spendstream.agents.meter_state import Flusher, Recovery
 from spendstream.core.batch import RecordBatch
 from spendstream.core.meter import PartitionMeter, StageFailed, UnknownRateBook
 from spendstream.core.quarantine import find_faults, quarantined
-from spendstream.errors import SpendstreamError
-from spendstream.kafka.batched import BatchedConsumer, FetchedBatch
+from spendstream.kafka.batched import FetchedBatch
 from spendstream.kafka.consumer import seen_end
 from spendstream.metrics import Metrics
 from spendstream.schemas.progress import BookInForce, Counters, Quarantined
@@ -30,14 +29,8 @@ log = structlog.get_logger(__name__)
 MAX_PENDING_CALLS: Final = 200_000
 """Calls absorbed and not yet durable, per partition: beyond it the agent waits for the flush."""
 
-MAX_PENDING_BYTES: Final = 32_000_000
-"""The same in bytes: calls as columns, and what dead letters and rerouted records hold."""
-
 MAX_BATCH_RECORDS: Final = 30_000
 """Fetches are absorbed together, up to about this many records."""
-
-MAX_BATCH_BYTES: Final = 16_000_000
-"""The same in bytes of keys and values."""
 
 _SEEK_AGAIN_S: Final = 2.0
 
@@ -86,8 +79,6 @@ class _Lease:
     flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
     reported: Counters = field(default_factory=Counters)
     reported_book: BookInForce = field(default_factory=BookInForce)
-    leader_epoch: int | None = None
-    """Of the last batch received; None before one."""
     gap: "_Gap | None" = None
     care: _Care | None = None
     piece: _Piece | None = None
@@ -102,16 +93,6 @@ def _fetched(event: EventT[Any]) -> FetchedBatch:
 
 def _joined(fetches: Sequence[FetchedBatch]) -> RecordBatch:
     return RecordBatch.joined([batch for fetch in fetches for batch in fetch.take()])
-
-
-def _lost(fetches: Sequence[FetchedBatch], through_offset: int) -> int:
-    """Return how many records Kafka has deleted between what was absorbed and the end of fetches that follow."""
-    lost = 0
-    for fetch in fetches:
-        if fetch.first_offset > through_offset:
-            lost += fetch.first_offset - through_offset - 1 + fetch.missing
-        through_offset = max(through_offset, fetch.last_offset)
-    return lost
 
 
 @dataclass
@@ -171,7 +152,8 @@ class MeterAgent:
         if piece is not None:
             condemned = quarantined(piece.first_offset, error) if alone and isinstance(error, StageFailed) else None
             care = _Care(care.until, piece.last_offset, max(1, piece.records // 2), condemned)
-        self._forget(partition)
+        del self._leases[partition]
+        lease.inbox.clear()
         self._cares[partition] = care
         stage = error.stage if isinstance(error, StageFailed) else "produce"
         self._metrics.stage_failed(stage)
@@ -188,49 +170,16 @@ class MeterAgent:
     async def _receive(self, event: EventT[Any]) -> None:
         """Put a batch into its partition's inbox, if it joins what came before."""
         if event.message.generation_id != self._app.consumer_generation_id:
-            _fetched(event).take()  # of an assignment that is over; its partition is read again from the marker
-            return
+            return  # fetched under an assignment that is over; its partition is read again from the marker
         lease = await self._lease(event.message.partition, event.message.generation_id)
         records = _fetched(event)
-        if not await self._is_same_log(lease, records):
-            records.take()
-            await self._meter_next_life(lease)
-            return
         if not await self._follows(lease, records.first_offset, event.message.tp):
             records.take()
             return
-        lease.expected_offset, lease.leader_epoch = records.last_offset + 1, records.last_epoch
+        lease.expected_offset = records.last_offset + 1
         lease.inbox.append(event)
         if lease.absorber is None or lease.absorber.done():
             lease.absorber = asyncio.create_task(self._absorb_inbox(lease))
-
-    async def _is_same_log(self, lease: _Lease, records: FetchedBatch) -> bool:
-        """Whether a batch is of the log that the lease has metered. Asks Kafka where it may be another.
-
-        A topic that was recreated, or cut below what was read, is read from its beginning. One that was cut and has
-        grown again is read on as if nothing had happened, but its new records are a new leader's.
-        """
-        is_back = lease.leader_epoch is not None and records.first_offset < lease.expected_offset
-        is_new_leader = lease.leader_epoch not in (None, records.first_epoch)
-        if not is_back and not is_new_leader:
-            return True
-        if lease.absorber is not None:
-            await asyncio.wait({lease.absorber})
-        last = lease.meter.last_checkpoint
-        return last is None or await self._recovery.still_holds(lease.meter.marker.partition, last)
-
-    async def _meter_next_life(self, lease: _Lease) -> None:
-        """Make durable what was read of a log that is gone, and continue where the one in its place differs."""
-        partition = lease.meter.marker.partition
-        log.error("meter.log_changed", partition=partition, source_log=lease.meter.marker.source_log)
-        await self._flush(lease)
-        if self._leases.get(partition) is not lease:
-            return  # revoked meanwhile
-        del self._leases[partition]
-        offset = (await self._lease(partition, lease.generation)).meter.through_offset + 1
-        tp = TP(self._topic, partition)
-        with contextlib.suppress(IllegalStateError):  # the partition was revoked at this moment
-            await self._app.consumer.seek(tp, offset)
 
     async def _absorb_inbox(self, lease: _Lease) -> None:
         """Absorb what has arrived, in as few batches as possible: each batch has a fixed cost, whatever it holds."""
@@ -239,7 +188,7 @@ class MeterAgent:
                 if lease.care is not None:
                     await self._absorb_with_care(lease, lease.care)
                     continue
-                while lease.meter.pending_calls > MAX_PENDING_CALLS or lease.meter.pending_bytes > MAX_PENDING_BYTES:
+                while lease.meter.pending_calls > MAX_PENDING_CALLS:
                     await self._flush(lease)
                 async with lease.absorbing:
                     await self._absorb(lease)
@@ -247,25 +196,14 @@ class MeterAgent:
             await self._failed(lease, error)
 
     async def _absorb(self, lease: _Lease) -> None:
-        events: list[EventT[Any]] = []
-        records = size = 0
-        while lease.inbox and records < MAX_BATCH_RECORDS and size < MAX_BATCH_BYTES:
+        events, count = [lease.inbox.popleft()], 0
+        while lease.inbox and (count := count + len(_fetched(events[-1]))) < MAX_BATCH_RECORDS:
             events.append(lease.inbox.popleft())
-            records, size = records + len(_fetched(events[-1])), size + _fetched(events[-1]).nbytes
         fetches = [_fetched(event) for event in events]
         loop = asyncio.get_running_loop()
-        lost = _lost(fetches, lease.meter.through_offset)
-        if any(len(fetch) for fetch in fetches):
-            batch = await loop.run_in_executor(self._executor, _joined, fetches)
-            await self._absorb_batch(lease, batch)
-        self._pass_over(lease, fetches[-1].last_offset, lost)
+        batch = await loop.run_in_executor(self._executor, _joined, fetches)
+        await self._absorb_batch(lease, batch)
         lease.unacked.extend(events)
-
-    def _pass_over(self, lease: _Lease, through_offset: int, lost: int) -> None:
-        if lost:
-            partition = lease.meter.marker.partition
-            log.error("meter.records_lost", partition=partition, records=lost, before_offset=through_offset)
-        lease.meter.pass_over(through_offset, lost)
 
     async def _absorb_batch(self, lease: _Lease, batch: RecordBatch) -> None:
         started = time.perf_counter()
@@ -287,17 +225,12 @@ class MeterAgent:
     async def _absorb_with_care(self, lease: _Lease, care: _Care) -> None:
         """Meter one fetch in pieces. Nothing is pending before a piece, nor after it."""
         event = lease.inbox.popleft()
-        fetch = _fetched(event)
-        async with lease.absorbing:
-            self._pass_over(lease, fetch.first_offset - 1, _lost([fetch], lease.meter.through_offset))
-        await self._flush(lease)
-        rest = _joined([fetch]).after(lease.meter.through_offset) if len(fetch) else None
+        rest = _joined([_fetched(event)]).after(lease.meter.through_offset)
         while rest is not None and not lease.is_broken:
             size = care.records if rest.first_offset <= care.near else MAX_BATCH_RECORDS
             batch, rest = rest.split(size)
             await self._meter_piece(lease, batch, care.condemned)
         async with lease.absorbing:
-            self._pass_over(lease, fetch.last_offset, 0)
             lease.unacked.append(event)
         await self._flush(lease)
         if lease.meter.through_offset >= care.until:
@@ -322,18 +255,10 @@ class MeterAgent:
         """Start to recover the partitions that were assigned, all at once."""
         generation = self._app.consumer_generation_id
         self._recoveries = {
-            (tp.partition, generation): asyncio.create_task(self._recover(tp.partition))
+            (tp.partition, generation): asyncio.create_task(self._recovery.recover(tp.partition))
             for tp in partitions
             if tp.topic == self._topic
         }
-
-    async def _recover(self, partition: int) -> PartitionMeter:
-        """Recover a partition. What the operator must fix stops the worker at once, not at the next record."""
-        try:
-            return await self._recovery.recover(partition)
-        except SpendstreamError as error:
-            await self._fail(error)
-            raise
 
     async def _lease(self, partition: int, generation: int) -> _Lease:
         lease = self._leases.get(partition)
@@ -348,19 +273,17 @@ class MeterAgent:
                 meter,
                 generation,
                 expected_offset=meter.through_offset + 1,
-                reported=meter.marker.counters,
+                reported=meter.counters,
                 care=self._cares.pop(partition, None),
             )
             self._report_book(lease)
-            if meter.marker.counters.rewritten:  # what the group has committed may be an offset of the former log
-                cast(BatchedConsumer, self._app.consumer).rewind(TP(self._topic, partition), lease.expected_offset)
         return lease
 
     async def _follows(self, lease: _Lease, first_offset: int, tp: TP) -> bool:
         """Whether a batch joins what came before. If not, fetch again from there: a rebalance may drop batches.
 
-        When the same hole comes back after that, the records are gone for good (expired, deleted or compacted), and the
-        batch follows. They count as lost: a batch covers the markers of transactions, and what those aborted.
+        When the same hole comes back after that, the records are gone for good (compacted, expired, or a
+        transaction's marker), and the batch follows.
         """
         expected, gap = lease.expected_offset, lease.gap
         if first_offset <= expected or (gap is not None and first_offset == gap.first_offset):
@@ -376,25 +299,11 @@ class MeterAgent:
     def revoked(self, partitions: set[TP]) -> None:
         """Let go of revoked partitions; their next owner replays from the last marker."""
         for tp in partitions:
-            self._forget(tp.partition)
+            self._leases.pop(tp.partition, None)
             self._cares.pop(tp.partition, None)
         for recovery in self._recoveries.values():
             recovery.cancel()
         self._recoveries.clear()
-
-    def _forget(self, partition: int) -> None:
-        """Let go of a lease, and of what waits in it: the consumer fetches no more while too much is waiting."""
-        lease = self._leases.pop(partition, None)
-        while lease is not None and lease.inbox:
-            _fetched(lease.inbox.popleft()).take()
-
-    async def prune(self) -> None:
-        """Delete the markers of this worker's partitions that nothing needs any more."""
-        for partition in list(self._leases):
-            try:
-                await self._recovery.prune(partition)
-            except (KafkaError, TimeoutError, OSError) as error:
-                log.warning("meter.markers_not_deleted", partition=partition, error=repr(error))
 
     async def flush_all(self) -> None:
         """Flush every partition that has something to flush."""

@@ -298,7 +298,6 @@ class RateBooks:
         self._next_offset = record.offset + 1
         published = _published(record)
         if published is None:
-            self._metrics.unreadable(self._topic)
             return
         if self.ready.is_set():  # a switch to it may be on its way
             self.shelf[published.book.id, record.offset] = await self._build(published.book)
@@ -344,8 +343,8 @@ async def _reader(kafka: dict[str, Any], topic: str) -> Any:
 def _published(record: Any) -> Published | None:
     try:
         return Published(RateBook.decode(record.value or b""), record.offset, record.timestamp)
-    except (ValueError, RecursionError) as error:
-        log.error("rates.unreadable", offset=record.offset, error=str(error))
+    except ValueError as error:
+        log.warning("rates.unreadable", offset=record.offset, error=str(error))
         return None
 
 

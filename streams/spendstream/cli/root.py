@@ -41,7 +41,6 @@ COMMANDS: Final = {
     "silence": CommandEntry("silence", "silence_app", "Mute alerts for a while."),
     "deadletters": CommandEntry("deadletters", "deadletters", "List records that could not be metered; replay them."),
     "reconcile": CommandEntry("reconcile", "reconcile", "Compare Kafka, ledger and rollups by hour; repair rollups."),
-    "resume": CommandEntry("resume", "resume", "State where metering continues, when its markers are gone."),
     "migrate": CommandEntry("clickhouse", "migrate", "Bring ClickHouse's tables up to date, or roll them back."),
     "topics": CommandEntry("topics", "topics", "Create missing Kafka topics; compare the others."),
     "doctor": CommandEntry("doctor", "doctor", "Check every connection and setting, and say how to fix what is wrong."),

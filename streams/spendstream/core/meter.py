@@ -6,7 +6,7 @@ since the last take. Once all of that is acknowledged, ``mark_durable`` drops wh
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,10 +45,6 @@ Books = Mapping[tuple[str, int], PriceBook | None]
 """The books that a log may switch to, by id and offset of publication; None where this release can't rebuild one."""
 
 _NO_BOOKS: Final[Books] = MappingProxyType({})
-
-MAX_CHECKPOINTS: Final = 32
-"""Of one marker. A fork of the log is found up to the distance of two of them; dedupe covers what lies between."""
-
 _NO_IDS: Final = np.zeros((0, 2), dtype=np.uint64)
 _NO_GENERATIONS: Final = np.zeros(0, dtype=np.int64)
 
@@ -133,10 +129,8 @@ class _Pending:
     cards: dict[str, RateSet] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     rerouted: list[Rerouted] = field(default_factory=list)
-    checkpoints: list[tuple[int, str]] = field(default_factory=list)
     ids: list[Ids] = field(default_factory=list)
     generations: list[NDArray[np.int64]] = field(default_factory=list)
-    nbytes: int = 0
 
 
 class PartitionMeter:
@@ -154,14 +148,13 @@ class PartitionMeter:
         self._through = marker.through_offset
         self._watermark_us = marker.watermark_us
         self._through_timestamp_ms = marker.through_timestamp_ms
-        self._last_checkpoint = marker.checkpoints[-1] if marker.checkpoints else None
         self._log_clock_ms = marker.log_clock_ms
         self._counters = marker.counters.model_dump()
         self.seen = SeenIds(rules.dedupe_horizon_s)
         self.aggregates = Aggregates(rules.dimensions, rules.cardinality_cap)
         self._pending = _Pending()
         self._quarantined = {each.offset: each for each in marker.quarantined}
-        self._rollup_end = max(marker.rollups_from, marker.rollups_to)
+        self._rollup_end = marker.rollups_from
         self._ids_from: dict[int, int] = {}
         self._progress_end = 0
 
@@ -176,11 +169,6 @@ class PartitionMeter:
         return self._through
 
     @property
-    def last_checkpoint(self) -> tuple[int, str] | None:
-        """Offset and hash of the last record absorbed, durable or not; None where it is unknown."""
-        return self._last_checkpoint
-
-    @property
     def book(self) -> BookInForce:
         """What prices the records after ``through_offset``."""
         return self._book
@@ -192,11 +180,6 @@ class PartitionMeter:
     @property
     def pending_calls(self) -> int:
         return sum(frame.height for frame in self._pending.calls)
-
-    @property
-    def pending_bytes(self) -> int:
-        """About what the pending calls, dead letters and rerouted records hold."""
-        return self._pending.nbytes
 
     @property
     def watermark_us(self) -> int:
@@ -245,25 +228,12 @@ class PartitionMeter:
             fresh_calls = self.aggregates.absorb(calls.with_columns(pl.Series("block", blocks(calls))))
         if fresh_calls.height:
             self._pending.calls.append(fresh_calls)
-            self._pending.nbytes += int(fresh_calls.estimated_size())
         self._book, self._prices = books[-1]
         self._counters["records"] += len(fresh.values) - len(switches)
         self._through = fresh.last_offset
         self._through_timestamp_ms = int(recorded.timestamps_ms[-1])
         self._log_clock_ms = int(log_clock[-1])
-        self._pending.checkpoints = _thinned([*self._pending.checkpoints, *recorded.checkpoints(MAX_CHECKPOINTS)])
-        if self._pending.checkpoints:
-            self._last_checkpoint = self._pending.checkpoints[-1]
         self.seen.forget(self._log_clock_ms)
-
-    def pass_over(self, through_offset: int, lost: int = 0) -> None:
-        """Continue after offsets that hold no record: transaction markers, aborted records, or ``lost`` ones."""
-        if through_offset <= self._through and not lost:
-            return
-        if self._pending.first_offset is None:
-            self._pending.first_offset = self._through + 1
-        self._through = max(self._through, through_offset)
-        self._counters["lost"] += lost
 
     def quarantine(self, faults: Sequence[Quarantined]) -> ProgressRecord:
         """Turn records that are still to be absorbed into dead letters. Returns the marker that makes it durable.
@@ -299,7 +269,6 @@ class PartitionMeter:
 
     def _reject(self, batch: RecordBatch, rejected: dict[int, Rejection]) -> None:
         for row, rejection in rejected.items():
-            self._pending.nbytes += len(batch.keys[row] or b"") + len(batch.values[row] or b"")
             self._pending.rejected.append(
                 Rejected(
                     offset=int(batch.offsets[row]),
@@ -333,7 +302,6 @@ class PartitionMeter:
             value = batch.values[call["row"]]
             assert value is not None, "a decoded record has a value"
             key = call["task_id"] or call["conversation_id"] or uuid_text(call["id_hi"], call["id_lo"])
-            self._pending.nbytes += len(value)
             self._pending.rerouted.append(Rerouted(call["offset"], call["recorded_at_us"] // 1000, key.encode(), value))
         self._counters["rerouted"] += int(keyless.sum())
         return calls.filter(pl.Series(~keyless))
@@ -459,7 +427,6 @@ class PartitionMeter:
                 "through_offset": self._through,
                 "through_timestamp_ms": self._through_timestamp_ms,
                 "watermark_us": self._watermark_us,
-                "checkpoints": pending.checkpoints or [each for each in [self._last_checkpoint] if each],
                 "log_clock_ms": self._log_clock_ms,
                 "counters": self.counters,
                 "book": self._book,
@@ -489,7 +456,6 @@ class PartitionMeter:
         marker = output.progress.marker.model_copy(
             update={
                 "rollups_from": self._rollup_end if needed is None else needed,
-                "rollups_to": self._rollup_end,
                 "ids_from": min(self._ids_from.values(), default=self._progress_end),
             }
         )
@@ -516,13 +482,6 @@ class PartitionMeter:
         self._ids_from = {born: at for born, at in self._ids_from.items() if born >= oldest}
 
 
-def _thinned(checkpoints: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Drop every other one but the last, until they are few enough."""
-    while len(checkpoints) > MAX_CHECKPOINTS:
-        checkpoints = checkpoints[::-2][::-1]
-    return checkpoints
-
-
 def _switch(value: bytes | None) -> RateSwitch | None:
     """Return the switch that a record is which is no usage event; None if it is none either."""
     if value is None or not value.startswith(b'{"rate_book":'):
@@ -533,38 +492,17 @@ def _switch(value: bytes | None) -> RateSwitch | None:
         return None
 
 
-def new_marker(partition: int, source_log: str, through_offset: int, former_log: str | None = None) -> Progress:
-    """Return the marker of a log that was never metered."""
+def new_marker(partition: int, source_log: str, through_offset: int) -> Progress:
+    """Return the marker of a partition that was never metered."""
     return Progress(
         partition=partition,
         source_log=source_log,
-        former_log=former_log,
         first_offset=through_offset + 1,
         through_offset=through_offset,
         watermark_us=NO_WATERMARK,
         log_clock_ms=0,
         rollups_from=0,
     )
-
-
-def live_log(records: Sequence[ProgressRecord]) -> str:
-    """Return the name of the log that the markers, at least one, say is metered.
-
-    Two workers may both name the log that follows another. The first name counts, and each reads that before it meters
-    anything. Once markers expire, the one that was metered is the first: no other has any record.
-    """
-    follows: dict[str, str] = {}
-    markers = [record.marker for record in records]
-    for marker in [*(each for each in markers if each.counters.records), *markers]:
-        if marker.former_log is not None:
-            follows.setdefault(marker.former_log, marker.source_log)
-    last = markers[-1]
-    name = last.source_log if last.former_log is None else follows[last.former_log]
-    passed = set()
-    while name in follows and name not in passed:
-        passed.add(name)
-        name = follows[name]
-    return name
 
 
 def newest_marker(source_log: str, records: Sequence[ProgressRecord]) -> Progress:
@@ -574,17 +512,6 @@ def newest_marker(source_log: str, records: Sequence[ProgressRecord]) -> Progres
     """
     markers = (record.marker for record in records if record.marker.source_log == source_log)
     return max(markers, key=lambda marker: (marker.through_offset, marker.book.id != ""))
-
-
-def covered_through(markers: Iterable[Progress]) -> int:
-    """Return up to where the markers of one log, at least one, cover it from the first of them on without a hole."""
-    first, *others = sorted(markers, key=lambda marker: (marker.first_offset, marker.through_offset))
-    through = first.through_offset
-    for marker in others:
-        if marker.first_offset > through + 1:
-            break
-        through = max(through, marker.through_offset)
-    return through
 
 
 def restore(

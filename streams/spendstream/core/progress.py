@@ -17,10 +17,6 @@ class ProgressRecord:
     ids: Ids
     generations: NDArray[np.int64]
 
-    @staticmethod
-    def without_ids(marker: Progress) -> "ProgressRecord":
-        return ProgressRecord(marker, np.zeros((0, 2), dtype=np.uint64), np.zeros(0, dtype=np.int64))
-
 
 def write_progress(record: ProgressRecord) -> bytes:
     """Return the Kafka value: the marker as one line of JSON, then 16 big-endian bytes for each id."""

@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import lz4.block
-import lz4.frame
+import lz4.block  # type: ignore[import-untyped]
+import lz4.frame  # type: ignore[import-untyped]
 
 from spendstream.embedded.clickhouse_engine import refusal
 

@@ -15,8 +15,6 @@ aiokafka.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -25,35 +23,18 @@ from typing import Any, ClassVar, Final, cast
 
 import faust
 import numpy as np
-import structlog
 from aiokafka.consumer import fetcher
-from aiokafka.errors import ConsumerStoppedError
-from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, ConsumerMessage
 
-from spendstream.core.batch import NO_TIMESTAMP, RecordBatch, UnreadableValue
-from spendstream.kafka.consumer import seen_end, stable_end
-from spendstream.kafka.wire import must_be_read_in_pieces, pieces
-
-log = structlog.get_logger(__name__)
+from spendstream.core.batch import NO_TIMESTAMP, RecordBatch
+from spendstream.kafka.consumer import seen_end
 
 MAX_WAITING_RECORDS: Final = 100_000
 """Records delivered and not yet absorbed: beyond this the consumer stops fetching."""
 
-MAX_WAITING_BYTES: Final = 64_000_000
-"""The same for their keys and values, decompressed."""
-
-MAX_FETCH_BYTES: Final = 16_000_000
-"""Of keys and values, decompressed: delivered at once, give or take a piece."""
-
 _MAX_WAIT_S: Final = 1.0
 _WAIT_STEP_S: Final = 0.005
-
-_LENGTH: Final = struct.Struct(">i")
-_LEADER_EPOCH: Final = struct.Struct(">i")
-_LEADER_EPOCH_AT: Final = 12
-_KEPT_OF_UNREADABLE: Final = 100_000
 
 _LOG_APPEND_TIME: Final = 1
 """The timestamp type of records that the broker stamped, with one time for a whole batch."""
@@ -61,17 +42,6 @@ _LOG_APPEND_TIME: Final = 1
 
 class ColumnTopics(frozenset[str]):
     """The topics that a consumer fetches as columns. It takes the place of the consumer's value deserializer."""
-
-
-@dataclass(frozen=True)
-class UnreadableRecord:
-    """A record of a batch that can't be read, in the attributes of aiokafka's records."""
-
-    offset: int
-    timestamp: int
-    value: bytes
-    key: bytes | None = None
-    timestamp_type: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,16 +55,7 @@ class WireBatch:
         return int(self.records[-1].offset)
 
 
-@dataclass(frozen=True)
-class Passed:
-    """Offsets that hold no record to deliver: a transaction's marker, or the records of one that was aborted."""
-
-    first_offset: int
-    last_offset: int
-    leader_epoch: int
-
-
-def record_batch(partition: int, records: Sequence[Any], leader_epoch: int = -1) -> RecordBatch:
+def record_batch(partition: int, records: Sequence[Any]) -> RecordBatch:
     """Return parsed records, at least one, of one batch on the wire as columns."""
     first, last, n = records[0], records[-1], len(records)
     return RecordBatch(
@@ -111,32 +72,14 @@ def record_batch(partition: int, records: Sequence[Any], leader_epoch: int = -1)
         ),
         keys=[r.key for r in records],
         values=[r.value for r in records],
-        leader_epoch=leader_epoch,
     )
 
 
-class _MemoryRecords:
-    """aiokafka's parser of a partition's batches, which keeps the bytes that it parses."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self._parsed: Any = MemoryRecords(data)
-        self.size_in_bytes = self._parsed.size_in_bytes
-        self.has_next = self._parsed.has_next
-        self.next_batch = self._parsed.next_batch
-
-
 class _WholeBatch:
-    """A batch of aiokafka's parser that iterates over ``WireBatch``: one of all its records, or several of a large one.
+    """A batch of aiokafka's parser that iterates in one step: over a ``WireBatch`` of all its records, if any."""
 
-    What can't be decompressed or parsed becomes records without a value: it stands there, and the partition goes on.
-    """
-
-    def __init__(self, parsed: Any, data: memoryview) -> None:
+    def __init__(self, parsed: Any) -> None:
         self._parsed = parsed
-        self._data = data
-        self.leader_epoch = int(_LEADER_EPOCH.unpack_from(data, _LEADER_EPOCH_AT)[0]) if parsed.magic >= 2 else -1
-        self.is_read = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parsed, name)
@@ -145,78 +88,19 @@ class _WholeBatch:
         return next(self._parsed)
 
     def __iter__(self) -> Iterator[WireBatch]:
-        self.is_read = True
-        offset = self._parsed.base_offset
-        try:
-            for records in pieces(self._data) if must_be_read_in_pieces(self._data) else [list(self._parsed)]:
-                if records:
-                    yield WireBatch(records)
-                    offset = records[-1].offset + 1
-        except Exception as error:
-            log.error(
-                "kafka.batch_unreadable", from_offset=offset, to_offset=self._parsed.next_offset - 1, exc_info=error
-            )
-            value = UnreadableValue.of(bytes(self._data[:_KEPT_OF_UNREADABLE]), repr(error))
-            unread = range(offset, self._parsed.next_offset)
-            for start in range(0, len(unread), MAX_WAITING_RECORDS):
-                yield WireBatch(
-                    [
-                        UnreadableRecord(at, self._parsed.max_timestamp, value)
-                        for at in unread[start:][:MAX_WAITING_RECORDS]
-                    ]
-                )
+        records = list(self._parsed)
+        return iter([WireBatch(records)] if records else [])
 
 
 class _WholeBatches:
-    def __init__(self, records: _MemoryRecords) -> None:
-        self._records = records
-        self._at = 0
-        self._batch: _WholeBatch | None = None
-        self._passed: list[Passed] = []
-        self.is_inside_large = False
-
-    @property
-    def leader_epoch(self) -> int:
-        """Of the batch that is read."""
-        return -1 if self._batch is None else self._batch.leader_epoch
-
-    def take_passed(self, from_offset: int) -> list[Passed]:
-        """Return what was passed over without being read since the last call, from an offset on."""
-        self._note_passed()
-        passed, self._passed = self._passed, []
-        return [
-            Passed(max(each.first_offset, from_offset), each.last_offset, each.leader_epoch)
-            for each in passed
-            if each.last_offset >= from_offset
-        ]
-
-    def _note_passed(self) -> None:
-        batch = self._batch
-        if batch is not None and not batch.is_read:
-            batch.is_read = True
-            self._passed.append(Passed(batch.base_offset, batch.next_offset - 1, batch.leader_epoch))
+    def __init__(self, parsed: Any) -> None:
+        self._parsed = parsed
 
     def has_next(self) -> bool:
-        return bool(self._records.has_next())
+        return bool(self._parsed.has_next())
 
     def next_batch(self) -> _WholeBatch:
-        self.is_inside_large = self.next_is_large()
-        self._note_passed()
-        self._batch = _WholeBatch(self._records.next_batch(), self._next())
-        return self._batch
-
-    def next_is_large(self) -> bool:
-        """Return whether the next batch could take long to read."""
-        at = self._at
-        is_large = self.has_next() and must_be_read_in_pieces(self._next())
-        self._at = at
-        return is_large
-
-    def _next(self) -> memoryview:
-        start = self._at
-        (length,) = _LENGTH.unpack_from(self._records.data, start + 8)
-        self._at = start + 12 + length
-        return memoryview(self._records.data)[start : self._at]
+        return _WholeBatch(self._parsed.next_batch())
 
 
 class _PartitionRecords(fetcher.PartitionRecords):
@@ -224,13 +108,10 @@ class _PartitionRecords(fetcher.PartitionRecords):
         self, tp: Any, records: Any, aborted: Any, offset: int, keys: Any, values: Any, crcs: bool, isolation: int
     ) -> None:
         as_columns = isinstance(values, ColumnTopics)
-        self.batches = _WholeBatches(records) if as_columns and tp.topic in values else None
-        self._ahead: tuple[Any, int] | None = None
-        self.next_fetch_offset: int
-        self._records_iterator: Any
+        whole = as_columns and tp.topic in values
         super().__init__(
             tp,
-            self.batches or records,
+            _WholeBatches(records) if whole else records,
             aborted,
             offset,
             keys,
@@ -239,45 +120,10 @@ class _PartitionRecords(fetcher.PartitionRecords):
             isolation,
         )
 
-    def is_slow(self) -> bool:
-        """Return whether the next piece may take long."""
-        return self.batches is not None and (self.batches.is_inside_large or self.batches.next_is_large())
-
-    def read_ahead(self) -> None:
-        """Read the next piece, which may take long, in any thread. It is not consumed yet."""
-        if self._ahead is None:
-            start = self.next_fetch_offset
-            piece = next(self._records_iterator, None)
-            self._ahead = piece, self.next_fetch_offset
-            self.next_fetch_offset = start
-
-    def __next__(self) -> Any:
-        if self._ahead is None:
-            return super().__next__()
-        (piece, self.next_fetch_offset), self._ahead = self._ahead, None
-        if piece is None:
-            self._records_iterator = None
-            raise StopIteration
-        return piece
-
-    def _unpack_records(self) -> Iterator[Any]:
-        if self.batches is None:
-            yield from super()._unpack_records()
-            return
-        start = self.next_fetch_offset
-        for item in super()._unpack_records():
-            behind = self.next_fetch_offset
-            for passed in self.batches.take_passed(start):
-                self.next_fetch_offset = passed.last_offset + 1
-                yield passed
-            self.next_fetch_offset = behind
-            yield item
-        yield from self.batches.take_passed(start)
-
     def _consumer_record(self, tp: Any, record: Any) -> Any:
-        if not isinstance(record, WireBatch) or self.batches is None:
+        if not isinstance(record, WireBatch):
             return super()._consumer_record(tp, record)
-        batch = record_batch(tp.partition, record.records, self.batches.leader_epoch)
+        batch = record_batch(tp.partition, record.records)
         # a batch is fetched whole, though it may begin before the offset that was asked for
         return batch.after(self.next_fetch_offset - 1)
 
@@ -286,44 +132,33 @@ def fetch_columns(consumer: Any, topics: Iterable[str]) -> None:
     """Let an ``AIOKafkaConsumer``, before its start, deliver these topics as a ``RecordBatch`` for each wire batch."""
     consumer._value_deserializer = ColumnTopics(topics)
     fetcher.PartitionRecords = _PartitionRecords
-    fetcher.MemoryRecords = _MemoryRecords
 
 
 class Backlog:
-    """Counts the records and bytes that were delivered and not yet absorbed. Thread-safe."""
+    """Counts the records that were delivered and not yet absorbed. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.records = 0
-        self.nbytes = 0
+        self._records = 0
 
     @property
-    def is_full(self) -> bool:
-        return self.records >= MAX_WAITING_RECORDS or self.nbytes >= MAX_WAITING_BYTES
+    def records(self) -> int:
+        return self._records
 
-    def add(self, records: int, nbytes: int) -> None:
+    def add(self, records: int) -> None:
         with self._lock:
-            self.records += records
-            self.nbytes += nbytes
+            self._records += records
 
 
 class FetchedBatch:
-    """What one fetch brought of one partition. Its records count as waiting until they are absorbed, or forgotten.
+    """The records of one fetch of one partition. It counts as waiting until it is absorbed, or forgotten."""
 
-    ``missing``: offsets between the first and the last whose records are gone: the topic is compacted.
-    """
-
-    def __init__(self, fetched: Sequence[RecordBatch | Passed], backlog: Backlog | None = None) -> None:
-        self.first_offset, self.last_offset = fetched[0].first_offset, fetched[-1].last_offset
-        self.first_epoch, self.last_epoch = fetched[0].leader_epoch, fetched[-1].leader_epoch
-        batches = [each for each in fetched if isinstance(each, RecordBatch)]
-        passed = sum(each.last_offset - each.first_offset + 1 for each in fetched if isinstance(each, Passed))
+    def __init__(self, batches: Sequence[RecordBatch], backlog: Backlog | None = None) -> None:
+        self.first_offset, self.last_offset = batches[0].first_offset, batches[-1].last_offset
         self._size = sum(len(batch.values) for batch in batches)
-        self.missing = self.last_offset - self.first_offset + 1 - self._size - passed
         self._batches: Sequence[RecordBatch] = batches
-        self.nbytes = sum(batch.nbytes for batch in batches)
         self._backlog = backlog or Backlog()
-        self._backlog.add(self._size, self.nbytes)
+        self._backlog.add(self._size)
 
     def __len__(self) -> int:
         """Return how many records were fetched, absorbed or not."""
@@ -333,7 +168,7 @@ class FetchedBatch:
         """Return the records, to be absorbed now: they no longer wait, and the batch keeps none of them."""
         batches, self._batches = self._batches, ()
         if batches:
-            self._backlog.add(-self._size, -self.nbytes)
+            self._backlog.add(-self._size)
         return batches
 
     def __del__(self) -> None:
@@ -346,58 +181,7 @@ class _ColumnThread(AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Transport) -> Any:
         client = super()._create_worker_consumer(transport)
         fetch_columns(client, cast(BatchedConsumer, self.consumer).batched_topics)
-        client._isolation_level = "read_committed"  # Faust offers it only with transactions of its own
         return client
-
-    def highwater(self, tp: TP) -> int:
-        """Return the offset up to which records can be read: before the first transaction that is still open."""
-        return cast(int, stable_end(self._ensure_consumer(), tp))
-
-    async def _fetch_records(
-        self,
-        consumer: Any,
-        active_partitions: Any,
-        timeout: float | None = None,  # noqa: ASYNC109 (Faust's)
-        max_records: int | None = None,
-    ) -> dict[Any, list[Any]]:
-        """Return what was fetched, up to about ``MAX_FETCH_BYTES``, decompressed piece by piece.
-
-        What may take long runs in a thread: heartbeats need this loop, and without them the group expels the worker.
-        """
-        if not self.consumer.flow_active:
-            return {}
-        source = consumer._fetcher
-        if consumer._closed or source._closed:
-            raise ConsumerStoppedError
-        drained: dict[Any, list[Any]] = {}
-        size = 0
-        with source._subscriptions.fetch_context():
-            while size < MAX_FETCH_BYTES:
-                tp = next((tp for tp in source._records if not active_partitions or tp in active_partitions), None)
-                if tp is None:
-                    if drained or not timeout:
-                        break
-                    waiter = source._create_fetch_waiter()
-                    await asyncio.wait([waiter], timeout=timeout)
-                    if not waiter.done():
-                        waiter.cancel()
-                        break
-                    waiter.result()  # raises what authorization refuses
-                    timeout = None
-                    continue
-                await self._read_ahead(source._records[tp])
-                got = await source.fetched_records([tp], timeout=0, max_records=1)
-                for at, batches in got.items():
-                    drained.setdefault(at, []).extend(batches)
-                    size += sum(batch.nbytes if isinstance(batch, RecordBatch) else 0 for batch in batches)
-                with contextlib.suppress(KeyError):  # the next partition's turn
-                    source._records.move_to_end(tp)
-        return drained
-
-    async def _read_ahead(self, result: Any) -> None:
-        records = getattr(result, "_partition_records", None)
-        if isinstance(records, _PartitionRecords) and records.is_slow():
-            await asyncio.get_running_loop().run_in_executor(None, records.read_ahead)
 
 
 class BatchedConsumer(Consumer):
@@ -412,19 +196,17 @@ class BatchedConsumer(Consumer):
         super().on_init()
         self._backlog = Backlog()
 
-    async def _has_room(self) -> bool:
-        """Wait a moment while too much is waiting. Returns whether there is room now."""
+    async def _until_absorbed(self) -> None:
+        """Pause while too many records are waiting. Bounded: what a rebalance dropped is never absorbed, only freed."""
         deadline = time.monotonic() + _MAX_WAIT_S
         while time.monotonic() < deadline and not self.should_stop:
-            if not self._backlog.is_full:
-                return True
+            if self._backlog.records < MAX_WAITING_RECORDS:
+                return
             await asyncio.sleep(_WAIT_STEP_S)
-        return False
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 (Faust's)
         """Yield one message per partition fetched; record by record for topics that aren't batched."""
-        if not await self._has_room():
-            return
+        await self._until_absorbed()
         generation = self.app.consumer_generation_id
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
@@ -447,14 +229,13 @@ class BatchedConsumer(Consumer):
                 for record in fetched:
                     yield tp, self._to_message(tp, record)
 
-    def _batch_message(self, tp: TP, fetched: Sequence[RecordBatch | Passed]) -> ConsumerMessage:
-        records = FetchedBatch(fetched, self._backlog)
-        last = fetched[-1]
+    def _batch_message(self, tp: TP, batches: Sequence[RecordBatch]) -> ConsumerMessage:
+        records = FetchedBatch(batches, self._backlog)
         return ConsumerMessage(
             topic=tp.topic,
             partition=tp.partition,
             offset=records.last_offset,
-            timestamp=max(0, int(last.timestamps_ms[-1])) / 1000.0 if isinstance(last, RecordBatch) else 0.0,
+            timestamp=max(0, int(batches[-1].timestamps_ms[-1])) / 1000.0,
             timestamp_type=0,
             headers=None,
             key=None,
@@ -476,12 +257,6 @@ class BatchedConsumer(Consumer):
         acked.clear()
         self._acked_index[tp].clear()
         return int(last) + 1
-
-    def rewind(self, tp: TP, offset: int) -> None:
-        """Let an offset below what was committed be committed: the log was cut."""
-        self._acked[tp].clear()
-        self._acked_index[tp].clear()
-        self._committed_offset[tp] = offset
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Between two batches' last offsets lies a batch, not a gap."""

@@ -8,11 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.client import AIOKafkaClient
-
-READ_COMMITTED: Final = "read_committed"
-"""How the usage topic is read: what a producer has aborted never happened."""
 
 _FETCH_WAIT_MS: Final = 50
 _READ_WAIT_MS: Final = 500
@@ -57,16 +53,6 @@ async def partitions_of(kafka: Mapping[str, Any], names: Sequence[str]) -> dict[
     return found
 
 
-async def delete_records(kafka: Mapping[str, Any], at: TopicPartition, before_offset: int) -> None:
-    """Delete a partition's records before an offset, as retention does. Raises: aiokafka's KafkaError."""
-    admin = AIOKafkaAdminClient(**kafka)
-    try:
-        await admin.start()
-        await admin.delete_records({at: RecordsToDelete(before_offset)})
-    finally:
-        await admin.close()
-
-
 async def end_offsets(
     kafka: Mapping[str, Any], partitions: Sequence[TopicPartition], *, timeout_s: float = 30.0
 ) -> dict[TopicPartition, int]:
@@ -86,28 +72,6 @@ async def end_offsets(
             return await high_watermarks(consumer, partitions)
     finally:
         await consumer.stop()
-
-
-async def stable_ends(consumer: Any, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return the offsets before which everything is decided: the ends, or the first open transaction's first record.
-
-    ``consumer``: outside any group, of ``READ_COMMITTED``; it is left assigned to the partitions.
-    """
-    ends = await high_watermarks(consumer, partitions)
-    stable = {at: stable_end(consumer, at) for at in partitions}
-    return {at: end if (before := stable[at]) is None else min(end, before) for at, end in ends.items()}
-
-
-def stable_end(consumer: Any, partition: TopicPartition) -> int | None:
-    """Return a partition's end for who reads committed records alone, as the last fetch saw it; None before one.
-
-    A broker without transactions states none, or -1: its end is the high watermark.
-    """
-    stable: int | None = consumer.last_stable_offset(partition)
-    if stable is not None and stable >= 0:
-        return stable
-    end: int | None = consumer.highwater(partition)
-    return end
 
 
 async def high_watermarks(consumer: Any, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

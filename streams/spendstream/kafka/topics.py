@@ -79,6 +79,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
 
     The detector's state, silences, rate cards and rate books have one partition each, whatever the settings say.
     """
+    horizon_ms = settings.meter_dedupe_horizon_s * 1000
     configs = {
         # the backlog: as long as ClickHouse may be away, and a replay may reach back; the log's clock is the
         # broker's, because a producer's wrong one would move the dedupe horizon and expire records at once
@@ -93,9 +94,9 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         },
         # a dead letter waits for someone to look at it; its original bytes are base64
         topics.DEAD_LETTER: {"retention.ms": str(30 * _DAY_MS), "max.message.bytes": _LARGE_RECORD},
-        # without the last marker nobody knows what is counted: never deleted by age; the meter deletes what it outgrew
+        # event ids are needed within the dedupe horizon; the last marker must outlive a long standstill
         topics.PROGRESS: {
-            "retention.ms": "-1",
+            "retention.ms": str(max(7 * _DAY_MS, 2 * horizon_ms)),
             "max.message.bytes": _LARGE_RECORD,
             "segment.ms": str(_HOUR_MS),
         },

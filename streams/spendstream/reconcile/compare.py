@@ -266,11 +266,6 @@ def problems(
         if each.marker is None:
             continue
         counters = each.marker.counters
-        if each.lost:
-            yield (
-                f"partition {each.partition}: Kafka deleted {each.lost} records before they were metered, and no total "
-                "has them: publish them again, and keep the usage topic for longer than a standstill lasts"
-            )
         parts = counters.metered + counters.duplicates + counters.dead_letters + counters.rerouted
         if parts != counters.records:
             yield (
@@ -304,11 +299,6 @@ def notes(state: Positions, found: Mapping[int, StoredCounts], retention: Mappin
     for each in state.partitions:
         if each.marker is not None and each.marker.through_offset >= each.end:
             yield f"partition {each.partition}: the usage topic was recreated since it was metered"
-        if each.marker is not None and each.marker.counters.rewritten:
-            yield (
-                f"partition {each.partition}: {each.marker.counters.rewritten} offsets were metered that the usage "
-                "topic has lost since: it was recreated, or its tail was cut. Their calls stay counted"
-            )
     for table, days in sorted(retention.items()):
         yield f"{table} keeps rows for {days or 'some'} days: older hours can't be compared with it"
     for number, holds in sorted(found.items()):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from spendstream.core.meter import live_log, newest_marker
-from spendstream.core.progress import ProgressRecord, read_progress
+from spendstream.core.progress import read_progress
 from spendstream.drain import DrainReport, drain
 from spendstream.kafka.consumer import partitions_of, read_to_end
 from spendstream.schemas import topics
@@ -36,13 +36,6 @@ class SourcePartition:
         """Records that are published and not yet durably metered."""
         through = self.begin - 1 if self.marker is None else max(self.marker.through_offset, self.begin - 1)
         return max(0, self.end - 1 - through)
-
-    @property
-    def lost(self) -> int:
-        """Records that Kafka deleted before they were metered, those that the meter has yet to meet included."""
-        if self.marker is None:
-            return 0
-        return self.marker.counters.lost + max(0, self.begin - 1 - self.marker.through_offset)
 
 
 @dataclass(frozen=True)
@@ -106,17 +99,23 @@ async def read_markers(settings: Settings) -> dict[int, Progress]:
     consumer = AIOKafkaConsumer(
         **settings.kafka_client(), enable_auto_commit=False, fetch_max_wait_ms=100, max_partition_fetch_bytes=16_000_000
     )
-    markers: dict[int, list[ProgressRecord]] = {}
+    markers: dict[int, list[Progress]] = {}
     try:
         await consumer.start()
         partitions = [TopicPartition(topic, number) for number in numbers]
         async for at, records in read_to_end(consumer, dict.fromkeys(partitions, -_LAST_MARKERS)):
             markers.setdefault(at.partition, []).extend(
-                read_progress(record.value) for record in records if record.value is not None
+                read_progress(record.value).marker for record in records if record.value is not None
             )
     finally:
         await consumer.stop()
-    return {partition: newest_marker(live_log(found), found) for partition, found in sorted(markers.items()) if found}
+    return {partition: newest(found) for partition, found in sorted(markers.items()) if found}
+
+
+def newest(markers: Sequence[Progress]) -> Progress:
+    """Return the valid marker: the greatest of the log that the last one names."""
+    log = markers[-1].source_log
+    return max((marker for marker in markers if marker.source_log == log), key=lambda marker: marker.through_offset)
 
 
 async def _look(settings: Settings) -> DrainReport:

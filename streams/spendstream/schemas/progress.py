@@ -23,10 +23,6 @@ class Counters(BaseModel):
     substituted: int = Field(0, description="Metered at other rates than those asked for, which are unknown.")
     estimated: int = Field(0, description="Metered at rates not known to have applied on that day.")
     partly_priced: int = Field(0, description="Metered without the price of a unit or fee.")
-    lost: int = Field(0, description="Records that Kafka deleted before they were metered. Not part of records.")
-    rewritten: int = Field(
-        0, description="Offsets metered in the former log that the topic lost: it was cut or recreated. Not in records."
-    )
 
 
 class BookInForce(BaseModel):
@@ -74,12 +70,7 @@ class Progress(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     partition: int
-    source_log: str = Field(description="Names one life of the partition's log. No two lives share a name.")
-    former_log: str | None = Field(
-        default=None,
-        description="The log that this one follows; empty: none. Of several that follow one, the first stated counts. "
-        "Null: a marker of a release that named logs by their first record.",
-    )
+    source_log: str
     first_offset: int
     through_offset: int
     watermark_us: int = Field(description="Greatest event time so far, µs since 1970. Never goes back.")
@@ -87,13 +78,7 @@ class Progress(BaseModel):
     through_timestamp_ms: int = Field(
         default=-1, description="Kafka timestamp of the record at through_offset: reveals a topic that was recreated."
     )
-    checkpoints: list[tuple[int, str]] = Field(
-        default_factory=list,
-        description="Offsets and hashes of records since the previous marker, the last one included: "
-        "a log that was cut or recreated holds others.",
-    )
     rollups_from: int = Field(description="Offset in the rollup topic from which the open aggregates can be read back.")
-    rollups_to: int = Field(default=-1, description="Where the rollup topic ended after this flush; -1: unknown.")
     ids_from: int = Field(
         default=0, description="Offset in the progress topic from which the ids within the horizon can be read back."
     )

@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, create_model
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, create_model
 
 from spendstream.schemas.measures import MEASURES
 
@@ -39,16 +39,7 @@ ON_TIME: Final = -1
 """``correction_block`` of an aggregate that was fed within the allowed lateness; or less, where a minute's calls are
 kept apart so that no sum passes 64 bits. See ``spendstream.core.aggregates``."""
 
-
-def _plain(amount: Decimal) -> Decimal:
-    """Refuse an exponent that no amount has: the text of 0E-999999999 is a gigabyte, and Arrow crashes on it."""
-    if not amount.is_finite() or abs(int(amount.as_tuple().exponent)) > _MAX_EXPONENT:
-        raise ValueError(f"Input should be an amount with an exponent of at most {_MAX_EXPONENT}")
-    return amount
-
-
-_MAX_EXPONENT: Final = 99
-Money = Annotated[Decimal, AfterValidator(_plain), PlainSerializer(lambda amount: f"{amount:f}", return_type=str)]
+Money = Annotated[Decimal, PlainSerializer(lambda amount: f"{amount:f}", return_type=str)]
 """USD, exact to 1e-12, as a decimal string in JSON."""
 
 

@@ -21,8 +21,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from spendstream.kafka.consumer import membership, seen_end
-from spendstream.schemas.dead_letter import Reason
-from spendstream.sinks.encoders import ConsumedRecord, Encoded, RowEncoder, Undecodable, undecodable_insert
+from spendstream.sinks.encoders import ConsumedRecord, Encoded, RowEncoder, undecodable_insert
 from spendstream.sinks.writer import ClickHouseWriter, NoMetrics, SinkMetrics
 from spendstream.waiting import Backoff, in_thread, sleep_unless_stopped
 
@@ -242,7 +241,7 @@ class KafkaSink:
             return {}
 
     async def _deliver(self, consumer: Any, batch: _Batch) -> None:
-        encoded = await in_thread(lambda: encode_all(self._encoder, batch.records), f"encode-{self._encoder.table}")
+        encoded: Encoded = await in_thread(lambda: self._encoder.encode(batch.records), f"encode-{self._encoder.table}")
         for insert in encoded.inserts:
             await self._writer.insert(insert)
         if encoded.undecodable:
@@ -302,21 +301,6 @@ class KafkaSink:
     @property
     def _topic(self) -> str:
         return self._settings.topic
-
-
-def encode_all(encoder: RowEncoder, records: Sequence[ConsumedRecord]) -> Encoded:
-    """Return what became of records. One that the encoder fails on, by a bug, is undecodable; the others aren't."""
-    try:
-        return encoder.encode(records)
-    except Exception as error:
-        if len(records) == 1:
-            return Encoded((), (Undecodable(records[0], Reason.INTERNAL_ERROR, f"encode: {error!r}"[:2_000]),))
-    middle = len(records) // 2
-    parts = [encode_all(encoder, half) for half in (records[:middle], records[middle:])]
-    return Encoded(
-        tuple(insert for part in parts for insert in part.inserts),
-        tuple(one for part in parts for one in part.undecodable),
-    )
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -34,11 +34,11 @@ def decode(values: Sequence[bytes | None], max_bytes: int = 1_000_000) -> Decode
     """Decode JSON records into calls, by the contract of ``spendstream.schemas.usage.UsageEvent``. Never raises."""
     if not values:
         return Decoded(pl.DataFrame(schema=CALL_SCHEMA), {})
-    # empty records stand for those that are absent, too large, cut or unreadable
-    if set(map(type, values)) == {bytes} and max(map(len, values)) <= max_bytes:  # type: ignore[arg-type]
+    # empty records stand for those that are absent or too large
+    if None not in values and max(map(len, values)) <= max_bytes:  # type: ignore[arg-type]
         records: list[bytes] = list(values)  # type: ignore[arg-type]
     else:
-        records = [v if type(v) is bytes and len(v) <= max_bytes else b"" for v in values]
+        records = [v if v is not None and len(v) <= max_bytes else b"" for v in values]
     frames: list[pl.DataFrame] = []
     left = np.arange(len(records))
     if left.size > MAX_ONE_BY_ONE and (fast := read_fast(records)).certain.any():

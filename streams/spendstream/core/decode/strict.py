@@ -16,7 +16,6 @@ import polars as pl
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from spendstream.core.batch import CutValue, UnreadableValue
 from spendstream.core.decode.columns import (
     CALL_SCHEMA,
     COUNTS,
@@ -154,13 +153,10 @@ def _is_plain(value: bytes) -> bool:
 
 def explain(value: bytes | None, max_bytes: int = 1_000_000) -> UsageEvent | Rejection:
     """Return the event that a record holds, or why it is rejected. Never raises, whatever the bytes."""
-    if isinstance(value, UnreadableValue):
-        return Rejection(Reason.INTERNAL_ERROR, None, f"read: its batch can't be read: {value.error}", stage="read")
-    size = value.size if isinstance(value, CutValue) else len(value or b"")
-    if isinstance(value, CutValue) or size > max_bytes:
-        return Rejection(Reason.TOO_LARGE, None, f"the record has {size} bytes; an event has at most {max_bytes}")
     if not value:
         return Rejection(Reason.EMPTY, None, "the record has no value; publish a usage event as a JSON object")
+    if len(value) > max_bytes:
+        return Rejection(Reason.TOO_LARGE, None, f"the record has {len(value)} bytes; an event has at most {max_bytes}")
     try:
         return UsageEvent.model_validate_json(value)
     except ValidationError as error:

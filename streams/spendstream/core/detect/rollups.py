@@ -33,7 +33,6 @@ _NOTHING: Final = -(2**62)
 """The last offset of an aggregate of which nothing was read yet."""
 
 _THROUGH_FIELD: Final = b'"through_offset":'
-_MAX_DIGITS: Final = 19
 
 Int64s = NDArray[np.int64]
 Source = tuple[str, int]
@@ -358,8 +357,8 @@ def _through(value: bytes) -> int:
     if at < 0:
         return -1
     at += len(_THROUGH_FIELD)
-    digits = value[at : value.find(b",", at)].strip()
-    return int(digits) if digits.isdigit() and len(digits) <= _MAX_DIGITS else -1
+    end = value.find(b",", at)
+    return int(value[at:end]) if end > 0 and value[at:end].strip().isdigit() else -1
 
 
 def digest(key: bytes) -> bytes:
