@@ -10,18 +10,17 @@ from typing import Any, Final
 from spendstream.clickhouse.client import INSERT_SETTINGS
 
 _TABLE: Final = "dead_letters"
-_TEXT: Final = ("topic", "source_log", "reason", "field", "message", "stage", "event_id", "service", "original_sha256")
+_TEXT: Final = ("topic", "source_log", "reason", "field", "message", "event_id", "service")
 _BYTES: Final = ("key", "original")
-_COLUMNS: Final = (*_TEXT, "partition", "offset", "recorded_at", "replayed_at", "original_bytes", *_BYTES)
+_COLUMNS: Final = (*_TEXT, "partition", "offset", "recorded_at", "replayed_at", *_BYTES)
 _TYPES: Final = {
     **dict.fromkeys(_COLUMNS, "String"),
-    **dict.fromkeys(("topic", "source_log", "reason", "field", "stage"), "LowCardinality(String)"),
+    **dict.fromkeys(("topic", "source_log", "reason", "field"), "LowCardinality(String)"),
     "partition": "Int32",
     "offset": "Int64",
     "recorded_at": "DateTime64(6, 'UTC')",
     "replayed_at": "Nullable(DateTime64(6, 'UTC'))",
     "key": "Nullable(String)",
-    "original_bytes": "Nullable(UInt64)",
 }
 
 
@@ -54,14 +53,6 @@ class Letter:
     replayed_at: datetime | None
     key: bytes | None
     original: bytes
-    original_bytes: int | None = None
-    original_sha256: str = ""
-    stage: str = ""
-
-    @property
-    def can_be_replayed(self) -> bool:
-        """Whether it has its record whole. An empty record has nothing to publish."""
-        return bool(self.original) and self.original_bytes is None
 
 
 def find(client: Any, database: str, wanted: Filter) -> list[Letter]:

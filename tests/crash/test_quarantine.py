@@ -12,7 +12,6 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from spendstream.schemas import topics
-from tests.crash.cli import json_lines, run_cli
 from tests.crash.workload import Workload
 from tests.crash.world import World
 from tests.unit.log import event_id, spell
@@ -54,15 +53,10 @@ def test_records_that_make_the_worker_raise_cost_themselves(tmp_path: Path) -> N
         world.assert_exact(workload)
         assert [worker.is_running() for worker in world.workers] == [True]
         letters = world.query(
-            "SELECT reason, count(), max(original_bytes), groupUniqArray(stage) FROM spendstream.dead_letters_v "
+            "SELECT reason, count() FROM spendstream.dead_letters_v "
             "WHERE reason IN ('internal_error', 'too_large') GROUP BY reason ORDER BY reason"
         )
-        assert [(reason, calls, size, sorted(stages)) for reason, calls, size, stages in letters] == [
-            ("internal_error", 6, None, ["encode", "price"]),
-            ("too_large", 2, 6_000_000, [""]),
-        ]
-        cut = ("deadletters", "--replay", "--reason", "too_large", "--yes", "--json")
-        assert json_lines(run_cli(*cut, env=world.environment)) == [{"replayed": 0}]
+        assert letters == [("internal_error", 6), ("too_large", 2)]
         world.workers[0].kill()
         world.keep_running(1)  # what was decided is durable: the successor meters on behind it
         world.publish(workload, seconds=1, per_second=500)

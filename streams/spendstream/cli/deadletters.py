@@ -56,9 +56,7 @@ def deadletters(
 
 
 def _replay(client: Any, settings: Settings, letters: list[Letter], *, yes: bool, as_json: bool) -> None:
-    if cut := sum(letter.original_bytes is not None for letter in letters):
-        err.print(f"{cut:,} have only the beginning of their record, and can't be published again")
-    letters = [letter for letter in letters if letter.can_be_replayed]
+    letters = [letter for letter in letters if letter.original]  # an empty record has nothing to publish
     if letters and not yes:
         if not sys.stdin.isatty():
             refuse("--replay asks for confirmation, and there is no terminal: add --yes")
@@ -114,7 +112,4 @@ def record(letter: Letter) -> dict[str, Any]:
         "replayed_at": letter.replayed_at,
         "key": letter.key,
         "original": letter.original,
-        "original_bytes": letter.original_bytes,
-        "original_sha256": letter.original_sha256 or None,
-        "stage": letter.stage or None,
     }

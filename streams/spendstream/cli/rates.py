@@ -54,14 +54,7 @@ from spendstream.core.pricing.published import PACKAGE, keep, read_book, read_ke
 from spendstream.intake import RowError
 from spendstream.quote import Coverage, Covered, quote_rows
 from spendstream.schemas.buckets import TOKEN_BUCKETS
-from spendstream.schemas.rate_card import (
-    DeploymentCard,
-    ModelAlias,
-    RateAddition,
-    RegionAdjustment,
-    TokenCard,
-    TokenRates,
-)
+from spendstream.schemas.rate_card import DeploymentCard, ModelAlias, RegionAdjustment, TokenCard, TokenRates
 from spendstream.schemas.usage import Capacity
 
 NOT_FOUND_EXIT: Final = 1
@@ -191,7 +184,6 @@ def _kinds(entries: Sequence[Entry]) -> dict[str, int]:
         "rates": len(rates) - len(shares),
         "shares of the public price": len(shares),
         "adjustments": sum(isinstance(entry, RegionAdjustment) for entry in entries),
-        "additions": sum(isinstance(entry, RateAddition) for entry in entries),
         "aliases": sum(isinstance(entry, ModelAlias) for entry in entries),
     }
 

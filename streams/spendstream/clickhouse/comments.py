@@ -118,9 +118,6 @@ _COLUMNS: Final = {
     "offset": "Kafka offset of the record.",
     "reason": "Reason code, such as not_json or missing_field.",
     "key": "Key of the record, raw bytes; null if it had none.",
-    "stage": "Where the record made spendstream fail: decode, price, encode and so on; else empty.",
-    "original_bytes": "Bytes of the record's value, where only its beginning is kept; else null.",
-    "original_sha256": "SHA-256 of the record's value in hex, where only its beginning is kept; else empty.",
     "replayed_at": "When the record was published again (UTC); null if it was not.",
     # repairs
     "repaired_at": "When the repair began (UTC).",

@@ -544,40 +544,10 @@ class RegionAdjustment(_Block):
         return self
 
 
-class RateAddition(_Block):
-    """Fees that the public price of a model lacks, or has wrong. All its other rates, steps and tiers stay.
-
-    An addition applies at every service tier, and only where the model has a public price. Of several that state the
-    same fee, the most specific one applies. Shares of the public price include it.
-    """
-
-    provider: Label
-    model: Label = Field("*", description="A name or a glob; case doesn't matter.")
-    from_: UtcDay = Field(alias="from", description="First UTC day, which starts at its midnight.")
-    until: UtcDay | None = Field(None, description="First UTC day without it.")
-    usd_per_web_search: UsdFee | None = None
-    usd_per_unit: UnitRates | None = Field(None, min_length=1, description="By billable unit: pages, file_searches.")
-    estimated: Label | None = Field(
-        None, description="Why a unit's price is an estimate. Calls that use one of the units are then estimated."
-    )
-    source: Label = Field(description="Where it is published: a URL, or a contract and its clause.")
-
-    @model_validator(mode="after")
-    def _adds_something(self) -> Self:
-        if self.usd_per_web_search is None and self.usd_per_unit is None:
-            raise _refuse("addition", "adds nothing: give usd_per_unit or usd_per_web_search")
-        if self.estimated is not None and self.usd_per_unit is None:
-            raise _refuse("addition", "only prices of units can be estimated: give usd_per_unit", "estimated")
-        if self.until is not None and self.until <= self.from_:
-            raise _refuse("period", "until must be later than from: it is the first day without it", "until")
-        return self
-
-
 class RateCards(_Block):
     """One file of rate cards."""
 
     cards: list[TokenCard] = Field(default_factory=list, description="Billed by the token, the call or the unit.")
     deployments: list[DeploymentCard] = Field(default_factory=list, description="Self-hosted, billed by the GPU-hour.")
     adjustments: list[RegionAdjustment] = Field(default_factory=list, description="What regions add.")
-    additions: list[RateAddition] = Field(default_factory=list, description="What public prices lack.")
     aliases: list[ModelAlias] = Field(default_factory=list, description="Your own names for models.")

@@ -30,7 +30,6 @@ class UnitPrice(BaseModel):
     usd: Money
     per: int = Field(1, ge=1, description="How many units the price is for: 3600 for a price per hour of seconds.")
     minimum: int = Field(0, ge=0, description="A call that uses less is billed for this much.")
-    estimated: str = Field("", description="Why the price is an estimate; empty if it is none.")
 
 
 class AppliedMultiplier(BaseModel):

@@ -128,8 +128,8 @@ class UsageEvent(BaseModel):
     )
     context_step: Count | None = Field(
         None,
-        description="Input tokens above which the provider says it billed: 200000 for its 200k-1M window. For lines "
-        "of imported bills: no answer states it. By default the event's own input decides.",
+        description="Input tokens above which the provider says it billed: 200000 for its 200k-1M window. "
+        "By default the event's own input decides.",
     )
     status: Annotated[Status, _absent_means("ok")] = "ok"
     latency_ms: int | None = Field(None, ge=0, le=86_400_000)

@@ -117,9 +117,6 @@ _LETTER_SCHEMA: Final = pa.schema(
         ("recorded_at", pa.timestamp("us", tz="UTC")),
         ("key", pa.binary()),
         ("original", pa.binary()),
-        ("original_bytes", pa.uint64()),
-        ("original_sha256", pa.string()),
-        ("stage", pa.string()),
     ]
 )
 
@@ -139,9 +136,6 @@ class _DeadLetter(msgspec.Struct):
     event_id: str | None = None
     service: str | None = None
     key: bytes | None = None
-    original_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
-    original_sha256: str | None = None
-    stage: str | None = None
 
 
 _decode_letter = msgspec.json.Decoder(_DeadLetter).decode

@@ -14,8 +14,7 @@ from genai_prices.data import providers
 from spendstream.core.pricing import PriceBook
 from spendstream.core.pricing.book import packaged_corrections
 from spendstream.schemas.buckets import TOKEN_BUCKETS
-from spendstream.schemas.measures import PRICE_QUALITIES
-from spendstream.schemas.rate_card import RateAddition, RegionAdjustment, TokenCard
+from spendstream.schemas.rate_card import RegionAdjustment, TokenCard
 from tests.unit.pricing.conftest import call, frame
 
 BOOK = PriceBook.load()
@@ -76,37 +75,6 @@ def usd(book: PriceBook, row: dict[str, Any]) -> tuple[Decimal | None, str]:
         ("0.002", call("cohere.rerank-v3-5:0", provider="aws", units={"search_units": 1})),
         ("0.001", call("amazon.rerank-v1:0", provider="aws", units={"search_units": 1})),
         ("0.00005", call("rerank-2.5", provider="voyage", input=1_000)),
-        ("0.002", call("rerank-v3.5", provider="cohere", input=100, units={"search_units": 1})),  # LiteLLM's tokens
-        ("0.001", call("semantic-ranker-fast@latest", provider="vertex_ai", units={"search_units": 1})),
-        ("0.00005", call("jina-reranker-m0", provider="jina_ai", input=1_000)),
-        ("0.0001", call("Salesforce/Llama-Rank-V1", provider="together", input=1_000)),
-        ("0.0002", call("accounts/fireworks/models/qwen3-reranker-8b", provider="fireworks", input=1_000)),
-        # Fees beside the tokens of listed models
-        ("0.0125", call("gpt-5.3-codex", provider="openai", web_searches=1, units={"file_searches": 1})),
-        ("0.02525", call("gpt-4o-search-preview", provider="openai", input=100, web_searches=1)),
-        ("0.014125", call("gpt-5", provider="azure", input=100, web_searches=1)),
-        ("0.025015", call("gemini-2.5-flash", provider="google", tier="flex", input=100, units={"map_searches": 1})),
-        ("0.035054", call("gemini-2.5-flash", provider="google", tier="priority", input=100, web_searches=1)),
-        (
-            "0.042165",
-            call(
-                "gemini-3.5-flash",
-                provider="vertex_ai",
-                region="us-central1",
-                input=100,
-                web_searches=1,
-                units={"map_searches": 2},
-            ),
-        ),
-        (
-            "0.0153",
-            call(
-                "grok-4", provider="x-ai", input=100, web_searches=1, units={"social_searches": 1, "code_executions": 1}
-            ),
-        ),
-        ("0.0103", call("claude-sonnet-4-6", provider="vertex_ai", input=100, web_searches=1)),
-        ("0.005015", call("openai/gpt-oss-120b", provider="groq", input=100, web_searches=1)),
-        ("0.0122", call("global.openai.gpt-6-sol", provider="aws", input=100, web_searches=1)),
     ],
 )
 def test_a_correction_gives_the_sellers_amount(expected: str, row: dict[str, Any]) -> None:
@@ -138,7 +106,7 @@ def test_deepseek_has_no_peak_at_the_weekend_or_on_a_holiday(at: str, expected: 
 
 def test_every_correction_names_a_source_that_can_be_looked_up() -> None:
     for entry in packaged_corrections():
-        dated = [entry] if isinstance(entry, RegionAdjustment | RateAddition) else getattr(entry, "rates", [])
+        dated = [entry] if isinstance(entry, RegionAdjustment) else getattr(entry, "rates", [])
         for each in dated:
             assert "https://" in each.source or each.source.startswith("AWS price list, offers/"), entry
 
@@ -151,45 +119,19 @@ def test_no_correction_says_what_the_price_book_says() -> None:
             continue
         tier = card.service_tier or "standard"
         usage: dict[str, Any] = {"input": 1_000, "output": 1_000, "cache_read": 1_000}
-        if card.provider in ("cohere", "voyageai") or "rank" in card.model:
+        if card.provider in ("cohere", "voyageai") or "rerank" in card.model:
             usage = {bucket: 1_000 for entry in card.rates for bucket in entry.usd_per_mtok or {}}
             usage["units"] = {unit: 1 for entry in card.rates for unit in entry.usd_per_unit or {}}
         like = [m for p, m in LISTED if p == card.provider and fnmatchcase(m.lower(), card.model.lower())]
         noon = [
             call(model, provider=card.provider, tier=tier, at=THE_20TH, **usage)
-            for model in (like or [card.model.replace("*", "-1")] if "*" in card.model else [card.model])
+            for model in (like if "*" in card.model else [card.model])
         ]
         rows = frame(*noon, *(row | {"priced_at_us": row["priced_at_us"] + 14 * 3_600_000_000} for row in noon))
         ours, book = BOOK.price(rows), UNCORRECTED.price(rows)
         if all((ours.total_pusd == book.total_pusd) & (ours.quality == book.quality)):
             same.append((card.provider, card.model, tier))
     assert same == []
-
-
-def test_every_fee_that_is_added_is_missing_or_another_in_the_price_book() -> None:
-    for entry in packaged_corrections():
-        if not isinstance(entry, RateAddition):
-            continue
-        like = sorted({m for _, m in LISTED if fnmatchcase(m.lower(), entry.model.lower())})
-        used: list[dict[str, Any]] = [{"units": {unit: 1}} for unit in entry.usd_per_unit or {}]
-        used += [] if entry.usd_per_web_search is None else [{"web_searches": 1}]
-        for usage in used:
-            rows = frame(*(call(model, provider=entry.provider, at=THE_20TH, **usage) for model in like))
-            ours, book = BOOK.price(rows), UNCORRECTED.price(rows)
-            assert any(ours.total_pusd != book.total_pusd), (entry, usage)
-
-
-def test_a_container_of_unstated_size_and_time_is_estimated_and_other_calls_of_the_model_are_not() -> None:
-    sessions, searches = {"code_execution_sessions": 1}, {"file_searches": 1}
-    rows = frame(*(call("gpt-4.1", provider="openai", input=100, units=units) for units in (sessions, searches, None)))
-    priced = BOOK.price(rows)
-    assert priced.total_pusd.tolist() == [30_200_000_000, 2_700_000_000, 200_000_000]
-    assert [PRICE_QUALITIES[quality] for quality in priced.quality] == ["estimated", "exact", "exact"]
-    assert "neither memory nor time" in priced.note_texts[priced.notes[0]]
-
-
-def test_a_reranking_that_states_no_search_is_not_free() -> None:
-    assert usd(BOOK, call("rerank-v3.5", provider="cohere", input=100))[0] is None
 
 
 def test_only_calls_that_a_correction_is_for_cost_something_else() -> None:

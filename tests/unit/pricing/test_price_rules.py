@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from spendstream.core.pricing import PriceBook, PricedColumns, Unpriced
-from spendstream.core.pricing.record import card_record, price_by
 from spendstream.schemas.measures import PRICE_QUALITIES
-from spendstream.schemas.usage import MAX_TOKENS
 from tests.unit.pricing.conftest import CARD, MID_NOVEMBER, call, frame
 
 BookOf = Callable[[str], PriceBook]
@@ -274,7 +272,7 @@ def entries_of(text: str) -> list[Any]:
     from spendstream.schemas.rate_card import RateCards
 
     cards = RateCards.model_validate(plain(YAML(typ="rt").compose(text)) if text else {})
-    return [*cards.cards, *cards.deployments, *cards.adjustments, *cards.additions, *cards.aliases]
+    return [*cards.cards, *cards.deployments, *cards.adjustments, *cards.aliases]
 
 
 GEO = """
@@ -626,109 +624,3 @@ def test_notes_of_a_batch_stay_with_their_calls(public_book: PriceBook) -> None:
     assert found == [(quality, note) for _, quality, note in alone]
     assert found[0] == ("exact", "")
     assert found[3] == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("rate", "tokens", "usd"),
-    [
-        (
-            "92.23372036854775807",
-            MAX_TOKENS,
-            "9223372.036854775807",
-        ),  # the largest amount of 64 bits, from a finer rate
-        ("92.23372036854775807", MAX_TOKENS - 1, "9223372.036762542087"),  # 0.000092233720 less, rounded half to even
-        ("92.23372036854775808", MAX_TOKENS, None),  # a pico-dollar more
-        ("10000", MAX_TOKENS, None),
-    ],
-)
-def test_a_count_at_the_bound_is_priced_to_the_last_digit_or_not_at_all(
-    book_of: BookOf, rate: str, tokens: int, usd: str | None
-) -> None:
-    book, row = book_of(CARD % f"input: {rate}, output: 1"), call(input=tokens)
-    priced = book.price(frame(row, row | {"input_tokens": 1}))  # beside a call that fits anyway
-    assert priced.unpriced_reason.tolist() == [Unpriced.TOO_LARGE if usd is None else Unpriced.PRICED, Unpriced.PRICED]
-    assert int(priced.total_pusd[0]) == (0 if usd is None else Decimal(usd) * USD)
-    assert priced_one(book, row | {"output_tokens": 1})[0] == (
-        Decimal(usd) + Decimal("0.000001") if usd is not None and tokens < MAX_TOKENS else None
-    )
-
-
-# additions
-
-ADDED = """
-cards:
-  - provider: openai
-    model: gpt-5
-    service_tier: flex
-    rates: [{from: 2026-02-01, source: c, multiplier: 0.5, of_service_tier: standard, buckets: [input]}]
-additions:
-  - {provider: openai, from: 2026-03-01, until: 2026-12-01, usd_per_unit: {pages: 0.5, images: 0.25}, source: general}
-  - {provider: openai, model: gpt-5*, from: 2026-04-01, usd_per_unit: {pages: 0.75}, usd_per_web_search: 2, source: own}
-"""
-
-
-@pytest.mark.parametrize(
-    ("day", "tier", "expected"),
-    [
-        ("2026-02-28", "standard", ("1.25", "partial", "no rate for pages, images")),
-        ("2026-03-01", "standard", ("2.00", "exact", "")),  # 0.5 + 0.25
-        ("2026-04-01", "standard", ("2.25", "exact", "")),  # the more specific 0.75
-        ("2026-04-01", "flex", ("1.625", "exact", "")),  # a correction is extended as the book is
-        ("2026-12-01", "standard", ("2.00", "partial", "no rate for images")),
-    ],
-)
-def test_an_addition_extends_the_price_in_force(day: str, tier: str, expected: tuple[str, str, str]) -> None:
-    at = datetime.fromisoformat(day).replace(tzinfo=UTC)
-    row = call("gpt-5", provider="openai", tier=tier, at=at, input=10**6, units={"pages": 1, "images": 1})
-    assert priced_one(corrected(ADDED), row) == (Decimal(expected[0]), *expected[1:])
-
-
-def test_an_addition_keeps_steps_and_replaces_a_fee_at_each_of_them() -> None:
-    """GPT-5.4 costs $2.50 a million, and $5 above 272,000 tokens; a search of the web $0.01, here $2."""
-    book = corrected(ADDED.replace("gpt-5*", "gpt-5.4*"))
-    rows = [call("gpt-5.4", provider="openai", input=size, web_searches=1) for size in (272_000, 272_001)]
-    assert [priced_one(book, row)[0] for row in rows] == [Decimal("2.68"), Decimal("3.360005")]
-
-
-def test_an_addition_prices_no_unlisted_model_and_no_card_of_yours() -> None:
-    own = CARD.replace("acme-1", "gpt-5").replace("provider: acme", "provider: openai") % "input: 1"
-    row = call("gpt-5", provider="openai", input=10**6, units={"pages": 1})
-    assert priced_one(corrected(ADDED, own), row) == (Decimal(1), "partial", "no rate for pages")
-    assert priced_one(corrected(ADDED), call("no-such", provider="openai", units={"pages": 1}))[0] is None
-
-
-def test_a_share_of_the_public_price_includes_what_was_added_and_your_own_addition_comes_first() -> None:
-    own = """
-cards:
-  - {provider: openai, model: gpt-5, kind: contract, rates: [{from: 2026-05-01, source: c, discount_percent: 50}]}
-additions:
-  - {provider: openai, from: 2026-01-01, usd_per_unit: {images: 3}, source: mine}
-"""
-    row = call("gpt-5", provider="openai", input=10**6, units={"pages": 1, "images": 1})
-    assert priced_one(corrected(ADDED, own), row) == exact("2.5")  # half of 1.25 + 0.75 + 3
-
-
-def test_an_added_fee_names_its_source_and_stays_explainable() -> None:
-    book = corrected(ADDED)
-    explained = book.explain("openai", "gpt-5", at=MID_NOVEMBER)
-    assert explained.card is not None
-    assert explained.card.source == "genai-prices"
-    found = [(m.factor, m.buckets, m.reason, m.reference) for m in explained.multipliers]
-    assert found == [
-        (1, ("web_search", "units"), "adds pages, web_searches", "own"),
-        (1, ("units",), "adds images", "general"),
-    ]
-    priced = book.price(frame(row := call("gpt-5", provider="openai", web_searches=1, units={"pages": 2, "images": 1})))
-    assert price_by(card_record(priced.sets[0]), frame(row)).total_pusd.tolist() == priced.total_pusd.tolist()
-
-
-def test_an_estimated_fee_makes_only_the_calls_that_use_it_estimated() -> None:
-    book = corrected(ADDED.replace("source: general", "source: general, estimated: a guess"))
-    rows = [
-        call("gpt-4o", provider="openai", units=units) for units in ({"images": 1}, {"images": 2, "parsecs": 1}, None)
-    ]
-    assert [priced_one(book, row) for row in rows] == [
-        (Decimal("0.25"), "estimated", "a guess"),
-        (Decimal("0.5"), "partial", "a guess; no rate for parsecs"),
-        exact("0"),
-    ]

@@ -207,28 +207,6 @@ def test_a_wrong_adjustment_is_refused_where_it_is_wrong(
     assert says in issue.message
 
 
-ADDED = "additions:\n  - {provider: x-ai, model: m, from: 2026-01-01, usd_per_unit: {pages: 1}, source: t}\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        (ADDED.replace(" usd_per_unit: {pages: 1},", ""), "adds nothing"),
-        (ADDED.replace("usd_per_unit: {pages: 1}", "usd_per_web_search: 1, estimated: t"), "only prices of units"),
-        (ADDED.replace("source", "until: 2026-01-01, source"), "until must be later than from"),
-        (ADDED.replace("pages", "web_searches"), "usd_per_web_search"),
-        (ADDED + ADDED.partition("\n")[2].replace("x-ai", "X_AI"), "pages of the same models have a fee"),
-    ],
-)
-def test_a_wrong_addition_is_refused(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(RateCardInvalid, match=says):
-        PriceBook.load([write(tmp_path, text)])
-
-
-def test_additions_of_different_fees_stand_beside_each_other(tmp_path: Path) -> None:
-    PriceBook.load([write(tmp_path, ADDED + ADDED.partition("\n")[2].replace("pages", "images"))])
-
-
 def test_adjustments_may_follow_each_other(tmp_path: Path) -> None:
     later = ADJUSTED.partition("\n")[2].replace("2026-01-01", "2026-02-01")
     PriceBook.load([write(tmp_path, ADJUSTED.replace("source", "until: 2026-02-01, source") + later)])

@@ -200,7 +200,6 @@ def _explain(table: RateTable, timeline: Timeline, at_us: int, total_input: int,
     notes = [f"estimated: {c.note}" if c.quality == ESTIMATED else c.note for c in table.caveats[index]]
     if chosen.source == "genai-prices" and chosen.provider != seller and not any(chosen.provider in n for n in notes):
         notes.append(f"{seller} charges the price of {chosen.provider}")
-    notes += [f"the price of {unit} is an estimate: {fee.doubt}" for unit, fee in chosen.units.items() if fee.doubt]
     if timeline.slots_us:
         notes.append("the price depends on the day and the time (UTC)")
     if unrated := [bucket for bucket in TOKEN_BUCKETS if chosen.rate(bucket) == NO_RATE]:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from ruamel.yaml.nodes import Node
 
 from spendstream.core.documents import DocumentError, Issue, Unreadable, compose, position, repeated_keys, validate
-from spendstream.core.pricing.choose import Addition, Adjustment, CardKind, Cards, Multiple, OwnCard
+from spendstream.core.pricing.choose import Adjustment, CardKind, Cards, Multiple, OwnCard
 from spendstream.core.pricing.names import PROVIDER_ALIASES
 from spendstream.core.pricing.rates import (
     ALL_RATES,
@@ -44,13 +44,11 @@ from spendstream.schemas.rate_card import (
     GpuRates,
     HoursRates,
     ModelAlias,
-    RateAddition,
     RateCards,
     RegionAdjustment,
     TokenCard,
     TokenRates,
 )
-from spendstream.schemas.units import WEB_SEARCHES
 from spendstream.schemas.usage import ServiceTier
 
 _MINUTE_US: Final = 60_000_000
@@ -69,7 +67,7 @@ class RateCardInvalid(RateCardError):
 
 
 Card = TokenCard | DeploymentCard
-Entry = Card | RegionAdjustment | RateAddition | ModelAlias
+Entry = Card | RegionAdjustment | ModelAlias
 
 
 def read_cards(paths: Sequence[Path]) -> list[Entry]:
@@ -124,7 +122,6 @@ def _validate(file: Path, root: Node, issues: list[Issue]) -> list[tuple[Entry, 
         "cards": cards.cards,
         "deployments": cards.deployments,
         "adjustments": cards.adjustments,
-        "additions": cards.additions,
         "aliases": cards.aliases,
     }
     return [
@@ -138,7 +135,7 @@ def _contradictions(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
     """Find cards that price the same calls with the same precedence, and names that aliases make ambiguous."""
     first: dict[object, Issue] = {}
     for card, place in found:
-        if not isinstance(card, TokenCard | DeploymentCard):
+        if isinstance(card, ModelAlias | RegionAdjustment):
             continue
         scope = _scope(card)
         if scope in first:
@@ -154,35 +151,24 @@ def _contradictions(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
             message = f"{card.deployment} is also priced by the GPU-hour: remove one, a deployment is billed one way"
             yield Issue(place.file, place.line, place.column, message)
 
-    yield from _overlapping(found)
+    yield from _overlapping_adjustments(found)
     yield from _ambiguous_aliases(found)
 
 
-def _overlapping(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
-    """Find adjustments of the same calls, and additions of the same fee, at the same time."""
-    seen: dict[object, list[tuple[RegionAdjustment | RateAddition, Issue]]] = {}
+def _overlapping_adjustments(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
+    """Find adjustments of the same calls at the same time."""
+    seen: dict[object, list[tuple[RegionAdjustment, Issue]]] = {}
     for entry, place in found:
-        if not isinstance(entry, RegionAdjustment | RateAddition):
-            continue
-        for what, scope in _priced_once(entry):
+        if isinstance(entry, RegionAdjustment):
+            names = entry.model, entry.region or "", entry.inference_geo or ""
+            scope = entry.kind, _usual_provider(entry.provider), *(name.lower() for name in names)
             for other, where in seen.setdefault(scope, []):
                 if (other.until is None or entry.from_ < other.until) and (
                     entry.until is None or other.from_ < entry.until
                 ):
-                    message = f"{what} in {where.file}:{where.line}: end one of them with until"
+                    message = f"the same calls are adjusted in {where.file}:{where.line}: end one of them with until"
                     yield Issue(place.file, place.line, place.column, message)
             seen[scope].append((entry, place))
-
-
-def _priced_once(entry: RegionAdjustment | RateAddition) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield what no other entry may say at the same time, in words and in a form that can be compared."""
-    names = _usual_provider(entry.provider), entry.model.lower()
-    if isinstance(entry, RegionAdjustment):
-        places = (entry.region or "").lower(), (entry.inference_geo or "").lower()
-        yield "the same calls are adjusted", (entry.kind, *names, *places)
-        return
-    for unit in (*(entry.usd_per_unit or {}), *((WEB_SEARCHES,) if entry.usd_per_web_search is not None else ())):
-        yield f"{unit} of the same models have a fee", ("addition", *names, unit)
 
 
 def _ambiguous_aliases(found: list[tuple[Entry, Issue]]) -> Iterator[Issue]:
@@ -228,7 +214,7 @@ def compile_cards(entries: Sequence[Entry], intern: Intern, kind: Literal["corre
 
     ``kind``: what all of them are, whatever they say; by default each is what it says.
     """
-    cards, adjustments, additions, aliases = [], [], [], {}
+    cards, adjustments, aliases = [], [], {}
     for entry in entries:
         if isinstance(entry, DeploymentCard):
             cards.append(_deployment(entry, intern))
@@ -236,14 +222,12 @@ def compile_cards(entries: Sequence[Entry], intern: Intern, kind: Literal["corre
             cards.append(_token_card(entry, intern, kind or entry.kind))
         elif isinstance(entry, RegionAdjustment):
             adjustments.append(_adjustment(entry, kind or entry.kind))
-        elif isinstance(entry, RateAddition):
-            additions.append(_addition(entry, kind or "custom"))
         else:
             aliases[_alias_key(entry.provider, entry.model)] = (
                 (entry.means.provider or "").lower(),
                 entry.means.model.lower(),
             )
-    return Cards(tuple(cards), tuple(adjustments), tuple(additions), aliases)
+    return Cards(tuple(cards), tuple(adjustments), aliases)
 
 
 def _deployment(card: DeploymentCard, intern: Intern) -> OwnCard:
@@ -363,23 +347,6 @@ def _adjustment(entry: RegionAdjustment, kind: CardKind) -> Adjustment:
         midnight_us(entry.from_),
         None if entry.until is None else midnight_us(entry.until),
         Multiplier(entry.multiplier, tuple(entry.buckets or TOKEN_BUCKETS), f"{by} {place}", entry.source),
-    )
-
-
-def _addition(entry: RateAddition, kind: CardKind) -> Addition:
-    fees = {
-        unit: UnitRate(rate_of(usd), doubt=entry.estimated or "") for unit, usd in (entry.usd_per_unit or {}).items()
-    }
-    if entry.usd_per_web_search is not None:
-        fees[WEB_SEARCHES] = UnitRate(rate_of(entry.usd_per_web_search))
-    return Addition(
-        kind,
-        _usual_provider(entry.provider),
-        entry.model.lower(),
-        midnight_us(entry.from_),
-        None if entry.until is None else midnight_us(entry.until),
-        fees,
-        entry.source,
     )
 
 

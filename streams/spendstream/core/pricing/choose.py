@@ -5,9 +5,8 @@ the corrections together are the public price. Cards relative to the public pric
 applied here, to whichever rates are in force: the result is a rate set of its own, which says what it consists of.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from types import MappingProxyType
@@ -31,7 +30,6 @@ from spendstream.core.pricing.rates import (
 )
 from spendstream.schemas.buckets import TOKEN_BUCKETS
 from spendstream.schemas.measures import EXACT, SUBSTITUTED
-from spendstream.schemas.units import WEB_SEARCHES
 from spendstream.schemas.usage import ServiceTier
 
 MAX_KEYS: Final = 65_536
@@ -161,48 +159,6 @@ class Adjustment:
         return _STRENGTH[self.kind], place, model, provider
 
 
-@dataclass(frozen=True, slots=True)
-class Addition:
-    """Fees beside a public price, ready to be matched: names in lower case."""
-
-    kind: CardKind
-    provider: str
-    model: str
-    since_us: int
-    until_us: int | None
-    fees: Mapping[str, UnitRate]
-    """By unit; a search of the web is one of them."""
-    reference: str
-
-    def covers(self, time_us: int) -> bool:
-        """Return whether it is in force at an instant."""
-        return self.since_us <= time_us and (self.until_us is None or time_us < self.until_us)
-
-    def likeness(self, call: Call) -> tuple[int, ...] | None:
-        """Return how specific it is for a call, greater being more so; None if it isn't for the call."""
-        model, provider = _likeness(self.model, call.models), _likeness(self.provider, call.providers)
-        return None if model is None or provider is None else (_STRENGTH[self.kind], model, provider)
-
-    def extend(self, rates: RateSet, stated: Collection[str]) -> RateSet:
-        """Return rates with these fees and their source; as they are, where a fee is stated already or is the same."""
-        fees = {
-            unit: fee
-            for unit, fee in self.fees.items()
-            if unit not in stated and not all(fee.is_price(known) for known in rates.fee(unit))
-        }
-        if not fees:
-            return rates
-        units = {unit: fee for unit, fee in fees.items() if unit != WEB_SEARCHES}
-        searches = {"web_search": fees[WEB_SEARCHES].rate} if WEB_SEARCHES in fees else {}
-        buckets = (*searches, *(("units",) if units else ()))
-        source = Multiplier(Decimal(1), buckets, f"adds {', '.join(sorted(fees))}", self.reference)
-        return replace(
-            rates.with_rates(searches, units),
-            valid_from_us=max(self.since_us, rates.valid_from_us or self.since_us),
-            multipliers=(*rates.multipliers, source),
-        )
-
-
 def _in_force(adjustments: Sequence[Adjustment]) -> Timeline:
     """Return the number, from 1, of the first adjustment in force over time; 0 for none."""
     starts = sorted({at for a in adjustments for at in (a.since_us, a.until_us) if at is not None})
@@ -251,18 +207,12 @@ class Cards:
 
     cards: tuple[OwnCard, ...] = ()
     adjustments: tuple[Adjustment, ...] = ()
-    additions: tuple[Addition, ...] = ()
     aliases: Aliases = field(default_factory=lambda: MappingProxyType({}))
 
     def over(self, below: "Cards") -> "Cards":
         """Return these cards and those below; an alias of these counts before one of those."""
         aliases = {**below.aliases, **self.aliases}
-        return Cards(
-            self.cards + below.cards,
-            self.adjustments + below.adjustments,
-            self.additions + below.additions,
-            aliases,
-        )
+        return Cards(self.cards + below.cards, self.adjustments + below.adjustments, aliases)
 
 
 class Chooser:
@@ -319,36 +269,12 @@ class Chooser:
     def _public_timeline(
         self, names: Names, call: Call, adjustments: Sequence[Adjustment], tier: ServiceTier
     ) -> Timeline:
-        """Return the public price at a service tier, in the place of the call: corrections above the price book.
-
-        Additions extend whichever of them is in force.
-        """
+        """Return the public price at a service tier, in the place of the call: corrections above the price book."""
         call = replace(call, service_tier=tier)
         listed_at = cache(lambda tier: self._public.timeline(names, tier) or _NOWHERE)
         corrections = [card for card in self._matching(call) if card.kind == "correction"]
         layers = [layer for card in corrections for layer in self._layers(card, call, adjustments, listed_at)]
-        return self._extended(overlay([*layers, self._adjusted(listed_at(tier), call, adjustments, None)]), call)
-
-    def _extended(self, public: Timeline, call: Call) -> Timeline:
-        """Return public prices with the fees that additions state, the most specific one's where several do."""
-        matches = [(match, a) for a in self._above.additions if (match := a.likeness(call)) is not None]
-        if not matches:
-            return public
-        additions = [addition for _, addition in sorted(matches, key=lambda pair: pair[0], reverse=True)]
-        starts = sorted({at for a in additions for at in (a.since_us, a.until_us) if at is not None})
-        in_force = [sum(a.covers(at) << number for number, a in enumerate(additions)) for at in starts]
-
-        def extend(indices: tuple[int, ...]) -> int:
-            index, mask = indices
-            rates = self._table.sets[index]
-            stated: set[str] = set()
-            for number, addition in enumerate(additions):
-                if index != UNKNOWN and mask >> number & 1:
-                    rates = addition.extend(rates, stated)
-                    stated |= addition.fees.keys()
-            return index if rates is self._table.sets[index] else self._table.intern(rates, self._table.caveats[index])
-
-        return merge((public, Timeline(tuple(starts), (), (0, *in_force))), extend)
+        return overlay([*layers, self._adjusted(listed_at(tier), call, adjustments, None)])
 
     def _layers(
         self,

@@ -25,7 +25,6 @@ PROVIDER_ALIASES: Final = MappingProxyType(
         "fireworks-ai": "fireworks",
         "fireworks_ai": "fireworks",
         "google-anthropic": "google",
-        "jina_ai": "jina",
         "grok": "x-ai",
         "litellm-proxy": "litellm",
         "litellm_proxy": "litellm",

@@ -30,7 +30,7 @@ from spendstream.core.pricing.rates import (
     worst,
 )
 from spendstream.schemas.buckets import COST_BUCKETS, INPUT_BUCKETS, TOKEN_BUCKETS, tokens_field
-from spendstream.schemas.measures import ESTIMATED, PARTIAL, PRICE_QUALITIES, SUBSTITUTED
+from spendstream.schemas.measures import PARTIAL, PRICE_QUALITIES, SUBSTITUTED
 
 Bools = npt.NDArray[np.bool_]
 
@@ -164,8 +164,6 @@ class Bill:
     """Calls for which the provider stated a step that their rates don't have."""
     unit_costs: dict[int, dict[str, int]]
     unrated_units: dict[int, list[str]]
-    doubted_units: dict[int, str]
-    """By call that used units whose price is an estimate: why."""
 
 
 class Notes:
@@ -339,10 +337,6 @@ def _quality(
             (billed.no_step[stated == step], SUBSTITUTED, f"no step above {step:,} input tokens is known")
             for step in np.unique(stated).tolist()
         ]
-    doubts += [
-        (np.array([row for row, why in billed.doubted_units.items() if why == note], dtype=np.int64), ESTIMATED, note)
-        for note in dict.fromkeys(billed.doubted_units.values())
-    ]
     partly = priced & (billed.missing & _FEES != 0)
     if partly.any():
         doubts.append(
@@ -428,11 +422,10 @@ def bill(table: RateTable, sets: Int64s, usage: Usage) -> Bill:
         missing |= _bill_gpu(table, sets, usage, amounts)
     unit_costs: dict[int, dict[str, int]] = {}
     unrated: dict[int, list[str]] = {}
-    doubted: dict[int, str] = {}
     if usage.units:
-        missing |= _bill_units(table.sets, sets, usage, amounts, unit_costs, unrated, doubted)
+        missing |= _bill_units(table.sets, sets, usage, amounts, unit_costs, unrated)
     total = sum(amounts.values(), start=np.zeros(len(rows), dtype=np.int64))
-    return Bill(amounts, total, missing, rows, no_step, unit_costs, unrated, doubted)
+    return Bill(amounts, total, missing, rows, no_step, unit_costs, unrated)
 
 
 def _rows(table: RateTable, sets: Int64s, usage: Usage) -> tuple[Int64s, Int64s]:
@@ -468,7 +461,7 @@ def _cost(table: RateTable, bucket: str, count: Any, rows: Int64s) -> Amounts:
     if whole.dtype == object:
         exact = whole * YOCTO_PER_PICO + count * fraction.astype(object)
         return np.array([half_even(int(cost), YOCTO_PER_PICO) for cost in exact], dtype=object)
-    # in two parts, as count times fraction would exceed 64 bits: 10^11 tokens times 10^12
+    # in two parts, as count times fraction would exceed 64 bits: 10^8 tokens times 10^12
     high, low = np.divmod(fraction, _SPLIT)
     carried, low_rest = np.divmod(count * low, _SPLIT)
     cost: Int64s
@@ -529,12 +522,8 @@ def _bill_units(
     amounts: dict[str, Amounts],
     costs: dict[int, dict[str, int]],
     unrated: dict[int, list[str]],
-    doubted: dict[int, str],
 ) -> Int32s:
-    """Add units to the amounts, and fill in the cost of each, or that it has no rate or an estimated one.
-
-    Returns those without a rate as missing.
-    """
+    """Add units to the amounts, and fill in the cost of each, or that it has no rate. Returns those as missing."""
     total = np.zeros(len(sets), dtype=object)
     missing = np.zeros(len(sets), dtype=np.int32)
     for row, quantities in usage.units.items():
@@ -544,8 +533,6 @@ def _bill_units(
             rate = rates.unit_rate(unit)
             if rate is not None:
                 costs[row][unit] = rate.cost_pusd(quantity)
-                if rate.doubt and rate.doubt not in doubted.get(row, ""):
-                    doubted[row] = "; ".join(filter(None, (doubted.get(row), rate.doubt)))
             elif rates.gpu_hour is None:  # the GPU's time pays for all of it
                 unrated.setdefault(row, []).append(unit)
                 missing[row] = bit("units")

@@ -27,7 +27,6 @@ import numpy.typing as npt
 
 from spendstream.schemas.buckets import COST_BUCKETS, TOKEN_BUCKETS
 from spendstream.schemas.measures import ESTIMATED, EXACT, PARTIAL, SUBSTITUTED
-from spendstream.schemas.units import WEB_SEARCHES
 from spendstream.schemas.usage import ServiceTier
 
 Int8s = npt.NDArray[np.int8]
@@ -132,14 +131,6 @@ class UnitRate(NamedTuple):
     """How many units the published price is for: 3,600 for a price per hour of what is counted in seconds."""
     minimum: int = 0
     """A call that uses less than this is billed for this much."""
-    doubt: str = ""
-    """Why the price is an estimate; "" if it isn't one. Like a caveat, no part of the card's id."""
-
-    def is_price(self, other: "UnitRate | None") -> bool:
-        """Return whether another rate is the same price, however many units either is for."""
-        if other is None:
-            return False
-        return (self.rate * other.per, self.minimum, self.doubt) == (other.rate * self.per, other.minimum, other.doubt)
 
     def cost_pusd(self, quantity: Decimal) -> int:
         """Return the exact cost of a quantity, rounded half-even: 11 s at $0.36 an hour are $0.0011."""
@@ -205,11 +196,10 @@ class RateSet:
     @cached_property
     def ref(self) -> CardRef:
         """The card reference; its id is a hash of everything that determines a price."""
-        units = sorted((unit, rate[:3]) for unit, rate in self.units.items())
         # fmt: off
         content = [
             self.source, self.provider, self.model, self.deployment, self.tier_applied, self.valid_from_us,
-            self.reference, self.thresholds, self.steps, units, self.gpu_hour,
+            self.reference, self.thresholds, self.steps, sorted(self.units.items()), self.gpu_hour,
             [(f"{m.factor.normalize():f}", *m[1:]) for m in self.multipliers],
         ]
         # fmt: on
@@ -227,27 +217,16 @@ class RateSet:
 
     @cached_property
     def is_billed_by_units(self) -> bool:
-        """Whether tokens have no price, and only units do: nothing can be said about a call that states none.
-
-        A rate of 0 on your own card is a price.
-        """
-        free = NO_RATE if self.source in ("contract", "custom") else 0
+        """Whether tokens have no price, and only units do: nothing can be said about a call that states none."""
         tokens = len(TOKEN_BUCKETS)
         request = RATE_BUCKETS.index("request")
         return bool(self.units) and all(
-            step[request] <= 0 and all(rate <= free for rate in step[:tokens]) for step in self.steps
+            step[request] <= 0 and all(rate == NO_RATE for rate in step[:tokens]) for step in self.steps
         )
 
     def unit_rate(self, unit: str) -> UnitRate | None:
         """Return what a unit costs; None if neither it nor a unit that contains it has a rate."""
         return self.units.get(unit) or self.units.get(CONTAINING_UNIT.get(unit, ""))
-
-    def fee(self, unit: str) -> list[UnitRate | None]:
-        """Return what a unit costs by itself, at each step where it is a search of the web; None if it has no rate."""
-        if unit != WEB_SEARCHES:
-            return [self.units.get(unit)]
-        searches = [step[RATE_BUCKETS.index("web_search")] for step in self.steps]
-        return [None if rate == NO_RATE else UnitRate(rate) for rate in searches]
 
     def multiplied(self, multiplier: Multiplier, since_us: int | None) -> "RateSet":
         """Return the rates times a factor that applies from ``since_us`` on, each rounded half-even.

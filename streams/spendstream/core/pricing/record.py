@@ -48,7 +48,7 @@ def card_record(rates: RateSet) -> RateCardRecord:
         ),
         priced_as={bucket: rate for bucket, rate in rates.priced_as.items() if rate != bucket} | contained,
         usd_per_unit={
-            unit: UnitPrice(usd=usd_of(price.rate), per=price.per, minimum=price.minimum, estimated=price.doubt)
+            unit: UnitPrice(usd=usd_of(price.rate), per=price.per, minimum=price.minimum)
             for unit, price in (*rates.units.items(), *((unit, rates.units[of]) for unit, of in contained.items()))
         },
         usd_per_gpu_hour=None if rates.gpu_hour is None else usd_of(rates.gpu_hour * YOCTO_PER_PICO),
@@ -93,7 +93,7 @@ def rates_of_record(record: RateCardRecord) -> RateSet:
             for step in record.steps
         ),
         units={
-            unit: UnitRate(rate_of(price.usd), price.per, price.minimum, price.estimated)
+            unit: UnitRate(rate_of(price.usd), price.per, price.minimum)
             for unit, price in record.usd_per_unit.items()
             if unit not in record.priced_as
         },
