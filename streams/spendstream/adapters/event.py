@@ -103,7 +103,6 @@ _HELD_AT: Final[tuple[tuple[str, ...], ...]] = (
     ("message", "usage"),
     ("message", "usage_metadata"),
     ("response", "usage"),
-    ("interaction", "usage"),
     ("response", "body", "usage"),
     ("response", "usageMetadata"),
     ("response", "usage_metadata"),
@@ -137,14 +136,6 @@ _HEADERS: Final = {
     "x-amzn-bedrock-cache-write-input-token-count": "cacheWriteInputTokens",
 }
 """Bedrock's InvokeModel counts in headers, whatever the model's own body states."""
-
-_LOGGED: Final = {
-    "inputTokenCount": "inputTokens",
-    "outputTokenCount": "outputTokens",
-    "cacheReadInputTokenCount": "cacheReadInputTokens",
-    "cacheWriteInputTokenCount": "cacheWriteInputTokens",
-}
-"""The counts of Bedrock's log of invocations."""
 
 TAG_PREFIX: Final = "usage."
 """Prefix of the tags that hold the provider's own counts: ``usage.prompt_tokens_details.cached_tokens``."""
@@ -506,10 +497,6 @@ def _find(provider: str, response: Body, is_counted: bool) -> tuple[Shape, Body,
             return shape, usage, held, _is_of_batch(path, response)
         if path and path[-1] in _NAMES_OF_USAGE and unknown is None and UNKNOWN.is_of(usage, provider):
             unknown = UNKNOWN, usage, held, _is_of_batch(path, response)
-    if response.get("schemaType") == "ModelInvocationLog":  # Bedrock's, in S3 and CloudWatch
-        logged = {**nested(response, "input"), **nested(response, "output")}
-        if counts := {field: logged[name] for name, field in _LOGGED.items() if logged.get(name) is not None}:
-            return BEDROCK, counts, response, False
     if headers := _header_counts(response):
         return BEDROCK, headers, response, False
     if tokens := embedded_tokens(response):

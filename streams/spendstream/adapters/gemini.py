@@ -47,13 +47,6 @@ def buckets(usage: Counts, body: Body) -> dict[str, int]:
         *(Part(kind, in_answer[kind]) for kind in ("audio", "image", "video")),
     )
     searches, maps = groundings(body)
-    for tool in usage.each("groundingToolCount"):  # of the Interactions API
-        asked = tool.agreed(("searchQueryCount",), ("count",)).tokens
-        if tool.raw.get("type") == "google_search":
-            searches += asked
-        elif tool.raw.get("type") == "google_maps":
-            maps += asked
-    usage.ignore("rawPromptToken", "modelInvocationTokenCounts")  # repeat the counts, by turn of the model
     usage.unit("map_searches", maps)
     if tools.tokens and (searches or maps):
         usage.reading.note(f"{tools.field} {tools.tokens} counted as input, which a search's results may not be")
@@ -111,29 +104,8 @@ def _else_details(usage: Counts, whole: Part) -> Part:
 
 
 def spell(usage: Body) -> Body:
-    """Return the usage as on the wire (``promptTokenCount``); the Python SDK spells it ``prompt_token_count``.
-
-    The Interactions API and embeddings have other names for the same counts.
-    """
-    own = {**_OF_EMBEDDINGS, **(_OF_INTERACTIONS if states_any(usage, *_ONLY_INTERACTIONS) else {})}
-    spelled = ((own.get(name, name), value) for name, value in ((_camel(str(n)), v) for n, v in usage.items()))
-    return {name: _spelled(value) for name, value in spelled if value is not None}
-
-
-_OF_EMBEDDINGS: Final = {"promptTokenDetails": "promptTokensDetails"}
-_ONLY_INTERACTIONS: Final = ("total_input_tokens", "total_output_tokens")
-_OF_INTERACTIONS: Final = {
-    "totalInputTokens": "promptTokenCount",
-    "totalOutputTokens": "candidatesTokenCount",
-    "totalThoughtTokens": "thoughtsTokenCount",
-    "totalToolUseTokens": "toolUsePromptTokenCount",
-    "totalCachedTokens": "cachedContentTokenCount",
-    "totalTokens": "totalTokenCount",
-    "inputTokensByModality": "promptTokensDetails",
-    "outputTokensByModality": "candidatesTokensDetails",
-    "toolUseTokensByModality": "toolUsePromptTokensDetails",
-    "cachedTokensByModality": "cacheTokensDetails",
-}
+    """Return the usage as on the wire (``promptTokenCount``); the Python SDK spells it ``prompt_token_count``."""
+    return {_camel(str(field)): _spelled(value) for field, value in usage.items() if value is not None}
 
 
 def _spelled(value: Any) -> Any:
@@ -167,7 +139,7 @@ def _kinds(usage: Counts, details: str) -> dict[str, int]:
         # the wire says AUDIO; the SDK has an enum whose text is MediaModality.AUDIO
         kind = str(entry.raw.get("modality")).rpartition(".")[2].upper()
         if kind in _BUCKET_OF_KIND:
-            found[_BUCKET_OF_KIND[kind]] += entry.count("tokens" if entry.states("tokens") else "tokenCount")
+            found[_BUCKET_OF_KIND[kind]] += entry.count("tokenCount")
     return found
 
 
@@ -196,11 +168,8 @@ def groundings(body: Body) -> tuple[int, int]:
 def _tier(usage: Counts, body: Body) -> object:
     for field in ("serviceTier", "trafficType"):
         if usage.states(field):
-            return str(usage.raw[field]).rpartition(".")[2].lower().removeprefix("service_tier_")
-    return body.get("service_tier") if usage.provider in _GOOGLE else None
-
-
-_GOOGLE: Final = ("google", "gemini", "vertex_ai", "gcp.gemini", "gcp.gen_ai", "gcp.vertex_ai")
+            return str(usage.raw[field]).rpartition(".")[2]
+    return None
 
 
 _COUNTS: Final = ("prompt", "candidates", "response", "thoughts", "toolUsePrompt", "total", "cachedContent")

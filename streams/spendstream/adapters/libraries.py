@@ -221,10 +221,7 @@ def claude_agent_buckets(usage: Counts, body: Body) -> dict[str, int]:
 
 CLAUDE_AGENT: Final = Shape(
     name="claude-agent",
-    # a line of Claude Code's log has a costUSD too, beside the message that states the tokens
-    is_of=lambda usage, provider: (
-        states_any(usage, "inputTokens", "outputTokens") and states_any(usage, "cacheCreationInputTokens", "costUSD")
-    ),
+    is_of=lambda usage, provider: states_any(usage, "cacheCreationInputTokens", "costUSD"),
     buckets=claude_agent_buckets,
     tier=lambda usage, body: None,
 )

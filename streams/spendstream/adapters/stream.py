@@ -27,12 +27,6 @@ _OF_TRANSCRIPTION: Final = "_of_transcription"
 """Marks a finished response of the model that a realtime session transcribes with."""
 
 _METRICS: Final = "amazon-bedrock-invocationMetrics"
-_OF_METRICS: Final = {
-    "inputTokenCount": "input_tokens",
-    "outputTokenCount": "output_tokens",
-    "cacheReadInputTokenCount": "cache_read_input_tokens",
-    "cacheWriteInputTokenCount": "cache_creation_input_tokens",
-}
 _NATIVE: Final = ("prompt_token_count", "generation_token_count", "prompt_eval_count", "eval_count")
 """Counts that stand in a chunk itself: those of Llama on Bedrock, and of Ollama."""
 
@@ -71,7 +65,6 @@ class UsageStream:
         self._finished: list[dict[str, Any]] = []
         self._open: dict[str, Any] = {}
         self._has_ended = False
-        self._is_turn_over = False
         self._transcription_model: str | None = None
         self._session_model: str | None = None
         self._session: dict[str, Any] = {}
@@ -111,10 +104,7 @@ class UsageStream:
                 self._finish()
             self._merge(nested(chunk, "metadata"), "usage", "metrics", "serviceTier", "trace", "performanceConfig")
             self._has_ended = self._has_ended or "usage" in nested(chunk, "metadata")
-        elif chunk.get("event_type") == "interaction.completed":  # of Gemini's Interactions API
-            self._open = dict(nested(chunk, "interaction"))
-            self._finish()
-        elif {"usageMetadata", "usage_metadata", "candidates", "serverContent", "server_content"} & chunk.keys():
+        elif {"usageMetadata", "usage_metadata", "candidates"} & chunk.keys():
             self._add_gemini(chunk)
         elif isinstance(part := nested(chunk, "chunk").get("bytes"), str | bytes):  # Bedrock's InvokeModel
             self._add(as_mapping(self._provider, {"body": part})["body"])
@@ -160,7 +150,7 @@ class UsageStream:
 
     def _finish(self) -> None:
         self._finished.append(self._open)
-        self._open, self._has_ended, self._is_turn_over = {}, False, False
+        self._open, self._has_ended = {}, False
 
     def _add_anthropic(self, kind: str, chunk: Body) -> None:
         if kind == "message_start":
@@ -168,9 +158,6 @@ class UsageStream:
                 self._finish()
             self._merge(nested(chunk, "message"), "id", "model", "type", "usage")
         self._merge(chunk, "usage")
-        metrics, stated = nested(chunk, _METRICS), nested(self._open, "usage")
-        own = {field: metrics[name] for name, field in _OF_METRICS.items() if name in metrics}
-        self._merge({"usage": {field: n for field, n in own.items() if stated.get(field) is None}}, "usage")
         self._has_ended = self._has_ended or kind == "message_stop" or bool(nested(chunk, "delta").get("stop_reason"))
 
     def _add_response(self, kind: str, chunk: Body) -> None:
@@ -198,15 +185,8 @@ class UsageStream:
             self._session = {"type": kind, "usage": chunk["usage"], "model": self._session_model}
 
     def _add_gemini(self, chunk: Body) -> None:
-        names = [name for name in ("usageMetadata", "usage_metadata") if chunk.get(name)]
-        if self._is_turn_over and any(name in self._open for name in names):  # a live session bills each turn
-            self._finish()
         self._merge(chunk, "modelVersion", "model_version", "responseId", "response_id")
-        for name in names:
-            self._open[name] = _latest(self._open.get(name), chunk[name])
-        content = nested(chunk, "serverContent") or nested(chunk, "server_content")
-        if content.get("turnComplete") or content.get("turn_complete"):
-            self._has_ended = self._is_turn_over = True
+        self._merge(chunk, "usageMetadata", "usage_metadata")
         for candidate in objects(chunk.get("candidates")):
             if candidate.get("finishReason") or candidate.get("finish_reason"):
                 self._has_ended = True
@@ -244,16 +224,6 @@ def _cumulated(before: Any, now: Any) -> Any:
     if is_count:
         return max(before, now)
     return before if now is None else now
-
-
-def _latest(before: Any, now: Any) -> Any:
-    """Return Gemini's counts after earlier ones: the later, whose prompt may be smaller, unless its total is less."""
-    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
-        return now
-    totals = [usage.get("totalTokenCount") or usage.get("total_token_count") or 0 for usage in (before, now)]
-    if any(not isinstance(total, int) for total in totals) or totals[1] < totals[0]:
-        return _cumulated(before, now)
-    return {**before, **{name: value for name, value in now.items() if value is not None}}
 
 
 def _summed(before: Any, more: Any) -> Any:
